@@ -1,0 +1,1 @@
+"""The doors: the OpenStack wire over HTTP, and the command line."""

@@ -1,0 +1,1 @@
+"""The log and everything that moves with it: appending, reading, relaying, consuming."""

@@ -1,0 +1,426 @@
+"""`execute`: the one command path. Load, decide, append; everybody's waiting commands in one transaction.
+
+One loop per process decides and appends. It takes whatever commands are waiting, loads the streams they touch (one
+query, or none when they are remembered from a moment ago), decides them one after the other, each on the outcome of
+those before it, and appends all their events together. Two commands of one process on one stream therefore never
+conflict; with another process's they may, and then only the commands that touched the stale streams run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from bus import clock
+from bus.log import Actor, Append, Batch, Change, Document, Fact, Log, Reservation, Secret, Stale, Taken, recorded
+from schema.event import Command, Event, Key, Kind, kind_of
+from schema.refusal import Conflict, Invalid, Refused
+
+log = structlog.get_logger()
+
+BATCH = 256
+"""Commands decided and appended together, at most."""
+EVENTS = 2000
+"""Events in one append, at most (a single command may exceed it)."""
+ATTEMPTS = 12
+"""How often a command that keeps losing races to other processes is decided again."""
+REMEMBERED = 8192
+"""Streams whose state is kept in memory between commands."""
+WAITING = 20_000
+"""Commands waiting, at most; past that the process says it is overloaded instead of growing."""
+
+COMMAND_SCOPE = "command"
+
+
+class Overloaded(Refused):
+    """Too many commands are waiting; try again in a moment."""
+
+    status = 503
+
+
+class Aggregate:
+    """A kind with its rules. `allowed`: command type → statuses it may act in, for the laws and the reader."""
+
+    def __init__(
+        self,
+        kind: Kind[Any],
+        decide: Callable[[Any, Any], Sequence[Event]],
+        allowed: Mapping[type[Command], Any],
+    ) -> None:
+        self.kind = kind
+        self.decide = decide
+        self.allowed = allowed
+        AGGREGATES[kind.name] = self
+
+    def __repr__(self) -> str:
+        return f"Aggregate({self.kind.name!r})"
+
+
+AGGREGATES: dict[str, Aggregate] = {}
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """One command for one stream. `secrets`: sealed beforehand by the vault, stored only if the wish is granted."""
+
+    aggregate: Any
+    id: str
+    command: Command
+    secrets: Sequence[Secret] = ()
+
+    @property
+    def stream(self) -> str:
+        return f"{self.aggregate.kind.name}/{self.id}"
+
+
+class Context(msgspec.Struct, frozen=True):
+    """Who asks, in which request, because of what.
+
+    `idempotency`: a key that makes a repeated request the same request; `fingerprint` is a hash of its body, so that a
+    key used again for something else is noticed.
+    """
+
+    actor: Actor = Actor()
+    request_id: str = ""
+    causation: str = ""
+    idempotency: str = ""
+    fingerprint: str = ""
+
+
+SYSTEM = Context()
+
+
+class _Pending:
+    __slots__ = ("attempts", "by", "result", "wishes")
+
+    def __init__(self, wishes: tuple[Wish, ...], by: Context, result: asyncio.Future[list[Document]]) -> None:
+        self.wishes = wishes
+        self.by = by
+        self.result = result
+        self.attempts = 0
+
+
+class Executor:
+    """Decides and appends for one process. `committed` hears of every append, in order, right after its commit."""
+
+    def __init__(self, log: Log, committed: Callable[[Batch], None] = lambda batch: None) -> None:
+        self.log = log
+        self.committed = committed
+        self.append_seconds: Callable[[float], None] = lambda seconds: None
+        self._remembered: OrderedDict[str, Document] = OrderedDict()
+        self._waiting: list[_Pending] = []
+        self._wake = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+
+    async def execute(self, *wishes: Wish, by: Context = SYSTEM) -> list[Document]:
+        """Do all of it or none of it; the documents afterwards, one per wish, in order.
+
+        Raises Refused (or a child) when a rule says no; ConnectionError and OSError when the log cannot be reached:
+        then nothing is known to have happened, and the same call may be made again.
+        """
+        return await self.submit(wishes, by)
+
+    def submit(self, wishes: Iterable[Wish], by: Context = SYSTEM) -> asyncio.Future[list[Document]]:
+        """Queue a command without waiting; await the future for its documents."""
+        result: asyncio.Future[list[Document]] = asyncio.get_running_loop().create_future()
+        if len(self._waiting) >= WAITING:
+            result.set_exception(Overloaded(f"{WAITING} commands are waiting already; try again in a moment"))
+            return result
+        self._waiting.append(_Pending(tuple(wishes), by, result))
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.get_running_loop().create_task(self._run(), name="executor")
+        self._wake.set()
+        return result
+
+    @property
+    def waiting(self) -> int:
+        """Commands not yet taken up."""
+        return len(self._waiting)
+
+    async def close(self) -> None:
+        """Finish what was submitted, then stop."""
+        while self._waiting and self._loop and not self._loop.done():
+            await asyncio.wait({self._waiting[-1].result})
+        if self._loop:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+            self._loop = None
+
+    def forget(self, streams: Iterable[str]) -> None:
+        """Drop remembered states: somebody else was seen to append to these streams."""
+        for stream in streams:
+            self._remembered.pop(stream, None)
+
+    def observe(self, batch: Batch) -> None:
+        """Events came by on the bus: remembered states they have overtaken are dropped."""
+        for event in batch.events:
+            known = self._remembered.get(event.stream)
+            if known is not None and known.version < event.version:
+                del self._remembered[event.stream]
+
+    async def load(self, streams: Sequence[str]) -> dict[str, Document]:
+        """Documents of streams, remembered ones without a query. They may be a moment old: for deciding what to wish."""
+        known = {stream: self._remembered[stream] for stream in streams if stream in self._remembered}
+        missing = [stream for stream in dict.fromkeys(streams) if stream not in known]
+        if missing:
+            known |= await self.log.load(missing)
+        return known
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                taken, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                try:
+                    await self._settle([pending for pending in taken if not pending.result.done()])
+                except asyncio.CancelledError:
+                    _fail(taken, ConnectionError("Cumulog is stopping; nothing is known to have happened"))
+                    raise
+                except Exception as error:
+                    log.warning("append failed", error=repr(error), commands=len(taken))
+                    self._remembered.clear()
+                    _fail(taken, error)
+
+    async def _settle(self, round: list[_Pending], *, fresh: bool = False) -> None:
+        """Decide and append until every command of the round has its verdict."""
+        while round:
+            attempt = _Attempt(await self._load_for(round, fresh=fresh), trusted=fresh)
+            again = [pending for pending in round if not attempt.decide(pending)]
+            try:
+                await self._append(attempt)
+            except Stale as stale:
+                self.forget(stale.streams)
+                touched = attempt.touching(stale.streams)
+                clean = [pending for pending in attempt.granted if pending not in touched]
+                if clean:
+                    await self._settle(clean, fresh=True)
+                again += _within_attempts(touched or attempt.granted)
+            except Taken as taken:
+                again += await self._answer_taken(attempt, taken)
+            round, fresh = [pending for pending in again if not pending.result.done()], True
+
+    async def _load_for(self, round: Sequence[_Pending], *, fresh: bool) -> dict[str, Document]:
+        streams = list(dict.fromkeys(wish.stream for pending in round for wish in pending.wishes))
+        if fresh:
+            self.forget(streams)
+        return await self.load(streams)
+
+    async def _append(self, attempt: _Attempt) -> None:
+        append = attempt.append()
+        if append.facts:
+            started = clock.monotonic()
+            base = await self.log.append(append)
+            self.append_seconds(clock.monotonic() - started)
+            self._remember(append.changes)
+            self.committed(Batch(base, recorded(append, base)))
+        attempt.answer()
+
+    def _remember(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            self._remembered[change.stream] = Document(change.stream, change.version, change.state)
+            self._remembered.move_to_end(change.stream)
+        while len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    async def _answer_taken(self, attempt: _Attempt, taken: Taken) -> list[_Pending]:
+        """Commands that wanted what others hold get their answer; the rest run again."""
+        again = []
+        held = {(r.scope, r.key): r for r in taken.held}
+        for pending in attempt.granted:
+            first = next((held[key] for key in attempt.wanted(pending) if key in held), None)
+            if first is None:
+                again.append(pending)
+            elif first.scope != COMMAND_SCOPE:
+                _refuse(pending, AlreadyTaken(first.scope, first.key))
+            elif first.note != pending.by.fingerprint:
+                _refuse(pending, KeyReused("this Idempotency-Key was used before with another request body"))
+            else:
+                found = await self.log.load([first.stream])
+                pending.result.set_result([found[first.stream]])
+        return _within_attempts(again)
+
+
+class AlreadyTaken(Conflict):
+    """Another stream holds this reservation. Doors reword it: `scope` and `key` say what it was about."""
+
+    def __init__(self, scope: str, key: str) -> None:
+        super().__init__(f"{scope} {key!r} is already in use")
+        self.scope = scope
+        self.key = key
+
+
+class KeyReused(Invalid):
+    """An idempotency key came again with another body (422)."""
+
+    status = 422
+
+
+class _Granted(msgspec.Struct):
+    documents: list[Document]
+    wanted: list[Key]
+    streams: list[str]
+
+
+class _Attempt:
+    """One pass over a round: the states as they become while its commands are decided in turn."""
+
+    def __init__(self, known: Mapping[str, Document], *, trusted: bool) -> None:
+        self._known = known
+        self._trusted = trusted
+        self._states: dict[str, tuple[int, Any]] = {}
+        self._facts: list[Fact] = []
+        self._take: dict[Key, Reservation] = {}
+        self._drop: set[Key] = set()
+        self._secrets: list[Secret] = []
+        self._granted: dict[_Pending, _Granted] = {}
+
+    @property
+    def granted(self) -> list[_Pending]:
+        return list(self._granted)
+
+    def wanted(self, pending: _Pending) -> list[Key]:
+        """The reservations a granted command takes."""
+        return self._granted[pending].wanted
+
+    def touching(self, streams: Iterable[str]) -> list[_Pending]:
+        """Granted commands that read a stale stream, or one that such a command changed."""
+        tainted = set(streams)
+        touched = []
+        for pending, granted in self._granted.items():
+            if not tainted.isdisjoint(granted.streams):
+                tainted.update(granted.streams)
+                touched.append(pending)
+        return touched
+
+    def decide(self, pending: _Pending) -> bool:
+        """Decide one command on the states so far. False: run it again in the next pass, on freshly loaded states."""
+        by, now = pending.by, clock.now()
+        states: dict[str, tuple[int, Any]] = {}
+        facts: list[Fact] = []
+        secrets: list[Secret] = []
+        try:
+            for wish in pending.wishes:
+                stream, kind = wish.stream, wish.aggregate.kind
+                version, state = states.get(stream) or self._state(stream)
+                events = wish.aggregate.decide(state, wish.command)
+                for event in events:
+                    version += 1
+                    state = kind.fold(state, event, now)
+                    facts.append(Fact(stream, version, now, by.actor, by.request_id, by.causation, event))
+                if events:
+                    secrets += wish.secrets
+                states[stream] = (version, state)
+        except Refused as refused:
+            return False if self._doubtful(pending) else _refuse(pending, refused)
+        except Exception as error:  # a rule that breaks fails its own caller, never its neighbours in the batch
+            log.error("decide failed", stream=pending.wishes[0].stream, error=repr(error), exc_info=True)
+            return _refuse(pending, error)
+        if not facts and self._doubtful(pending):
+            return False
+        take, drop = self._reservations(pending, states)
+        if any(key in self._take for key in take):
+            return False
+        self._drop |= drop
+        for key in drop:
+            self._take.pop(key, None)
+        self._take |= take
+        self._states |= states
+        self._facts += facts
+        self._secrets += secrets
+        documents = [Document(wish.stream, *states[wish.stream]) for wish in pending.wishes]
+        self._granted[pending] = _Granted(documents, list(take), list(states))
+        return True
+
+    def append(self) -> Append:
+        """What the commands granted so far add up to."""
+        changes: list[Change] = []
+        checks: dict[str, int] = {}
+        for stream, (version, state) in self._states.items():
+            known = self._known.get(stream)
+            expected = known.version if known else 0
+            if version == expected:
+                checks[stream] = expected
+            else:
+                changes.append(Change(stream, expected, version, state, kind_of(stream).deadline(state)))
+        return Append(
+            facts=self._facts,
+            changes=changes,
+            checks=checks,
+            take=list(self._take.values()),
+            drop=list(self._drop),
+            secrets=self._secrets,
+        )
+
+    def answer(self) -> None:
+        """Tell the callers what became of their streams."""
+        for pending, granted in self._granted.items():
+            if not pending.result.done():
+                pending.result.set_result(granted.documents)
+
+    def _state(self, stream: str) -> tuple[int, Any]:
+        found = self._states.get(stream)
+        if found is not None:
+            return found
+        document = self._known.get(stream)
+        if document is not None:
+            return document.version, document.state
+        return 0, kind_of(stream).unborn(stream.partition("/")[2])
+
+    def _doubtful(self, pending: _Pending) -> bool:
+        """Whether a verdict without events (a refusal, "already so") rests on what may be overtaken or undone.
+
+        That is a state remembered from before, or one that an earlier command of this very pass has yet to commit.
+        """
+        return not self._trusted and any(
+            wish.stream in self._known or wish.stream in self._states for wish in pending.wishes
+        )
+
+    def _reservations(
+        self, pending: _Pending, states: Mapping[str, tuple[int, Any]]
+    ) -> tuple[dict[Key, Reservation], set[Key]]:
+        """What these states reserve that they did not before, and what they no longer do."""
+        take: dict[Key, Reservation] = {}
+        drop: set[Key] = set()
+        for stream, (version, state) in states.items():
+            before_version, before = self._state(stream)
+            if version != before_version:
+                kind = kind_of(stream)
+                had = _held(kind, before, before_version)
+                has = _held(kind, state, version)
+                drop |= had - has
+                take |= {key: Reservation(*key, stream) for key in has - had}
+        if pending.by.idempotency:
+            key = (COMMAND_SCOPE, pending.by.idempotency)
+            take[key] = Reservation(*key, pending.wishes[0].stream, pending.by.fingerprint)
+        return take, drop
+
+
+def _held(kind: Kind[Any], state: Any, version: int) -> set[Key]:
+    return set(kind.unique(state)) if version and state.deleted_at is None else set()
+
+
+def _refuse(pending: _Pending, error: Exception) -> bool:
+    if not pending.result.done():
+        pending.result.set_exception(error)
+    return True
+
+
+def _within_attempts(round: Iterable[_Pending]) -> list[_Pending]:
+    again = []
+    for pending in round:
+        pending.attempts += 1
+        if pending.attempts < ATTEMPTS:
+            again.append(pending)
+        else:
+            _refuse(pending, Overloaded(f"{pending.wishes[0].stream} is being changed by others; try again"))
+    return again
+
+
+def _fail(round: Iterable[_Pending], error: Exception) -> None:
+    for pending in round:
+        _refuse(pending, error)

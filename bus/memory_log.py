@@ -1,0 +1,86 @@
+"""The log in memory, with the same promises, for stories and the simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from bus.log import READ_LIMIT, Append, Document, Recorded, Reservation, Stale, Taken, recorded
+
+
+class MemoryLog:
+    """`bus.log.Log` without a database. It survives what a database survives: the crash of everybody who uses it."""
+
+    def __init__(self) -> None:
+        self.events: list[Recorded] = []
+        self.streams: dict[str, list[Recorded]] = {}
+        self.documents: dict[str, Document] = {}
+        self.deadlines: dict[str, datetime] = {}
+        self.reservations: dict[tuple[str, str], Reservation] = {}
+        self.secrets: dict[str, bytes] = {}
+
+    async def append(self, append: Append) -> int:
+        versions = {**append.checks, **{change.stream: change.expected for change in append.changes}}
+        stale = [stream for stream, version in versions.items() if self._version(stream) != version]
+        if stale:
+            raise Stale(stale)
+        dropped = set(append.drop)
+        held = [
+            self.reservations[key]
+            for key in ((r.scope, r.key) for r in append.take)
+            if key in self.reservations and key not in dropped
+        ]
+        mine = {(r.scope, r.key): r.stream for r in append.take}
+        if foreign := [r for r in held if mine[r.scope, r.key] != r.stream]:
+            raise Taken(foreign)
+        base = len(self.events)
+        for key in append.drop:
+            self.reservations.pop(key, None)
+        for reservation in append.take:
+            self.reservations[reservation.scope, reservation.key] = reservation
+        for secret in append.secrets:
+            self.secrets[secret.id] = secret.sealed
+        for change in append.changes:
+            self.documents[change.stream] = Document(change.stream, change.version, change.state)
+            self.deadlines.pop(change.stream, None)
+            if change.deadline is not None:
+                self.deadlines[change.stream] = change.deadline
+        for event in recorded(append, base):
+            self.events.append(event)
+            self.streams.setdefault(event.stream, []).append(event)
+        return base
+
+    async def load(self, streams: Sequence[str]) -> dict[str, Document]:
+        return {stream: self.documents[stream] for stream in streams if stream in self.documents}
+
+    async def read(self, after: int, limit: int = READ_LIMIT, partition: int | None = None) -> list[Recorded]:
+        if partition is None:
+            return self.events[after : after + limit]
+        found = [event for event in self.events[after:] if event.partition == partition]
+        return found[:limit]
+
+    async def read_stream(self, stream: str, after_version: int = 0, limit: int = READ_LIMIT) -> list[Recorded]:
+        return self.streams.get(stream, [])[after_version : after_version + limit]
+
+    async def head(self) -> int:
+        return len(self.events)
+
+    async def due(self, now: datetime, limit: int = READ_LIMIT) -> list[Document]:
+        overdue = sorted((at, stream) for stream, at in self.deadlines.items() if at <= now)
+        return [self.documents[stream] for _, stream in overdue[:limit]]
+
+    async def of_kind(self, kind: str) -> tuple[int, list[Document]]:
+        prefix = kind + "/"
+        return len(self.events), [
+            document
+            for stream, document in self.documents.items()
+            if stream.startswith(prefix) and document.state.deleted_at is None
+        ]
+
+    async def holder(self, scope: str, key: str) -> str | None:
+        reservation = self.reservations.get((scope, key))
+        return reservation.stream if reservation else None
+
+    def _version(self, stream: str) -> int:
+        document = self.documents.get(stream)
+        return document.version if document else 0

@@ -1,0 +1,189 @@
+"""The log in PostgreSQL: one function call appends many commands; reads are plain selects over ordinary tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from bus.log import READ_LIMIT, Actor, Append, Document, Recorded, Reservation, Stale, Taken, partition_of
+from schema.event import decode, id_of, kind_named, kind_of
+
+SQL = Path(__file__).parent / "sql"
+_INSTALL_LOCK = 0x63756D756C6F67  # "cumulog": one installer at a time
+
+_encode = msgspec.json.Encoder().encode
+_decode_actor = msgspec.json.Decoder(Actor).decode
+
+_COLUMNS = "position, stream, version, type, at, partition, actor, correlation, causation, data"
+_READ = f"SELECT {_COLUMNS} FROM events WHERE position > $1 ORDER BY position LIMIT $2"
+_READ_PARTITION = (
+    f"SELECT {_COLUMNS} FROM events WHERE position > $1 AND partition = $3 ORDER BY position LIMIT $2"
+)
+_READ_STREAM = f"SELECT {_COLUMNS} FROM events WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3"
+_LOAD = "SELECT stream, version, state FROM documents WHERE stream = ANY($1)"
+_DUE = "SELECT stream, version, state FROM documents WHERE deadline <= $1 ORDER BY deadline LIMIT $2"
+_OF_KIND = "SELECT stream, version, state FROM documents WHERE kind = $1 AND NOT gone ORDER BY created_at, id"
+_APPEND = f"SELECT base FROM append({', '.join(f'${n}' for n in range(1, 34))})"
+
+
+async def connect(dsn: str, *, minimum: int = 1, maximum: int = 8, **settings: str) -> asyncpg.Pool:
+    """A pool whose sessions give up rather than wait for ever (5 s idle in a transaction, 30 s a statement)."""
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=minimum,
+        max_size=maximum,
+        command_timeout=60,
+        max_inactive_connection_lifetime=300,
+        server_settings={
+            "application_name": "cumulog",
+            "idle_in_transaction_session_timeout": "5000",
+            "statement_timeout": "30000",
+            "lock_timeout": "10000",
+            "jit": "off",
+            **settings,
+        },
+    )
+
+
+async def install(pool: asyncpg.Pool, extra: Sequence[str] = ()) -> None:
+    """Create or upgrade every table and function; safe to run at every start and from many processes at once."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _INSTALL_LOCK)
+        for statement in ((SQL / "schema.sql").read_text(), (SQL / "append.sql").read_text(), *extra):
+            await connection.execute(statement)
+
+
+class PostgresLog:
+    """`bus.log.Log` over a pool of connections. The appender keeps one connection to itself."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self.pool = pool
+
+    async def append(self, append: Append) -> int:
+        try:
+            base: int = await self.pool.fetchval(_APPEND, *_arrays(append))
+        except asyncpg.PostgresError as error:
+            state = getattr(error, "sqlstate", "")
+            if state == "CU001":
+                raise Stale(msgspec.json.decode(error.detail)) from None
+            if state == "CU002":
+                raise Taken([Reservation(*row) for row in msgspec.json.decode(error.detail)]) from None
+            if state in ("40P01", "40001", "55P03"):  # deadlock, serialization, lock timeout: somebody else was first
+                raise Stale(change.stream for change in append.changes) from None
+            raise
+        return base
+
+    async def load(self, streams: Sequence[str]) -> dict[str, Document]:
+        rows = await self.pool.fetch(_LOAD, streams)
+        return {row[0]: document(row) for row in rows}
+
+    async def read(self, after: int, limit: int = READ_LIMIT, partition: int | None = None) -> list[Recorded]:
+        if partition is None:
+            rows = await self.pool.fetch(_READ, after, limit)
+        else:
+            rows = await self.pool.fetch(_READ_PARTITION, after, limit, partition)
+        return [record(row) for row in rows]
+
+    async def read_stream(self, stream: str, after_version: int = 0, limit: int = READ_LIMIT) -> list[Recorded]:
+        return [record(row) for row in await self.pool.fetch(_READ_STREAM, stream, after_version, limit)]
+
+    async def head(self) -> int:
+        return int(await self.pool.fetchval("SELECT position FROM head"))
+
+    async def due(self, now: datetime, limit: int = READ_LIMIT) -> list[Document]:
+        return [document(row) for row in await self.pool.fetch(_DUE, now, limit)]
+
+    async def of_kind(self, kind: str) -> tuple[int, list[Document]]:
+        async with (
+            self.pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            position = await connection.fetchval("SELECT position FROM head")
+            decoder = kind_named(kind).decoder
+            rows = await connection.fetch(_OF_KIND, kind)
+            return position, [Document(row[0], row[1], _with_id(decoder.decode(row[2]), row[0])) for row in rows]
+
+    async def holder(self, scope: str, key: str) -> str | None:
+        found = await self.pool.fetchval("SELECT stream FROM reservations WHERE scope = $1 AND key = $2", scope, key)
+        return None if found is None else str(found)
+
+
+def document(row: Any) -> Document:
+    """A row of (stream, version, state) as a document."""
+    return Document(row[0], row[1], _with_id(kind_of(row[0]).decoder.decode(row[2]), row[0]))
+
+
+def record(row: Any) -> Recorded:
+    """A row of the events table, in the order of `_COLUMNS`, as a recorded event."""
+    position, stream, version, type, at, partition, actor, correlation, causation, data = row
+    return Recorded(
+        position, stream, version, type, at, partition, _actor(actor), correlation, causation, decode(type, data)
+    )
+
+
+_actors: dict[str, Actor] = {}
+
+
+def _actor(text: str) -> Actor:
+    """Actors repeat for as long as a token lives: decode each once."""
+    actor = _actors.get(text)
+    if actor is None:
+        if len(_actors) > 10_000:
+            _actors.clear()
+        actor = _actors[text] = _decode_actor(text)
+    return actor
+
+
+def _with_id(state: Any, stream: str) -> Any:
+    return state if state.id else msgspec.structs.replace(state, id=id_of(stream))
+
+
+def _arrays(append: Append) -> list[list[Any]]:
+    """The arguments of the SQL function `append`, one array a column. Changes go in stream order: no deadlocks."""
+    changes = sorted(append.changes, key=lambda change: change.stream)
+    states = [change.state for change in changes]
+    facts = append.facts
+    return [
+        list(append.checks),
+        list(append.checks.values()),
+        [c.stream for c in changes],
+        [c.expected for c in changes],
+        [c.version for c in changes],
+        [c.stream.partition("/")[0] for c in changes],
+        [c.stream.partition("/")[2] for c in changes],
+        [_text(s, "project_id") for s in states],
+        [_text(s, "parent_id") for s in states],
+        [_text(s, "name") for s in states],
+        [s.created_at for s in states],
+        [s.updated_at for s in states],
+        [c.deadline for c in changes],
+        [s.deleted_at is not None for s in states],
+        [_encode(s).decode() for s in states],
+        [scope for scope, _ in append.drop],
+        [key for _, key in append.drop],
+        [r.scope for r in append.take],
+        [r.key for r in append.take],
+        [r.stream for r in append.take],
+        [r.note for r in append.take],
+        [s.id for s in append.secrets],
+        [s.subject for s in append.secrets],
+        [s.sealed for s in append.secrets],
+        [f.stream for f in facts],
+        [f.version for f in facts],
+        [type(f.event).__name__ for f in facts],
+        [f.at for f in facts],
+        [partition_of(f.stream) for f in facts],
+        [_encode(f.actor).decode() for f in facts],
+        [f.correlation for f in facts],
+        [f.causation for f in facts],
+        [_encode(f.event).decode() for f in facts],
+    ]
+
+
+def _text(state: Any, attribute: str) -> str | None:
+    return getattr(state, attribute, None) or None
