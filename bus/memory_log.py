@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from bus.log import READ_LIMIT, Append, Document, Recorded, Reservation, Stale, Taken, recorded
+from bus.log import READ_LIMIT, Append, Document, Recorded, Reservation, Secret, Stale, Taken, recorded
 
 
 class MemoryLog:
@@ -17,7 +17,7 @@ class MemoryLog:
         self.documents: dict[str, Document] = {}
         self.deadlines: dict[str, datetime] = {}
         self.reservations: dict[tuple[str, str], Reservation] = {}
-        self.secrets: dict[str, bytes] = {}
+        self.secrets: dict[str, Secret] = {}
 
     async def append(self, append: Append) -> int:
         versions = {**append.checks, **{change.stream: change.expected for change in append.changes}}
@@ -39,7 +39,7 @@ class MemoryLog:
         for reservation in append.take:
             self.reservations[reservation.scope, reservation.key] = reservation
         for secret in append.secrets:
-            self.secrets[secret.id] = secret.sealed
+            self.secrets[secret.id] = secret
         for change in append.changes:
             self.documents[change.stream] = Document(change.stream, change.version, change.state)
             self.deadlines.pop(change.stream, None)
