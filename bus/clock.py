@@ -92,9 +92,9 @@ def request_id() -> str:
     return "req-" + uuid4()
 
 
-_PASSWORD_LETTERS = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+_LETTERS = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 
 def password(length: int = 12) -> str:
     """A password a person can type: no look-alike characters."""
-    return "".join(_PASSWORD_LETTERS[byte % len(_PASSWORD_LETTERS)] for byte in _clock.random_bytes(length))
+    return "".join(_LETTERS[byte % len(_LETTERS)] for byte in _clock.random_bytes(length))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bus.documents import Documents
     from bus.execute import Executor
     from bus.log import Log
-    from bus.mirror import Mirror
+    from bus.mirror import Mirror, Mirrors
     from bus.vault import Vault
     from schema.event import Kind
 
@@ -26,10 +26,8 @@ class Cloud:
     documents: Documents
     vault: Vault
     broker: Broker
-    mirrors: dict[str, Mirror] = dataclasses.field(default_factory=dict)
+    mirrors: Mirrors
 
     def mirror(self, kind: Kind[Any]) -> Mirror:
         """The process's in-memory copy of a kind; asking for it before the start is what makes it."""
-        from bus.mirror import Mirror
-
-        return self.mirrors.setdefault(kind.name, Mirror(kind))
+        return self.mirrors.of(kind)

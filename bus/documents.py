@@ -167,7 +167,11 @@ class _Query:
     def _sort_key(self, field: str) -> str:
         if field in ("project_id", "parent_id", "name"):
             return f"coalesce({field}, '')"
-        return field if field in _COLUMNS else f"coalesce({self._value(field, self._defaults.get(field) or '')}, {_zero(self._defaults.get(field))})"
+        return (
+            field
+            if field in _COLUMNS
+            else f"coalesce({self._value(field, self._defaults.get(field) or '')}, {_zero(self._defaults.get(field))})"
+        )
 
     def _path(self, field: str) -> str:
         if field in _COLUMNS:

@@ -159,6 +159,9 @@ class Log(Protocol):
     async def due(self, now: datetime, limit: int = READ_LIMIT) -> list[Document]:
         """Documents whose deadline has passed, the longest overdue first."""
 
+    async def waiting(self, limit: int = READ_LIMIT) -> list[Document]:
+        """Documents with a deadline still to come, those left alone the longest first."""
+
     async def of_kind(self, kind: str) -> tuple[int, list[Document]]:
         """Every document of a kind that is not gone, and the position they are true at."""
 
@@ -215,7 +218,18 @@ def encode_batch(batch: Batch) -> bytes:
         [
             batch.previous,
             [
-                [r.position, r.stream, r.version, r.type, r.at, r.partition, r.actor, r.correlation, r.causation, r.event]
+                [
+                    r.position,
+                    r.stream,
+                    r.version,
+                    r.type,
+                    r.at,
+                    r.partition,
+                    r.actor,
+                    r.correlation,
+                    r.causation,
+                    r.event,
+                ]
                 for r in batch.events
             ],
         ]

@@ -69,6 +69,10 @@ class MemoryLog:
         overdue = sorted((at, stream) for stream, at in self.deadlines.items() if at <= now)
         return [self.documents[stream] for _, stream in overdue[:limit]]
 
+    async def waiting(self, limit: int = READ_LIMIT) -> list[Document]:
+        found = sorted((self.documents[stream] for stream in self.deadlines), key=lambda d: d.state.updated_at)
+        return found[:limit]
+
     async def of_kind(self, kind: str) -> tuple[int, list[Document]]:
         prefix = kind + "/"
         return len(self.events), [

@@ -21,12 +21,11 @@ _decode_actor = msgspec.json.Decoder(Actor).decode
 
 _COLUMNS = "position, stream, version, type, at, partition, actor, correlation, causation, data"
 _READ = f"SELECT {_COLUMNS} FROM events WHERE position > $1 ORDER BY position LIMIT $2"
-_READ_PARTITION = (
-    f"SELECT {_COLUMNS} FROM events WHERE position > $1 AND partition = $3 ORDER BY position LIMIT $2"
-)
+_READ_PARTITION = f"SELECT {_COLUMNS} FROM events WHERE position > $1 AND partition = $3 ORDER BY position LIMIT $2"
 _READ_STREAM = f"SELECT {_COLUMNS} FROM events WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3"
 _LOAD = "SELECT stream, version, state FROM documents WHERE stream = ANY($1)"
 _DUE = "SELECT stream, version, state FROM documents WHERE deadline <= $1 ORDER BY deadline LIMIT $2"
+_WAITING = "SELECT stream, version, state FROM documents WHERE deadline IS NOT NULL ORDER BY updated_at LIMIT $1"
 _OF_KIND = "SELECT stream, version, state FROM documents WHERE kind = $1 AND NOT gone ORDER BY created_at, id"
 _APPEND = f"SELECT base FROM append({', '.join(f'${n}' for n in range(1, 34))})"
 
@@ -70,9 +69,9 @@ class PostgresLog:
         except asyncpg.PostgresError as error:
             state = getattr(error, "sqlstate", "")
             if state == "CU001":
-                raise Stale(msgspec.json.decode(error.detail)) from None
+                raise Stale(msgspec.json.decode(error.detail or "[]")) from None
             if state == "CU002":
-                raise Taken([Reservation(*row) for row in msgspec.json.decode(error.detail)]) from None
+                raise Taken([Reservation(*row) for row in msgspec.json.decode(error.detail or "[]")]) from None
             if state in ("40P01", "40001", "55P03"):  # deadlock, serialization, lock timeout: somebody else was first
                 raise Stale(change.stream for change in append.changes) from None
             raise
@@ -97,6 +96,9 @@ class PostgresLog:
 
     async def due(self, now: datetime, limit: int = READ_LIMIT) -> list[Document]:
         return [document(row) for row in await self.pool.fetch(_DUE, now, limit)]
+
+    async def waiting(self, limit: int = READ_LIMIT) -> list[Document]:
+        return [document(row) for row in await self.pool.fetch(_WAITING, limit)]
 
     async def of_kind(self, kind: str) -> tuple[int, list[Document]]:
         async with (

@@ -97,9 +97,7 @@ class Vault:
                 raise Erased(f"the key of {subject} was erased")
             nonce = clock.random_bytes(_NONCE_BYTES)
             fresh = clock.random_bytes(_KEY_BYTES)
-            sealed = await self._keys.keep_key(
-                subject, nonce + self._master.encrypt(nonce, fresh, subject.encode())
-            )
+            sealed = await self._keys.keep_key(subject, nonce + self._master.encrypt(nonce, fresh, subject.encode()))
         plain = self._master.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], subject.encode())
         if len(self._data_keys) > 10_000:
             self._data_keys.clear()

@@ -1,1 +1,1 @@
-"""The words: events, commands, states and the pure folds over them. Everybody may import this layer; it imports nobody."""
+"""The words: events, commands, states and the pure folds over them. Everybody may import it; it imports nobody."""

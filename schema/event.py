@@ -130,6 +130,13 @@ def id_of(stream: str) -> str:
     return stream.partition("/")[2]
 
 
+def event_named(name: str) -> type[Event]:
+    """The event struct of that name; KeyError when the schema has none."""
+    if name not in _OWNER:
+        kinds()
+    return next(event for event in _OWNER[name].events if event.__name__ == name)
+
+
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 _UPCASTERS: dict[str, Upcaster] = {}
 
@@ -161,10 +168,7 @@ def decode(type: str, data: str | bytes) -> Event:
     if decoder is None:
         if type in _UPCASTERS:
             return _upcast(type, data)
-        owner = _OWNER.get(type) or (kinds() and _OWNER[type])
-        decoder = _DECODERS[type] = next(
-            msgspec.json.Decoder(event) for event in owner.events if event.__name__ == type
-        )
+        decoder = _DECODERS[type] = msgspec.json.Decoder(event_named(type))
     return cast("Event", decoder.decode(data))
 
 
@@ -175,6 +179,4 @@ def _upcast(type: str, data: str | bytes) -> Event:
         raw = _UPCASTERS[before](raw)
         if raw["type"] == before:
             break
-    owner = _OWNER.get(raw["type"]) or (kinds() and _OWNER[raw["type"]])
-    event = next(event for event in owner.events if event.__name__ == raw["type"])
-    return msgspec.convert(raw, event)
+    return msgspec.convert(raw, event_named(raw["type"]))

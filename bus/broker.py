@@ -1,0 +1,93 @@
+"""What a broker does for Cumulog, whichever one it is: hurry events along, and carry words to and from hosts.
+
+Nothing here is trusted to arrive: a lost batch is read from the log, a lost word to a host is said again by the sweep,
+a lost report is made again by the agent's own loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from bus.log import Batch
+
+QUEUE = 256
+"""Batches waiting for one in-process consumer, at most; past that they are dropped and read from the log instead."""
+
+OnReport = Callable[[str, bytes], Awaitable[None]]
+"""What hears the hosts: (host, message)."""
+
+
+OnQuestion = Callable[[bytes], Awaitable[bytes]]
+"""What answers for a host: question → answer."""
+
+
+class HostLink(Protocol):
+    """A host's end of the bus: it reads its own queue and writes reports, nothing else."""
+
+    async def receive(self) -> bytes:
+        """The next word from the control plane; waits for it."""
+
+    async def report(self, message: bytes) -> None:
+        """Tell the control plane something. Raises ConnectionError when it did not get through."""
+
+    async def answer(self, on_question: OnQuestion) -> None:
+        """From now on, answer what is asked of this host."""
+
+    async def close(self) -> None: ...
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A batch as the bus brought it, and how to say that its effect is done."""
+
+    batch: Batch
+    ack: Callable[[], Awaitable[None]]
+
+
+class Subscription(Protocol):
+    """One consumer's place on the bus."""
+
+    async def next(self, timeout_seconds: float) -> Delivery | None:
+        """The next batch, or None when none came in time. Raises ConnectionError while the broker is away."""
+
+    @property
+    def more_waiting(self) -> bool:
+        """Whether `next` has something at once."""
+
+    async def close(self) -> None: ...
+
+
+class Broker(Protocol):
+    """Both brokers keep this contract (`tests/bus/test_broker.py` runs it against each)."""
+
+    async def start(self) -> None:
+        """Connect and declare what is needed. May be called again after a failure."""
+
+    async def close(self) -> None:
+        """Leave in good order: stop working, stop acknowledging, disconnect."""
+
+    async def publish(self, batches: Sequence[Batch]) -> None:
+        """Hand events of the whole log on, in order. Returns once the broker has them for certain; else raises."""
+
+    async def subscribe(self, group: str, partitions: frozenset[int] | None = None) -> Subscription:
+        """Join a durable group on some partitions of the log, or (None) on the whole of it; one active consumer each."""
+
+    async def watch(self) -> Subscription:
+        """Follow the whole log from now on, for this process alone; nothing is kept while it is away."""
+
+    async def poke(self) -> None:
+        """Tell whoever relays that there is something new in the log. Best effort."""
+
+    async def tell(self, host: str, message: bytes) -> None:
+        """A word for one host's agent. Best effort: it is lost if nobody is there."""
+
+    async def ask(self, host: str, message: bytes, timeout_seconds: float) -> bytes:
+        """A question for one host's agent. Raises TimeoutError when no answer came."""
+
+    async def listen(self, on_report: OnReport) -> None:
+        """Hear what agents report, shared out among all processes that listen."""
+
+    async def link(self, host: str) -> HostLink:
+        """The agent's end of it."""

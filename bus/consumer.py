@@ -1,0 +1,310 @@
+"""Durable consumers: projections, whose effect and checkpoint are one transaction; reactors, whose effect is commands.
+
+    log ──▶ Tail ──▶ Projection.apply(tx, events) + checkpoint          a read model, exactly once
+               └──▶ touched streams ──▶ Reactor.react(documents)        follow-through, at least once, idempotent
+
+Both retry in place; what keeps failing is parked by stream, with the reason, and paged (`log.error("parked", …)`), so
+that one bad stream never stops the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import asyncpg
+import structlog
+
+from bus import clock
+from bus.broker import Broker
+from bus.checkpoint import EVERY_PARTITION, WHOLE_LOG, Checkpoints, Overtaken, move
+from bus.execute import Executor
+from bus.log import Batch, Document, Log, Recorded
+from bus.tail import Tail
+from schema.event import Event, Kind
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 1.0
+"""How long a consumer waits for the bus before it looks at the log itself."""
+RETRIES = 3
+BACKOFF_SECONDS = 0.2
+SAVE_SECONDS = 1.0
+"""How often a reactor's checkpoint is written: its work may be done twice, so it need not move with every batch."""
+REACTION_BATCH = 2000
+"""Events gathered for one reaction, at most."""
+
+AWAY = (ConnectionError, OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
+"""What an unreachable PostgreSQL or broker raises: waited out, never counted against a stream."""
+
+Apply = Callable[[Any, Sequence[Recorded]], Awaitable[None]]
+
+PROJECTIONS: dict[str, Projection] = {}
+
+
+class Projection:
+    """A read model over many streams. A new `version` is built beside the old one, from position 0."""
+
+    def __init__(self, name: str, *, version: int, reads: Iterable[type[Event]], tables: str) -> None:
+        self.name = name
+        self.version = version
+        self.reads = frozenset(event.__name__ for event in reads)
+        self.tables = tables
+        self._apply: Apply | None = None
+        PROJECTIONS[name] = self
+
+    @property
+    def consumer(self) -> str:
+        return f"projection.{self.name}.v{self.version}"
+
+    def apply(self, function: Apply) -> Apply:
+        """Decorator: `async def apply(tx, events)`, one statement per batch, never one per event."""
+        self._apply = function
+        return function
+
+    async def __call__(self, tx: Any, events: Sequence[Recorded]) -> None:
+        assert self._apply is not None, f"projection {self.name} has no apply"
+        await self._apply(tx, events)
+
+
+class ProjectionWorker:
+    """Moves one projection along the log."""
+
+    def __init__(self, pool: asyncpg.Pool, log: Log, broker: Broker, checkpoints: Checkpoints, it: Projection) -> None:
+        self.projection = it
+        self.position = 0
+        self._pool = pool
+        self._log = log
+        self._broker = broker
+        self._checkpoints = checkpoints
+
+    async def run(self) -> None:
+        """For ever. Whoever loses the checkpoint to another worker starts again from where that one is."""
+        while True:
+            try:
+                await self._work()
+            except Overtaken as overtaken:
+                log.info("projection worked elsewhere", projection=self.projection.name, why=str(overtaken))
+            except AWAY as error:
+                log.warning("projection waits for the log", projection=self.projection.name, error=repr(error))
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _work(self) -> None:
+        name = self.projection.consumer
+        position = (await self._checkpoints.load(name, [WHOLE_LOG]))[WHOLE_LOG]
+        tail = Tail(self._log, await self._broker.subscribe(name), position)
+        try:
+            while True:
+                self.position = tail.position
+                batch = await tail.next(POLL_SECONDS)
+                if batch is not None:
+                    await self._take(batch)
+        finally:
+            await tail.close()
+
+    async def _take(self, batch: Batch) -> None:
+        events = [event for event in batch.events if event.type in self.projection.reads]
+        for attempt in range(RETRIES):
+            try:
+                await self._apply(batch, events)
+                return
+            except (Overtaken, *AWAY):
+                raise
+            except Exception as error:
+                log.warning("projection failed", projection=self.projection.name, error=repr(error), attempt=attempt)
+                await asyncio.sleep(BACKOFF_SECONDS * 2**attempt)
+        await self._apply_by_stream(batch, events)
+
+    async def _apply(self, batch: Batch, events: Sequence[Recorded]) -> None:
+        async with self._pool.acquire() as connection, connection.transaction():
+            events = await self._unparked(connection, events)
+            if events:
+                await self.projection(connection, events)
+            await move(connection, self.projection.consumer, {WHOLE_LOG: batch.previous}, batch.last)
+
+    async def _apply_by_stream(self, batch: Batch, events: Sequence[Recorded]) -> None:
+        """The batch as a whole will not go: find the streams that stop it and set them aside."""
+        streams: dict[str, list[Recorded]] = defaultdict(list)
+        for event in events:
+            streams[event.stream].append(event)
+        async with self._pool.acquire() as connection, connection.transaction():
+            for stream, own in streams.items():
+                try:
+                    async with connection.transaction():
+                        await self.projection(connection, own)
+                except AWAY:
+                    raise
+                except Exception as error:
+                    await park(connection, self.projection.consumer, stream, own[0].position, repr(error))
+            await move(connection, self.projection.consumer, {WHOLE_LOG: batch.previous}, batch.last)
+
+    async def _unparked(self, connection: Any, events: Sequence[Recorded]) -> Sequence[Recorded]:
+        rows = await connection.fetch("SELECT stream FROM parked WHERE consumer = $1", self.projection.consumer)
+        parked = {row[0] for row in rows}
+        return [event for event in events if event.stream not in parked] if parked else events
+
+
+async def park(connection: Any, consumer: str, stream: str, position: int, error: str) -> None:
+    """Set a stream aside and page."""
+    log.error("parked", consumer=consumer, stream=stream, position=position, error=error)
+    await connection.execute(
+        "INSERT INTO parked (consumer, stream, position, error) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (consumer, stream) DO UPDATE SET error = EXCLUDED.error, at = now()",
+        consumer,
+        stream,
+        position,
+        error,
+    )
+
+
+class Reactor(Protocol):
+    """Follow-through for some kinds: looks at states, never at the event that woke it."""
+
+    kinds: Sequence[Kind[Any]]
+
+    async def react(self, documents: Sequence[Document]) -> None:
+        """Do what these states still need. Idempotent: called after events, and by the sweep past a deadline."""
+
+
+class Reactions:
+    """Runs reactors over the log. Any number of processes may, each on its share of the partitions."""
+
+    CONSUMER = "reactions"
+
+    def __init__(
+        self,
+        log: Log,
+        executor: Executor,
+        broker: Broker,
+        checkpoints: Checkpoints,
+        reactors: Sequence[Reactor],
+        partitions: frozenset[int] = EVERY_PARTITION,
+    ) -> None:
+        self.position = 0
+        self.parked: dict[str, str] = {}
+        self._log = log
+        self._executor = executor
+        self._broker = broker
+        self._checkpoints = checkpoints
+        self._reactors = {kind.name: reactor for reactor in reactors for kind in reactor.kinds}
+        self._partitions = partitions
+        self._saved_at = 0.0
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            try:
+                await self._work()
+            except Overtaken as overtaken:
+                log.info("reactions worked elsewhere", why=str(overtaken))
+            except AWAY as error:
+                log.warning("reactions wait for the log", error=repr(error))
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _work(self) -> None:
+        saved = await self._checkpoints.load(self.CONSUMER, self._partitions)
+        tail = Tail(
+            self._log,
+            await self._broker.subscribe(self.CONSUMER, self._partitions),
+            min(saved.values()),
+            self._partitions,
+        )
+        try:
+            while True:
+                self.position = tail.position
+                touched = await self._gather(tail)
+                if touched:
+                    await self.react(touched)
+                saved = await self._save(saved, tail.position)
+        finally:
+            await tail.close()
+
+    async def _gather(self, tail: Tail) -> list[str]:
+        """The streams touched by what is there now: many batches become one reaction when there is a backlog."""
+        touched: dict[str, None] = {}
+        events = 0
+        timeout = POLL_SECONDS
+        while events < REACTION_BATCH:
+            batch = await tail.next(timeout)
+            if batch is None:
+                break
+            timeout = 0.0
+            events += len(batch.events)
+            touched |= dict.fromkeys(event.stream for event in batch.events if self.concerns(event.stream))
+            if not tail.more_waiting:
+                break
+        return list(touched)
+
+    async def _save(self, saved: dict[int, int], position: int) -> dict[int, int]:
+        now = clock.monotonic()
+        if now - self._saved_at < SAVE_SECONDS or all(was == position for was in saved.values()):
+            return saved
+        await self._checkpoints.move(self.CONSUMER, saved, position)
+        self._saved_at = now
+        return dict.fromkeys(saved, position)
+
+    def concerns(self, stream: str) -> bool:
+        """Whether some reactor follows this stream through."""
+        return stream.partition("/")[0] in self._reactors
+
+    async def react(self, streams: Sequence[str]) -> None:
+        """React to the present states of these streams, retrying in place and parking what will not go."""
+        for attempt in range(RETRIES):
+            try:
+                await self._react(streams)
+                return
+            except AWAY as error:
+                log.warning("reaction waits", error=repr(error))
+                await asyncio.sleep(POLL_SECONDS)
+            except Exception as error:
+                log.warning("reaction failed", error=repr(error), streams=len(streams), attempt=attempt, exc_info=True)
+                await asyncio.sleep(BACKOFF_SECONDS * 2**attempt)
+        for stream in streams:
+            try:
+                await self._react([stream])
+                self.parked.pop(stream, None)
+            except AWAY:
+                raise
+            except Exception as error:
+                self.parked[stream] = repr(error)
+                log.error("parked", consumer=self.CONSUMER, stream=stream, error=repr(error))
+
+    async def _react(self, streams: Sequence[str]) -> None:
+        documents = await self._executor.load(streams)
+        by_reactor: dict[int, tuple[Reactor, list[Document]]] = {}
+        for stream in streams:
+            reactor = self._reactors[stream.partition("/")[0]]
+            if stream in documents:
+                by_reactor.setdefault(id(reactor), (reactor, []))[1].append(documents[stream])
+        await asyncio.gather(*(reactor.react(mine) for reactor, mine in by_reactor.values()))
+
+
+class Sweep:
+    """Finds what time has overtaken: documents past their deadline, and transitions nobody spoke of for a while."""
+
+    def __init__(self, log: Log, reactions: Reactions, every_seconds: float = 1.0, again_seconds: float = 10.0) -> None:
+        self._log = log
+        self._reactions = reactions
+        self._every_seconds = every_seconds
+        self._again_seconds = again_seconds
+        self._again_at = 0.0
+
+    async def run(self) -> None:
+        """For ever, while leading."""
+        while True:
+            await self.once()
+            await asyncio.sleep(self._every_seconds)
+
+    async def once(self) -> int:
+        """One pass; how many documents were looked at."""
+        documents = await self._log.due(clock.now())
+        if clock.monotonic() >= self._again_at:
+            self._again_at = clock.monotonic() + self._again_seconds
+            seen = {document.stream for document in documents}
+            documents += [d for d in await self._log.waiting() if d.stream not in seen]
+        streams = [d.stream for d in documents if self._reactions.concerns(d.stream)]
+        if streams:
+            await self._reactions.react(streams)
+        return len(streams)
