@@ -33,6 +33,8 @@ RETRIES = 3
 BACKOFF_SECONDS = 0.2
 SAVE_SECONDS = 1.0
 """How often a reactor's checkpoint is written: its work may be done twice, so it need not move with every batch."""
+MAINTAIN_SECONDS = 600.0
+"""How often the leader looks after the log's tables."""
 REACTION_BATCH = 2000
 """Events gathered for one reaction, at most."""
 
@@ -290,6 +292,7 @@ class Sweep:
         self._every_seconds = every_seconds
         self._again_seconds = again_seconds
         self._again_at = 0.0
+        self._maintain_at = 0.0
 
     async def run(self) -> None:
         """For ever, while leading."""
@@ -299,6 +302,9 @@ class Sweep:
 
     async def once(self) -> int:
         """One pass; how many documents were looked at."""
+        if clock.monotonic() >= self._maintain_at:
+            self._maintain_at = clock.monotonic() + MAINTAIN_SECONDS
+            await self._log.maintain()
         documents = await self._log.due(clock.now())
         if clock.monotonic() >= self._again_at:
             self._again_at = clock.monotonic() + self._again_seconds

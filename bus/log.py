@@ -165,6 +165,9 @@ class Log(Protocol):
     async def of_kind(self, kind: str) -> tuple[int, list[Document]]:
         """Every document of a kind that is not gone, and the position they are true at."""
 
+    async def maintain(self) -> None:
+        """What must be done now and then: room for the next positions, idempotency keys past their time."""
+
     async def holder(self, scope: str, key: str) -> str | None:
         """The stream that holds a reservation."""
 

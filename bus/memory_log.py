@@ -81,6 +81,9 @@ class MemoryLog:
             if stream.startswith(prefix) and document.state.deleted_at is None
         ]
 
+    async def maintain(self) -> None:
+        """Memory needs no partitions."""
+
     async def holder(self, scope: str, key: str) -> str | None:
         reservation = self.reservations.get((scope, key))
         return reservation.stream if reservation else None

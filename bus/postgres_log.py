@@ -27,6 +27,7 @@ _LOAD = "SELECT stream, version, state FROM documents WHERE stream = ANY($1)"
 _DUE = "SELECT stream, version, state FROM documents WHERE deadline <= $1 ORDER BY deadline LIMIT $2"
 _WAITING = "SELECT stream, version, state FROM documents WHERE deadline IS NOT NULL ORDER BY updated_at LIMIT $1"
 _OF_KIND = "SELECT stream, version, state FROM documents WHERE kind = $1 AND NOT gone ORDER BY created_at, id"
+_EXPIRE_KEYS = "DELETE FROM reservations WHERE scope = 'command' AND at < now() - interval '1 day'"
 _APPEND = f"SELECT base FROM append({', '.join(f'${n}' for n in range(1, 34))})"
 
 
@@ -109,6 +110,10 @@ class PostgresLog:
             decoder = kind_named(kind).decoder
             rows = await connection.fetch(_OF_KIND, kind)
             return position, [Document(row[0], row[1], _with_id(decoder.decode(row[2]), row[0])) for row in rows]
+
+    async def maintain(self) -> None:
+        await self.pool.execute("SELECT ensure_partitions()")
+        await self.pool.execute(_EXPIRE_KEYS)
 
     async def holder(self, scope: str, key: str) -> str | None:
         found = await self.pool.fetchval("SELECT stream FROM reservations WHERE scope = $1 AND key = $2", scope, key)

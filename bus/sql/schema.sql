@@ -70,7 +70,7 @@ CREATE TABLE IF NOT EXISTS documents (
     state      jsonb       NOT NULL
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX IF NOT EXISTS documents_listed ON documents (kind, project_id, created_at, id) WHERE NOT gone;
-CREATE INDEX IF NOT EXISTS documents_of_kind ON documents (kind, created_at, id);
+CREATE INDEX IF NOT EXISTS documents_of_kind ON documents (kind, gone, created_at, id);
 CREATE INDEX IF NOT EXISTS documents_of_parent ON documents (kind, parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS documents_named ON documents (kind, name) WHERE NOT gone;
 CREATE INDEX IF NOT EXISTS documents_due ON documents (deadline) WHERE deadline IS NOT NULL;
