@@ -77,8 +77,8 @@ class Broker(Protocol):
     async def watch(self) -> Subscription:
         """Follow the whole log from now on, for this process alone; nothing is kept while it is away."""
 
-    async def poke(self) -> None:
-        """Tell whoever relays that there is something new in the log. Best effort."""
+    def hand_on(self, batch: Batch) -> None:
+        """This process has just committed a batch: pass it on, or tell whoever relays. Never waits, never raises."""
 
     async def tell(self, host: str, message: bytes) -> None:
         """A word for one host's agent. Best effort: it is lost if nobody is there."""

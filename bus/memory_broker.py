@@ -39,7 +39,6 @@ class MemoryBroker:
             self.hand_on(batch)
 
     def hand_on(self, batch: Batch) -> None:
-        """Publish without awaiting: what the executor calls right after each commit."""
         for subscription in self._subscriptions:
             subscription.offer(batch)
 
@@ -48,9 +47,6 @@ class MemoryBroker:
 
     async def watch(self) -> MemorySubscription:
         return MemorySubscription(self._subscriptions)
-
-    async def poke(self) -> None:
-        """Nobody relays here: `hand_on` was that already."""
 
     async def tell(self, host: str, message: bytes) -> None:
         link = self._hosts.get(host)
