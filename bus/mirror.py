@@ -66,11 +66,14 @@ class Mirror:
         id = recorded.stream.partition("/")[2]
         document = self._documents.get(id)
         version, state = (document.version, document.state) if document else (0, self.kind.unborn(id))
-        if recorded.version != version + 1:
+        if recorded.version != version + 1 and (document or not self._reborn(recorded)):
             return  # the tail of a stream that is gone
         state = self.kind.fold(state, recorded.event, recorded.at)
         alive = state.deleted_at is None
         self._put(id, Document(recorded.stream, recorded.version, state) if alive else None)
+
+    def _reborn(self, recorded: Recorded) -> bool:
+        return self.kind.reborn is not None and isinstance(recorded.event, self.kind.reborn)
 
     def _put(self, id: str, after: Document | None) -> None:
         before = self._documents.pop(id, None)

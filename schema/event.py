@@ -40,6 +40,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     updated_at: datetime | None = None
     deleted_at: datetime | None = None
 
+    @property
+    def living(self) -> bool:
+        """Born and not ended."""
+        return self.created_at is not None and self.deleted_at is None
+
 
 S = TypeVar("S", bound=State)
 Key = tuple[str, str]
@@ -58,7 +63,8 @@ class Kind(Generic[S]):
     """One kind of aggregate: its stream name, its state, its events and how they fold.
 
     `unique(state)` names what the state reserves across all streams; the append takes and releases the difference.
-    `deadline(state)` is when the sweep must look at it again, if ever.
+    `deadline(state)` is when the sweep must look at it again, if ever. `reborn` is the event that may start a thing of
+    this name anew after its end (a flavor whose id is used again, a host that comes back); without it a stream ends once.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Kind(Generic[S]):
         *,
         unique: Callable[[S], Iterable[Key]] = _nothing_unique,
         deadline: Callable[[S], datetime | None] = _no_deadline,
+        reborn: type[Event] | None = None,
     ) -> None:
         self.name = name
         self.state = state
@@ -77,6 +84,7 @@ class Kind(Generic[S]):
         self.evolve = evolve
         self.unique = unique
         self.deadline = deadline
+        self.reborn = reborn
         self.decoder = msgspec.json.Decoder(state)
         if _KINDS.setdefault(name, cast("Kind[Any]", self)) is not self:
             raise ValueError(f"two kinds are called {name!r}; stream names must differ")
