@@ -1,0 +1,260 @@
+"""Settings: one TOML file, environment variables over it, defaults below both. A wrong value is refused by its key.
+
+    CUMULOG_<KEY>  ▶  the TOML file  ▶  the default            scheduler.ram_weight is CUMULOG_SCHEDULER_RAM_WEIGHT
+
+The file is $CUMULOG_CONFIG, else <home>/cumulog.toml.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+EMBEDDED = "embedded"
+MEMORY = "memory"
+
+Positive = Annotated[int, Meta(ge=1)]
+Ratio = Annotated[float, Meta(gt=0, le=1000)]
+Weight = Annotated[float, Meta(ge=-1000, le=1000)]
+
+
+class ConfigurationError(Exception):
+    """A setting is wrong; the text names the key, where it came from and what it may be."""
+
+
+class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Allocation ratios of a new host's inventory, and how much each weigher counts (negative: pack, do not spread)."""
+
+    cpu_ratio: Ratio = 4.0
+    ram_ratio: Ratio = 1.0
+    disk_ratio: Ratio = 1.0
+    reserved_memory_mb: Annotated[int, Meta(ge=0)] = 512
+    ram_weight: Weight = 1.0
+    cpu_weight: Weight = 1.0
+    disk_weight: Weight = 1.0
+    attempts: Positive = 3
+    """Hosts tried for one server before it ends in ERROR."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an operator can choose. Units last."""
+
+    home: Path
+    """Where everything of this cloud lives: database, images, guests, logs, keys."""
+    listen: str = "127.0.0.1:8774"
+    """`host:port` of the API; `host:0` takes any free port."""
+    public_url: str = ""
+    """How clients reach the API, in the catalog and in links; empty: `http://` and `listen`."""
+    region: Annotated[str, Meta(min_length=1, max_length=255)] = "RegionOne"
+    host_name: Annotated[str, Meta(min_length=1, max_length=255)] = msgspec.field(default_factory=socket.gethostname)
+    """This machine's name as a hypervisor host."""
+
+    postgres: str = EMBEDDED
+    """`embedded`, or a `postgresql://` URL."""
+    bus: str = MEMORY
+    """`memory` (one process), or the `amqp://` URL of RabbitMQ."""
+    hypervisor: Literal["auto", "libvirt", "simulated", "none"] = "auto"
+    """`auto`: libvirt where it works, else simulated."""
+    libvirt_uri: str = "qemu:///system"
+    hosts: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    """How many hosts the simulated hypervisor plays."""
+
+    token_lifetime_seconds: Annotated[int, Meta(ge=60, le=31_536_000)] = 3600
+    lease_seconds: Annotated[float, Meta(ge=1, le=3600)] = 15.0
+    """A host that was not heard of for so long is down; its agent fences itself before."""
+    build_deadline_seconds: Annotated[int, Meta(ge=10, le=86_400)] = 900
+    """A server that is not ACTIVE by then is tried elsewhere or ends in ERROR."""
+    database_connections: Annotated[int, Meta(ge=2, le=1000)] = 8
+    """PostgreSQL connections of one process, at most."""
+    body_limit_bytes: Annotated[int, Meta(ge=1024)] = 2 * 1024 * 1024
+    """The largest JSON body; uploads of images are not bodies in this sense."""
+    page_limit: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    """The most items one page of a list holds."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: console on a terminal, JSON otherwise."""
+
+    scheduler: Scheduler = msgspec.field(default_factory=Scheduler)
+    policy: dict[str, str] = msgspec.field(default_factory=dict)
+    """Policy rule → check, over the built-in ones: `"os_compute_api:servers:create" = "role:builder"`."""
+
+    @property
+    def listen_host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def listen_port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def url(self) -> str:
+        """How clients reach the API, without a slash at the end."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.listen_host, self.listen.rpartition(":")[0])
+        return f"http://{host}:{self.listen_port}"
+
+    @property
+    def log_folder(self) -> Path:
+        return self.home / "log"
+
+    @property
+    def run_folder(self) -> Path:
+        return self.home / "run"
+
+
+def load(environment: Mapping[str, str] | None = None, **over: Any) -> Settings:
+    """The settings in force. `over`: values of the command line, which win over all. Raises ConfigurationError."""
+    environment = os.environ if environment is None else environment
+    path = config_path(environment)
+    named = "CUMULOG_CONFIG" in environment
+    values: dict[str, Any] = {}
+    for key, value in _read(path, required=named).items():
+        values |= _checked(key, value, str(path))
+    for key in (*_FIELDS, *_TABLE_KEYS):
+        name = "CUMULOG_" + key.replace(".", "_").upper()
+        if environment.get(name):
+            values = _merged(values, _checked(key, environment[name], name, text=True))
+    for key, value in over.items():
+        if value is not None:
+            values = _merged(values, _checked(key, value, f"--{key.replace('_', '-')}"))
+    values.setdefault("home", default_home(environment))
+    settings = Settings(**values)
+    return msgspec.structs.replace(settings, home=settings.home.expanduser().absolute())
+
+
+def config_path(environment: Mapping[str, str] | None = None) -> Path:
+    """The TOML file: `CUMULOG_CONFIG`, else `<home>/cumulog.toml`, whether it is there or not."""
+    environment = os.environ if environment is None else environment
+    if environment.get("CUMULOG_CONFIG"):
+        return Path(environment["CUMULOG_CONFIG"]).expanduser()
+    return default_home(environment) / "cumulog.toml"
+
+
+def default_home(environment: Mapping[str, str] | None = None) -> Path:
+    """`CUMULOG_HOME`, else /var/lib/cumulog for root and ~/.local/share/cumulog for everybody else."""
+    environment = os.environ if environment is None else environment
+    if environment.get("CUMULOG_HOME"):
+        return Path(environment["CUMULOG_HOME"]).expanduser().absolute()
+    return Path("/var/lib/cumulog") if os.geteuid() == 0 else Path("~/.local/share/cumulog").expanduser()
+
+
+_FIELDS: dict[str, Any] = {
+    key: kind for key, kind in get_type_hints(Settings, include_extras=True).items() if key != "policy"
+}
+_SCHEDULER: dict[str, Any] = get_type_hints(Scheduler, include_extras=True)
+_TABLE_KEYS = tuple(f"scheduler.{key}" for key in _SCHEDULER)
+del _FIELDS["scheduler"]
+
+
+def _read(path: Path, *, required: bool) -> dict[str, Any]:
+    """The file's keys, those of the tables as `table.key`."""
+    try:
+        tree = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if required:
+            raise ConfigurationError(f"CUMULOG_CONFIG names {path}, and there is no such file") from None
+        return {}
+    except PermissionError:
+        raise ConfigurationError(f"{path} may not be read by this user; chown or chmod it") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from None
+    return tree
+
+
+def _checked(key: str, value: Any, origin: str, *, text: bool = False) -> dict[str, Any]:
+    """{key: the value in its type}, tables as structs."""
+    if key == "scheduler":
+        if not isinstance(value, dict):
+            raise ConfigurationError(f"scheduler (from {origin}) must be a table: write [scheduler]")
+        table: dict[str, Any] = {}
+        for name, item in value.items():
+            if name not in _SCHEDULER:
+                raise ConfigurationError(_unknown(f"scheduler.{name}", origin, [f"scheduler.{k}" for k in _SCHEDULER]))
+            table[name] = _converted(f"scheduler.{name}", item, _SCHEDULER[name], origin, text=text)
+        return {"scheduler": Scheduler(**table)}
+    if key.startswith("scheduler."):
+        name = key.partition(".")[2]
+        return {key: _converted(key, value, _SCHEDULER[name], origin, text=text)}
+    if key == "policy":
+        return {"policy": _converted(key, value, dict[str, str], origin, text=text)}
+    if key not in _FIELDS:
+        raise ConfigurationError(_unknown(key, origin, [*_FIELDS, "scheduler", "policy"]))
+    checked = _converted(key, value, _FIELDS[key], origin, text=text)
+    _CHECKS.get(key, _anything)(checked, f"{key} (from {origin})")
+    return {key: checked}
+
+
+def _merged(values: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in more.items():
+        table, _, name = key.partition(".")
+        if name:
+            merged[table] = msgspec.structs.replace(merged.get(table, Scheduler()), **{name: value})
+        else:
+            merged[key] = value
+    return merged
+
+
+def _converted(key: str, value: Any, kind: Any, origin: str, *, text: bool) -> Any:
+    if kind is Path:
+        if not isinstance(value, str | Path) or not str(value):
+            raise ConfigurationError(f"{key} (from {origin}) must be a path, not {value!r}")
+        return Path(value)
+    try:
+        return msgspec.convert(value, kind, strict=not text)
+    except msgspec.ValidationError as error:
+        choices = get_args(kind) if str(kind).startswith("typing.Literal") else ()
+        wanted = f"must be one of {', '.join(choices)}" if choices else f"is wrong: {error}"
+        raise ConfigurationError(f"{key} (from {origin}) {wanted}; it is {value!r}") from None
+
+
+def _unknown(key: str, origin: str, known: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(key, known, 1)
+    hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(known))}"
+    return f"{key} (from {origin}) is no setting of Cumulog{hint}"
+
+
+def _anything(value: Any, what: str) -> None:
+    """Its type is all that is asked of it."""
+
+
+def _address(value: str, what: str) -> None:
+    host, colon, port = value.rpartition(":")
+    if not host or not colon or not port.isdigit() or int(port) > 65535:
+        raise ConfigurationError(f"{what} must be host:port, such as 127.0.0.1:8774; it is {value!r}")
+
+
+def _public_url(value: str, what: str) -> None:
+    parts = urlsplit(value)
+    if value and (parts.scheme not in {"http", "https"} or not parts.netloc):
+        raise ConfigurationError(f"{what} must be an http:// or https:// URL; it is {value!r}")
+
+
+def _postgres(value: str, what: str) -> None:
+    if value != EMBEDDED and not value.startswith(("postgresql://", "postgres://")):
+        raise ConfigurationError(f'{what} must be "embedded" or a postgresql:// URL; it is {value!r}')
+
+
+def _bus(value: str, what: str) -> None:
+    if value != MEMORY and not value.startswith(("amqp://", "amqps://")):
+        raise ConfigurationError(f'{what} must be "memory" or an amqp:// URL; it is {value!r}')
+
+
+_CHECKS: dict[str, Callable[[Any, str], None]] = {
+    "listen": _address,
+    "public_url": _public_url,
+    "postgres": _postgres,
+    "bus": _bus,
+}
