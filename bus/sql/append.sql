@@ -36,10 +36,11 @@ BEGIN
     END IF;
 
     UPDATE documents d
-    SET version = u.version, project_id = u.project_id, parent_id = u.parent_id, name = u.name, updated_at = u.updated,
-        deadline = u.deadline, gone = u.gone, state = u.state::jsonb
-    FROM unnest(d_stream, d_expected, d_version, d_project, d_parent, d_name, d_updated, d_deadline, d_gone, d_state)
-        AS u (stream, expected, version, project_id, parent_id, name, updated, deadline, gone, state)
+    SET version = u.version, project_id = u.project_id, parent_id = u.parent_id, name = u.name,
+        created_at = u.created, updated_at = u.updated, deadline = u.deadline, gone = u.gone, state = u.state::jsonb
+    FROM unnest(d_stream, d_expected, d_version, d_project, d_parent, d_name, d_created, d_updated, d_deadline, d_gone,
+                d_state)
+        AS u (stream, expected, version, project_id, parent_id, name, created, updated, deadline, gone, state)
     WHERE u.expected > 0 AND d.stream = u.stream AND d.version = u.expected;
     GET DIAGNOSTICS rows = ROW_COUNT;
 
