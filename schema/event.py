@@ -15,19 +15,24 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import cache
 from types import UnionType
-from typing import Any, Generic, TypeVar, cast, get_args
+from typing import Any, Generic, TypeVar, cast, dataclass_transform, get_args
 
 import msgspec
 
+# `dataclass_transform` tells type checkers what the subclasses of these structs inherit.
 
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True, tag_field="type"):
     """Something that happened. Past tense. Never renamed; new fields have defaults."""
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A wish. It may be refused."""
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a stream's events add up to. The fold keeps these four fields; `evolve` keeps the rest.
 
@@ -63,8 +68,8 @@ class Kind(Generic[S]):
     """One kind of aggregate: its stream name, its state, its events and how they fold.
 
     `unique(state)` names what the state reserves across all streams; the append takes and releases the difference.
-    `deadline(state)` is when the sweep must look at it again, if ever. `reborn` is the event that may start a thing of
-    this name anew after its end (a flavor whose id is used again, a host that comes back); without it a stream ends once.
+    `deadline(state)` is when the sweep must look at it again, if ever. `reborn` is the event that may start a thing
+    of this name anew after its end (a flavor whose id is used again, a host that comes back); else a stream ends once.
     """
 
     def __init__(
