@@ -1,4 +1,4 @@
-"""The rules of keypairs, and the making of keys: parsing, fingerprints, generation."""
+"""The rules of keypairs."""
 
 from __future__ import annotations
 

@@ -127,7 +127,6 @@ def evolve(flavor: Flavor, event: FlavorEvent, at: datetime) -> Flavor:
         case FlavorCreated():
             return Flavor(
                 id=flavor.id,
-                created_at=flavor.created_at,
                 name=event.name,
                 vcpus=event.vcpus,
                 ram_mb=event.ram_mb,
