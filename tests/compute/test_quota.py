@@ -6,7 +6,7 @@ import pytest
 
 from bus.execute import Executor, Wish
 from bus.memory_log import MemoryLog
-from handlers.compute.quota import QUOTA_CLASSES, QUOTAS, limits_in_force, quota_of, room
+from handlers.compute.quota import QUOTA_CLASSES, QUOTAS, limits_in_force, room
 from schema.compute.quota import (
     DEFAULTS,
     QUOTA,
