@@ -20,6 +20,7 @@ from msgspec import Meta
 
 EMBEDDED = "embedded"
 MEMORY = "memory"
+RABBITMQ = "rabbitmq"
 
 Positive = Annotated[int, Meta(ge=1)]
 Ratio = Annotated[float, Meta(gt=0, le=1000)]
@@ -60,7 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     postgres: str = EMBEDDED
     """`embedded`, or a `postgresql://` URL."""
     bus: str = MEMORY
-    """`memory` (one process), or the `amqp://` URL of RabbitMQ."""
+    """`memory` (one process), an `amqp://` URL, or `rabbitmq`: one on this machine, which `up` starts."""
     hypervisor: Literal["auto", "libvirt", "simulated", "none"] = "auto"
     """`auto`: libvirt where it works, else simulated."""
     libvirt_uri: str = "qemu:///system"
@@ -248,8 +249,8 @@ def _postgres(value: str, what: str) -> None:
 
 
 def _bus(value: str, what: str) -> None:
-    if value != MEMORY and not value.startswith(("amqp://", "amqps://")):
-        raise ConfigurationError(f'{what} must be "memory" or an amqp:// URL; it is {value!r}')
+    if value not in {MEMORY, RABBITMQ} and not value.startswith(("amqp://", "amqps://")):
+        raise ConfigurationError(f'{what} must be "memory", "rabbitmq" or an amqp:// URL; it is {value!r}')
 
 
 _CHECKS: dict[str, Callable[[Any, str], None]] = {

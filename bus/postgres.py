@@ -4,7 +4,7 @@
     <home>/postgres/18.6.x    a copy of the programs, only where root's checkout hides them from the system user
     <home>/run/postgres       the socket (in /tmp where that path would be too long for one)
 
-The programs come from a wheel (docs/decisions/0001-embedded-postgresql.md). PostgreSQL refuses to run as root; there it
+The programs come from a wheel (docs/decisions/0003-embedded-postgresql.md). PostgreSQL refuses to run as root; there it
 runs as the system user `cumulog`. Everything here is plain and synchronous: it runs before there is an event loop.
 """
 
