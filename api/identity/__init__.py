@@ -1,0 +1,1 @@
+"""Identity v3 on the wire, as Keystone answers."""

@@ -1,0 +1,141 @@
+"""Request bodies: read within a limit, checked to be UTF-8 JSON without NULs, decoded into the route's struct."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from api.wire.call import Call
+from api.wire.tables import Row
+from schema.refusal import Invalid, Refused
+
+_decode_action = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class TooLarge(Refused):
+    """The body exceeds the limit (413)."""
+
+    status = 413
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"Request is too large. The body may have {limit} bytes at most.")
+
+
+class WrongContentType(Refused):
+    """The body is not of a content type this URL takes."""
+
+    def __init__(self, given: str, status: int, accepted: tuple[str, ...]) -> None:
+        super().__init__(f"The media type {given!r} is not supported, use {' or '.join(accepted)}")
+        self.status = status
+
+
+async def whole(call: Call) -> bytes:
+    """The body's bytes. Raises TooLarge."""
+    request = call.request
+    limit = call.cloud.settings.body_limit_bytes
+    if (request.content_length or 0) > limit:
+        raise TooLarge(limit)
+    if not request.body_exists:
+        return b""
+    try:
+        body = await request.content.read() if request.content.is_eof() else await _bounded(request, limit)
+    except web.RequestPayloadError as error:
+        raise Invalid(f"The body cannot be read: {error}") from None
+    call.raw_body = body
+    return body
+
+
+async def _bounded(request: web.BaseRequest, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await request.content.readany():
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(limit)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def decode(call: Call, row: Row, body: bytes) -> Any:
+    """The body as the row's struct. Raises Invalid, naming the field; WrongContentType."""
+    if row.decode is None:
+        return body
+    if not body:
+        if not row.route.optional_body:
+            raise Invalid("A JSON object is expected as the body of this request.")
+        body = b"{}"
+    else:
+        _check_type(call, row)
+    return _struct(row, body)
+
+
+def decode_action(call: Call, body: bytes, words: Any) -> tuple[str, bytes]:
+    """The one word of an action's body, and what it holds. Raises Invalid."""
+    try:
+        action = _decode_action(body or b"null")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Invalid("Malformed request body: it must be a JSON object of one action.") from None
+    if len(action) != 1:
+        raise Invalid("The body must hold exactly one action.")
+    [(word, held)] = action.items()
+    if word not in words:
+        raise Invalid(f"There is no such action: {word[:64]}")
+    return word, bytes(held)
+
+
+def decode_held(row: Row, held: bytes) -> Any:
+    """What an action's word holds, as the row's struct; None when the row wants none."""
+    if row.decode is None:
+        return None
+    return _struct(row, b"{}" if held == b"null" and row.route.optional_body else held)
+
+
+def _struct(row: Row, body: bytes) -> Any:
+    try:
+        decoded = row.decode(body) if row.decode else None
+    except msgspec.ValidationError as error:
+        raise Invalid(explained(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Invalid("The request body is not well-formed JSON.") from None
+    if (b"\\u0000" in body or b"\0" in body) and _has_nul(msgspec.json.decode(body)):
+        raise Invalid("The request body must not contain NUL characters.")
+    return decoded
+
+
+def _check_type(call: Call, row: Row) -> None:
+    given = call.request.headers.get("Content-Type")
+    if given is None:
+        return
+    plain = given.partition(";")[0].strip().lower()
+    if plain not in row.route.accepts:
+        raise WrongContentType(given[:64], call.service.errors.wrong_content_type, row.route.accepts)
+
+
+_AT = re.compile(r" - at `(key in )?\$?\.?(.*)`$", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.+)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.+)`")
+
+
+def explained(message: str) -> str:
+    """Msgspec's refusal in the words OpenStack's clients know, the field named."""
+    at = _AT.search(message)
+    what = message[: at.start()] if at else message
+    where = at[2] if at else ""
+    inside = f" in {where}" if where else ""
+    if missing := _MISSING.match(what):
+        return f"Invalid input{inside}: '{missing[1]}' is a required property"
+    if unknown := _UNKNOWN.match(what):
+        return f"Additional properties are not allowed{inside} ('{unknown[1]}' was unexpected)"
+    field = f"Invalid input for field {where}: " if where else "Invalid input: "
+    return field + what[:1].lower() + what[1:].replace("`", "'")
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_has_nul, value))

@@ -1,0 +1,1 @@
+"""The words of Identity: domains, projects, users, groups, roles, grants, catalog, signing keys, revocations."""
