@@ -1,0 +1,254 @@
+"""The words between the control plane and a hypervisor's agent: what a host should hold, and what it does hold.
+
+    control plane ── Desired, Lease ──▶ agent ── Report, Heartbeat ──▶ control plane
+    control plane ── ConsoleOutput (a question) ──▶ agent ── ConsoleText (the answer)
+
+No event holds these; they travel on the bus as JSON and may be lost, doubled and late. Three numbers make that
+harmless: a domain's `generation`, the lease's `epoch`, and the `position` of the log a manifest was read at.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast, dataclass_transform
+
+import msgspec
+from msgspec import Meta, field
+
+Power = Literal["running", "stopped", "paused", "suspended", "absent"]
+"""What may be wanted of a domain. `suspended`: its memory is on disk and it uses none."""
+
+PowerSeen = Literal["running", "stopped", "paused", "suspended", "crashed", "absent"]
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Word(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of a message. Unknown fields are ignored, so that either end may be the newer one."""
+
+
+class Secret(Word):
+    """A part of a message that no log and no error text may show."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+class ImageTicket(Secret):
+    """Leave to read one image: sent as the header `X-Auth-Token`."""
+
+    token: str = ""
+
+
+class ImageRef(Word):
+    """Where the root disk comes from."""
+
+    id: str
+    url: str
+    """http, https or file."""
+    checksum: str = ""
+    """sha512 of the file, hexadecimal. Empty: taken on trust."""
+    disk_format: str = "qcow2"
+    """`qcow2` or `raw`."""
+    size_bytes: Count = 0
+    ticket: ImageTicket = field(default_factory=ImageTicket)
+
+
+class Seed(Secret):
+    """What a guest is told on its config drive. Needed to build a domain, and never again after."""
+
+    hostname: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    user_data: str = ""
+    """Base64, as the API took it."""
+    public_keys: dict[str, str] = field(default_factory=dict)
+    """Name of the keypair → one line of OpenSSH."""
+    admin_password: str = ""
+    network_data: dict[str, Any] = field(default_factory=dict)
+    """As OpenStack's network_data.json: links, networks, services."""
+    project_id: str = ""
+    availability_zone: str = "nova"
+
+
+class Nic(Word):
+    """A network card. The tap exists when the domain starts; whoever made the port made it."""
+
+    port_id: str
+    mac_address: str
+    tap: str
+    mtu: int = 1500
+    model: str = "virtio"
+
+
+class Reboots(Word):
+    """How often a reboot was asked for, ever. A reboot is a higher number, so saying it twice reboots once."""
+
+    soft: Count = 0
+    hard: Count = 0
+
+
+class Domain(Word):
+    """What one host should hold of one server."""
+
+    server_id: str
+    name: str
+    generation: int
+    """The version of the server's stream this was read at. A host never goes back to a lower one."""
+    power: Power
+    vcpus: int = 1
+    ram_mb: int = 64
+    disk_gb: Count = 0
+    """0: as large as the image."""
+    ephemeral_gb: Count = 0
+    swap_mb: Count = 0
+    image: ImageRef | None = None
+    built: bool = False
+    """It has run before: its disks are on this host, and are never made anew from the image if they are gone."""
+    config_drive: bool = False
+    seed: Seed | None = None
+    """May be left out once `built`."""
+    reboots: Reboots = field(default_factory=Reboots)
+    stop_timeout_seconds: Count = 60
+    """How long a guest may take to shut down when asked to, before its power is cut. 0: cut it at once."""
+    properties: dict[str, str] = field(default_factory=dict)
+    """hw_* properties of the image, then hw:* extra specs of the flavor."""
+    networks: tuple[Nic, ...] = ()
+
+
+class Observed(Word):
+    """What a host does hold of one server."""
+
+    server_id: str
+    power: PowerSeen = "absent"
+    generation: int = 0
+    """The newest generation the host has carried out, or (with a fault) has tried to."""
+    reboots: Reboots = field(default_factory=Reboots)
+    """Those done."""
+    fault: str | None = None
+    """Why the host is not where it should be, for a person to read."""
+    progress: str | None = None
+    """What it is doing, if that takes long."""
+    position: int = 0
+    """The log's position when it was built: an older manifest does not know it, and must not remove it."""
+    fenced: bool = False
+    """Paused because the host's lease lapsed."""
+    interrupted: bool = False
+    """It ran when the host went down, and has not been started since."""
+
+
+class HostFacts(Word):
+    """What a host is. Only what seldom changes: each change is an event."""
+
+    hostname: str = ""
+    """The host's own name for itself; the control plane knows it by the name of its stream."""
+    hypervisor_type: str = ""
+    """`QEMU`, `KVM`, `Xen` or `simulated`."""
+    hypervisor_version: int = 0
+    """major * 1,000,000 + minor * 1,000 + release."""
+    arch: str = ""
+    vcpus: int = 0
+    memory_mb: int = 0
+    disk_gb: int = 0
+    cpu_info: dict[str, Any] = field(default_factory=dict)
+    """`{"arch", "model", "vendor", "topology": {"sockets", "cores", "threads"}, "features": [...]}`"""
+    host_ip: str = "127.0.0.1"
+    ip_addresses: tuple[str, ...] = ()
+    traits: tuple[str, ...] = ()
+    """Placement's names for what it can do."""
+
+
+class Desired(Word, tag=True):
+    """To a host: what it should hold. A nudge: it holds the whole truth about each domain in it."""
+
+    epoch: int
+    domains: tuple[Domain, ...] = ()
+    full: bool = False
+    """This is the whole manifest: whatever else the host holds (of Cumulog) goes."""
+    position: int = 0
+    """The log's position this was read at."""
+
+
+class Lease(Word, tag=True):
+    """To a host: the answer to a heartbeat. It may work for `lease_seconds` from when it sent that one."""
+
+    epoch: int
+    beat: int
+
+
+ToHost = Desired | Lease
+
+
+class Report(Word, tag=True):
+    """From a host: what changed there, or what was asked for, together."""
+
+    host: str
+    epoch: int
+    observed: tuple[Observed, ...] = ()
+    removed: tuple[str, ...] = ()
+    """Servers it was told to hold no longer, and of which nothing is left."""
+
+
+class Heartbeat(Word, tag=True):
+    """From a host: it lives. Each one is answered by a `Lease`."""
+
+    host: str
+    epoch: int
+    """Of its lease; 0 when it has none yet."""
+    facts: HostFacts
+    beat: int = 0
+    """Counts up; the lease runs from the sending of the beat it answers."""
+    observed_count: int = 0
+    manifest_wanted: bool = False
+    """It has just started, or its lease had lapsed: tell it everything it should hold (`Desired(full=True)`)."""
+    uptime_seconds: int = 0
+    version: str = ""
+
+
+FromHost = Report | Heartbeat
+
+
+class ConsoleOutput(Word, tag=True):
+    """A question: the end of a guest's console, `lines` lines of it (None: all that is kept)."""
+
+    server_id: str
+    lines: int | None = None
+
+
+class ConsoleText(Word, tag=True):
+    """Its answer. A `fault` says why there is none."""
+
+    text: str = ""
+    fault: str | None = None
+
+
+Ask = ConsoleOutput
+"""Whatever may be asked of a host; a tagged union as soon as there is a second question."""
+
+Answer = ConsoleText
+
+_encoder = msgspec.json.Encoder()
+_to_host = msgspec.json.Decoder(ToHost)
+_from_host = msgspec.json.Decoder(FromHost)
+_ask = msgspec.json.Decoder(Ask)
+_answer = msgspec.json.Decoder(Answer)
+
+
+def encode(message: ToHost | FromHost | Ask | Answer) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_to_host(message: bytes) -> ToHost:
+    """Raises msgspec.DecodeError or msgspec.ValidationError."""
+    return cast(ToHost, _to_host.decode(message))
+
+
+def decode_from_host(message: bytes) -> FromHost:
+    return cast(FromHost, _from_host.decode(message))
+
+
+def decode_ask(message: bytes) -> Ask:
+    return _ask.decode(message)
+
+
+def decode_answer(message: bytes) -> Answer:
+    return _answer.decode(message)
