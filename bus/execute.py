@@ -241,7 +241,7 @@ class Executor:
                 _refuse(pending, KeyReused("this Idempotency-Key was used before with another request body"))
             else:
                 found = await self.log.load([first.stream])
-                pending.result.set_result([found[first.stream]])
+                _grant(pending, [found[first.stream]])
         return _within_attempts(again)
 
 
@@ -359,8 +359,7 @@ class _Attempt:
     def answer(self) -> None:
         """Tell the callers what became of their streams."""
         for pending, granted in self._granted.items():
-            if not pending.result.done():
-                pending.result.set_result(granted.documents)
+            _grant(pending, granted.documents)
 
     def _state(self, stream: str) -> tuple[int, Any]:
         found = self._states.get(stream)
@@ -402,6 +401,11 @@ class _Attempt:
 
 def _held(kind: Kind[Any], state: Any, version: int) -> set[Key]:
     return set(kind.unique(state)) if version and state.deleted_at is None else set()
+
+
+def _grant(pending: _Pending, documents: list[Document]) -> None:
+    if not pending.result.done():
+        pending.result.set_result(documents)
 
 
 def _refuse(pending: _Pending, error: Exception) -> bool:
