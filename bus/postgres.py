@@ -168,7 +168,7 @@ class EmbeddedPostgres:
         if not self.data.exists():
             self._initialise(user)
         self._same_major_version()
-        _drop_stale_lock(self.data)
+        _drop_stale_locks(self.data, self.socket)
         settings = _CONFIGURATION.format(
             socket=self.socket,
             shared_buffers_mb=128 if _memory_mb() >= 2000 else 32,
@@ -176,6 +176,7 @@ class EmbeddedPostgres:
         )
         (self.data / "postgresql.conf").write_text(settings)
         (self.data / "pg_hba.conf").write_text(_ACCESS)
+        (self.data / "postgresql.local.conf").touch()
 
     def _initialise(self, user: pwd.struct_passwd | None) -> None:
         """A fresh cluster, made aside and renamed: one that was interrupted is never taken for a real one."""
@@ -321,15 +322,17 @@ def _lock_line(data: Path, number: int) -> str | None:
     return lines[number] if len(lines) > number else None
 
 
-def _drop_stale_lock(data: Path) -> None:
-    """Remove the lock of a server that is gone, though its process id may be somebody else's by now.
+def _drop_stale_locks(data: Path, sockets: Path) -> None:
+    """Remove the locks of a server that is gone, though its process id may be somebody else's, or a zombie's, by now.
 
-    PostgreSQL itself only looks whether the id lives. Anything that still works in the data folder keeps the lock.
+    PostgreSQL itself only looks whether the id lives. Anything that still works in the data folder keeps the locks.
     """
-    if _lock_line(data, 0) is None:
+    locks = [data / "postmaster.pid", sockets / ".s.PGSQL.5432.lock"]
+    if not any(lock.exists() for lock in locks):
         return
     if not any(_works_in(int(entry.name), data) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
-        (data / "postmaster.pid").unlink(missing_ok=True)
+        for lock in locks:
+            lock.unlink(missing_ok=True)
 
 
 def _works_in(pid: int, folder: Path) -> bool:

@@ -106,9 +106,9 @@ def _request(
         if isinstance(body, Path):
             headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(body.stat().st_size)}
             with body.open("rb") as file:
-                request = urllib.request.Request(url, file, headers, method=method)  # noqa: S310  ours, http
+                request = urllib.request.Request(url, file, headers, method=method)
                 return _answer(opener.open(request, timeout=timeout_seconds * 10))
-        request = urllib.request.Request(url, body, headers, method=method)  # noqa: S310  ours, http
+        request = urllib.request.Request(url, body, headers, method=method)
         return _answer(opener.open(request, timeout=timeout_seconds))
     except urllib.error.HTTPError as error:
         return _answer(error)

@@ -86,7 +86,7 @@ class Role:
 
     def start(self) -> None:
         command = [sys.executable, "-P", "-m", "api.cli", "serve", self.name]
-        environment = choices.environment(self._settings)
+        environment = choices.environment(self._settings) | {"CUMULOG_SUPERVISED": "1"}
         log_file = self._settings.log_folder / f"{self.name}.log"
         processes.spawn(self._settings.run_folder, self.name, command, environment, log_file)
 

@@ -1,0 +1,63 @@
+"""`down`: stop every process of the cloud, in good order; guests go on unless they are to be stopped too."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from api.cli import choices, client, processes, supervisor
+from api.cli.screen import Failure, done, note, say, step
+from bus import clock
+from bus.config import Settings
+
+GUESTS_SECONDS = 300.0
+
+
+@click.command()
+@click.option("--guests", is_flag=True, help="Shut every server down first, through the API.")
+def down(guests: bool) -> None:
+    """Stop the cloud; its guests keep running unless --guests. `up` finds them again."""
+    settings = choices.settings()
+    running = _running(settings)
+    if not running:
+        say("Nothing of this cloud runs.")
+        return
+    if guests:
+        _stop_guests(settings)
+    with step(f"Stopping {', '.join(running)}"):
+        for _ in range(3):  # a role that noticed its supervisor's end may just have started another
+            supervisor.stop(settings)
+            if not _running(settings):
+                break
+    left = _running(settings)
+    if left:
+        raise Failure(f"{', '.join(left)} did not stop", f"See the logs in {settings.log_folder}.")
+    if not guests and settings.hypervisor not in {"none", "simulated"}:
+        note("Guests keep running; `./cumulog up` finds them again, `./cumulog down --guests` stops them.")
+
+
+def _running(settings: Settings) -> list[str]:
+    found = [part.name for part in supervisor.parts(settings) if part.pid is not None]
+    others = [supervisor.NAME, "all", "api", "handlers", "projections", "relay", "agent"]
+    return found + [n for n in others if n not in found and processes.find(settings.run_folder, n)]
+
+
+def _stop_guests(settings: Settings) -> None:
+    """os-stop for every server that runs, and wait until none does."""
+    if not client.healthy(settings):
+        raise Failure("the API does not answer, so guests cannot be stopped through it", "`./cumulog up` first.")
+    api = client.login(settings)
+    path = "/servers/detail?all_tenants=1&status=ACTIVE"
+    stopped = [server["id"] for server in api.get("compute", path)["servers"]]
+    for server in stopped:
+        api.post("compute", f"/servers/{server}/action", {"os-stop": None})
+    if not stopped:
+        return
+    with step(f"Stopping {len(stopped)} guests"):
+        deadline = clock.monotonic() + GUESTS_SECONDS
+        while api.get("compute", path)["servers"]:
+            if clock.monotonic() > deadline:
+                raise Failure(f"some guests still run after {GUESTS_SECONDS:.0f} s", "`./cumulog events` shows why.")
+            time.sleep(0.3)
+    done(f"{len(stopped)} guests are shut off")

@@ -1,0 +1,231 @@
+"""The composition root: what each role is made of. The one place that knows every layer.
+
+all = api + handlers + projections + agent over the in-process bus
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import structlog
+from aiohttp import web
+
+import api
+from api.cli import metrics
+from api.cli.metrics import Metrics
+from api.wire import Call, Get, Reply, Service
+from api.wire.app import make_app
+from api.wire.errors import PLAIN
+from bus.broker import Broker
+from bus.cloud import Cloud, open_cloud
+from bus.config import EMBEDDED, MEMORY, Settings
+from bus.consumer import PROJECTIONS, ProjectionWorker, Reactions, Sweep
+from bus.leader import Leader
+from bus.postgres import EmbeddedPostgres
+
+log = structlog.get_logger()
+
+RETRY_SECONDS = 0.05
+LONGEST_RETRY_SECONDS = 1.0
+
+NOT_YET = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""PostgreSQL or RabbitMQ is still starting, or away."""
+
+
+async def run(settings: Settings, role: str, stop: asyncio.Event) -> None:
+    """Run a role until `stop`, or until a part of it fails, which is raised."""
+    async with AsyncExitStack() as stack:
+        process = Process(settings, role, stack)
+        opening = asyncio.create_task(ROLES[role](process))
+        await _first(opening, asyncio.create_task(stop.wait()))
+        if not opening.done():
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+            return
+        opening.result()
+        log.info("ready", role=role)
+        await process.until(stop)
+
+
+class Process:
+    """A running role: its cloud, its tasks, and what must be undone in the end, last first."""
+
+    def __init__(self, settings: Settings, role: str, stack: AsyncExitStack) -> None:
+        self.settings = settings
+        self.role = role
+        self.stack = stack
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def open(self) -> Cloud:
+        """The cloud, as soon as PostgreSQL and the broker answer."""
+        delay, said = RETRY_SECONDS, False
+        while True:
+            try:
+                cloud = await open_cloud(self.settings, dsn(self.settings), make_broker(self.settings))
+            except NOT_YET as error:
+                if delay >= LONGEST_RETRY_SECONDS and not said:
+                    log.warning("waiting for PostgreSQL and the bus", error=repr(error))
+                    said = True
+                await asyncio.sleep(delay)
+                delay = min(delay * 1.5, LONGEST_RETRY_SECONDS)
+            else:
+                self.stack.push_async_callback(cloud.close)
+                return cloud
+
+    def task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Something that runs as long as the role; if it ends, so does the role."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        self.stack.push_async_callback(_cancelled, task)
+
+    async def until(self, stop: asyncio.Event) -> None:
+        """Until told to stop. Raises what ended a task."""
+        stopping = asyncio.create_task(stop.wait())
+        await _first(stopping, *self._tasks)
+        if not stop.is_set():
+            failed = next(task for task in self._tasks if task.done())
+            raise RuntimeError(f"{failed.get_name()} ended") from failed.exception()
+
+
+async def _all(process: Process) -> None:
+    cloud = await process.open()
+    measured = Metrics(cloud, process.role)
+    serving = _served(process, cloud, measured)
+    following = _followed(cloud)
+    await cloud.start()
+    await _bootstrap(process.settings, cloud)
+    _follow(process, cloud, following)
+    _project(process, cloud)
+    await serving()
+    await _steer(process, cloud.broker)
+
+
+async def _api(process: Process) -> None:
+    cloud = await process.open()
+    serving = _served(process, cloud, Metrics(cloud, process.role))
+    await cloud.start()
+    await _bootstrap(process.settings, cloud)
+    await serving()
+
+
+async def _handlers(process: Process) -> None:
+    cloud = await process.open()
+    following = _followed(cloud)
+    await cloud.start()
+    _follow(process, cloud, following)
+    await _tell(process, Metrics(cloud, process.role))
+
+
+async def _projections(process: Process) -> None:
+    cloud = await process.open()
+    await cloud.start()
+    _project(process, cloud)
+    await _tell(process, Metrics(cloud, process.role))
+
+
+ROLES: dict[str, Callable[[Process], Coroutine[Any, Any, None]]] = {
+    "all": _all,
+    "api": _api,
+    "handlers": _handlers,
+    "projections": _projections,
+}
+
+
+def services() -> list[Service]:
+    """Every `SERVICE` of api/<service>/service.py."""
+    packages = sorted(module.name for module in pkgutil.iter_modules(api.__path__, "api.") if module.ispkg)
+    modules = [f"{package}.service" for package in packages if importlib.util.find_spec(f"{package}.service")]
+    return [importlib.import_module(module).SERVICE for module in modules]
+
+
+def dsn(settings: Settings) -> str:
+    """Where PostgreSQL is."""
+    return EmbeddedPostgres(settings.home).dsn() if settings.postgres == EMBEDDED else settings.postgres
+
+
+def make_broker(settings: Settings) -> Broker | None:
+    """None is the in-process one."""
+    if settings.bus == MEMORY:
+        return None
+    raise NotImplementedError
+
+
+def _served(process: Process, cloud: Cloud, measured: Metrics) -> Callable[[], Awaitable[None]]:
+    """The API, made before the cloud starts; what is returned makes it listen, after."""
+    application = make_app(cloud, [*services(), _own_service(measured)])
+    measured.registry.register(application.tallies)
+
+    async def listen() -> None:
+        runner = application.runner()
+        await runner.setup()
+        process.stack.push_async_callback(runner.cleanup)
+        settings = process.settings
+        await web.TCPSite(runner, settings.listen_host, settings.listen_port, reuse_address=True).start()
+        log.info("serving", url=settings.url)
+
+    return listen
+
+
+def _own_service(measured: Metrics) -> Service:
+    async def health(call: Call) -> Reply:
+        good = await measured.healthy()
+        text = b"OK\n" if good else b"the log does not answer\n"
+        return Reply(text, status=200 if good else 503, content_type="text/plain")
+
+    async def scrape(call: Call) -> Reply:
+        return Reply(await measured.render(), content_type=metrics.CONTENT_TYPE)
+
+    roots = [Get("/healthcheck", health, public=True), Get("/metrics", scrape, public=True)]
+    return Service(
+        name="cumulog-health", type="health", prefix="/healthcheck", routes=(), roots=roots, errors=PLAIN, hidden=True
+    )
+
+
+def _followed(cloud: Cloud) -> Reactions:
+    """The follow-through of every service, made before the cloud starts."""
+    return Reactions(cloud.log, cloud.executor, cloud.broker, cloud.checkpoints, [])
+
+
+def _follow(process: Process, cloud: Cloud, reactions: Reactions) -> None:
+    process.task(reactions.run(), "reactions")
+    sweep = Sweep(cloud.log, reactions)
+    leader = Leader(cloud.pool, "sweep")
+    process.task(leader.run(lambda connection: sweep.run()), "sweep")
+
+
+def _project(process: Process, cloud: Cloud) -> None:
+    for projection in PROJECTIONS.values():
+        worker = ProjectionWorker(cloud.pool, cloud.log, cloud.broker, cloud.checkpoints, projection)
+        process.task(worker.run(), f"projection {projection.name}")
+
+
+async def _steer(process: Process, broker: Broker) -> None:
+    """The hypervisor agent of this machine, over its end of the bus."""
+
+
+async def _bootstrap(settings: Settings, cloud: Cloud) -> None:
+    """What every cloud begins with: the admin, the catalog, the default flavors."""
+
+
+async def _tell(process: Process, measured: Metrics) -> None:
+    """Health and metrics of a role without an API."""
+    path = process.settings.run_folder / f"{process.role}.sock"
+    path.unlink(missing_ok=True)
+    runner = await metrics.listen(measured, [lambda runner: web.UnixSite(runner, path)])
+    process.stack.push_async_callback(runner.cleanup)
+
+
+async def _first(*tasks: asyncio.Task[Any]) -> None:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,162 @@
+"""`up`: the whole cloud in the background, from whatever state this machine is in."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from api.cli import choices, client, clouds_yaml, processes, supervisor
+from api.cli.hypervisor import choose
+from api.cli.screen import Failure, done, note, say
+from bus import clock
+from bus.config import MEMORY, RABBITMQ, Settings
+
+READY_SECONDS = 120.0
+POLL_SECONDS = 0.02
+
+
+@click.command()
+@click.option(
+    "--bus", metavar="memory|rabbitmq|URL", help="In the process, RabbitMQ on this machine, or one elsewhere."
+)
+@click.option(
+    "--hypervisor",
+    type=click.Choice(["auto", "libvirt", "simulated", "none"]),
+    help="auto takes libvirt where it works, else simulated.",
+)
+@click.option("--hosts", type=int, help="How many hosts the simulated hypervisor plays.")
+@click.option("--listen", metavar="HOST:PORT", help="Where the API listens; 127.0.0.1:8774 by default.")
+def up(bus: str | None, hypervisor: str | None, hosts: int | None, listen: str | None) -> None:
+    """Start the whole cloud in the background, and say how to use it.
+
+    What is running already is left alone. Options hold until another `up` says otherwise.
+    """
+    started = clock.monotonic()
+    settings = bring_up(bus=bus, hypervisor=hypervisor, hosts=hosts, listen=listen)
+    done("The cloud is up", clock.monotonic() - started)
+    _introduce(settings)
+
+
+def bring_up(**options: str | int | None) -> Settings:
+    """Everything `up` does but the introduction; the settings of the cloud that runs."""
+    settings = choices.settings(**options)
+    _make_home(settings)
+    with (settings.home / ".up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        changed = _remember(settings, options)
+        settings = choices.settings()
+        settings = choose(settings)
+        if settings.bus == RABBITMQ:
+            _install_rabbitmq()
+        if changed and _running(settings):
+            say("The choices have changed: restarting")
+            supervisor.stop(settings)
+        _check_port(settings)
+        _make_password(settings)
+        supervisor.spawn(settings)
+        _wait(settings)
+    return settings
+
+
+def _remember(settings: Settings, options: dict[str, str | int | None]) -> bool:
+    """Keep what was asked for; whether that changes what should run."""
+    before = choices.remembered(settings.home)
+    return choices.remember(settings.home, options) != before
+
+
+def _make_home(settings: Settings) -> None:
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        settings.run_folder.mkdir(exist_ok=True)
+        settings.log_folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Failure(
+            f"the home {settings.home} cannot be made: {error.strerror}",
+            "Choose another one: CUMULOG_HOME=~/somewhere ./cumulog up",
+        ) from None
+    if settings.home.stat().st_uid != os.geteuid():
+        raise Failure(
+            f"the home {settings.home} belongs to another user",
+            "Run as that user, or choose another home: CUMULOG_HOME=~/somewhere ./cumulog up",
+        )
+
+
+def _make_password(settings: Settings) -> None:
+    path = settings.home / "admin-password"
+    with suppress(FileExistsError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(clock.password(20) + "\n")
+
+
+def _install_rabbitmq() -> None:
+    from api.cli.install import apt
+    from bus import rabbitmq_server
+
+    if not rabbitmq_server.installed():
+        apt(rabbitmq_server.APT_PACKAGES, "the bus")
+
+
+def _running(settings: Settings) -> bool:
+    return any(part.pid is not None for part in supervisor.parts(settings)) or bool(
+        processes.find(settings.run_folder, supervisor.NAME)
+    )
+
+
+def _check_port(settings: Settings) -> None:
+    """Refuse early, and by name, when somebody else has the port."""
+    role = "all" if settings.bus == MEMORY else "api"
+    if processes.find(settings.run_folder, role):
+        return
+    family = socket.AF_INET6 if ":" in settings.listen_host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.listen_host, settings.listen_port))
+        except OSError as error:
+            raise Failure(
+                f"{settings.listen} cannot be listened on: {error.strerror}",
+                "Another program has that port? Choose another: ./cumulog up --listen 127.0.0.1:18774",
+            ) from None
+
+
+def _wait(settings: Settings) -> None:
+    """Until the API answers. Raises Failure with the newest lines of the log when it does not."""
+    deadline = clock.monotonic() + READY_SECONDS
+    import time
+
+    while not client.healthy(settings):
+        if clock.monotonic() > deadline:
+            role = "all" if settings.bus == MEMORY else "api"
+            log = settings.log_folder / f"{role}.log"
+            raise Failure(
+                f"the API did not answer within {READY_SECONDS:.0f} s; the end of {log}:\n{_tail(log)}",
+                "`./cumulog status` shows what runs, `./cumulog doctor` what this machine lacks.",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _introduce(settings: Settings) -> None:
+    password = client.admin_password(settings)
+    say(f"  API         {settings.url}   (identity: {settings.url}/identity/v3)")
+    say(f"  home        {settings.home}")
+    try:
+        path = clouds_yaml.write(settings, password)
+        say(f"  clouds.yaml {path}, entry cumulog")
+        prefix = ""
+    except clouds_yaml.Foreign as foreign:
+        note(f"{foreign}; it was left as it is.")
+        prefix = f"OS_CLIENT_CONFIG_FILE={settings.home / 'clouds.yaml'} "
+    say()
+    say(f"  {prefix}openstack --os-cloud cumulog server list")
+    say("  ./cumulog status | logs -f | events -f | down")
+
+
+def _tail(path: Path, lines: int = 12) -> str:
+    try:
+        return "\n".join("  " + line for line in path.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "  (there is none)"
