@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bus.cloud import Cloud
 from bus.execute import Aggregate
 from schema.compute.flavor import (
     FLAVOR,
@@ -122,3 +123,17 @@ def _as_created(flavor: Flavor) -> FlavorCreated:
 
 
 FLAVORS = Aggregate(FLAVOR, decide, ALLOWED)
+
+
+async def flavor_seen_by(cloud: Cloud, id: str, project_id: str | None) -> Flavor:
+    """A flavor on offer, if this project may see it (None: anybody's, an administrator's). Raises NotFound.
+
+    One that another process made a moment ago and the mirror has not heard of yet is found in the log.
+    """
+    document = cloud.mirror(FLAVOR).get(id)
+    if document is None:
+        document = (await cloud.executor.load([FLAVOR.stream(id)])).get(FLAVOR.stream(id))
+    flavor: Flavor | None = document.state if document else None
+    if flavor is None or not flavor.living or not (project_id is None or flavor.visible_to(project_id)):
+        raise NotFound(f"Flavor {id} could not be found.")
+    return flavor

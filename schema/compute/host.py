@@ -11,33 +11,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from msgspec import Struct, field
+from msgspec import field
 from msgspec.structs import replace
 
+from schema.compute.domain import HostFacts
 from schema.event import Command, Event, Kind, State
 
 DEFAULT_ZONE = "nova"
 """The availability zone of hosts that no aggregate puts into another."""
-
-
-class HostFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a hypervisor says of itself; it changes rarely (a machine gets more memory, libvirt is upgraded)."""
-
-    hypervisor_type: str = ""
-    """QEMU, Xen, simulated."""
-    hypervisor_version: int = 0
-    """Major * 1,000,000 + minor * 1,000 + patch, as libvirt counts."""
-    vcpus: int = 0
-    memory_mb: int = 0
-    disk_gb: int = 0
-    address: str = ""
-    architecture: str = ""
-    cpu_model: str = ""
-    cpu_vendor: str = ""
-    cpu_features: tuple[str, ...] = ()
-    sockets: int = 1
-    cores: int = 1
-    threads: int = 1
 
 
 class Host(State):

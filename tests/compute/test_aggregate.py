@@ -20,7 +20,8 @@ from schema.compute.aggregate import (
     RenameAggregate,
     SetAggregateMetadata,
 )
-from schema.compute.host import HOST, HostFacts, RegisterHost
+from schema.compute.domain import HostFacts
+from schema.compute.host import HOST, RegisterHost
 from schema.refusal import Conflict, Invalid, NotFound
 from tests.story import Story
 

@@ -1,6 +1,7 @@
 """The promises of hosts."""
 
 from handlers.compute.host import HOSTS
+from schema.compute.domain import HostFacts
 from schema.compute.host import (
     ChangeHostFacts,
     DisableHost,
@@ -9,7 +10,6 @@ from schema.compute.host import (
     ForceHostDown,
     HostDisabled,
     HostEnabled,
-    HostFacts,
     HostFactsChanged,
     HostForcedDown,
     HostForcedDownEnded,
