@@ -40,6 +40,18 @@ def user_file() -> Path:
     return Path(config).expanduser() / "openstack" / "clouds.yaml"
 
 
+def owner(path: Path) -> str | None:
+    """Whose entry `cumulog` that file has: a home, "" for somebody else's, None when there is none."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        known = (YAML(typ="safe").load(path.read_text()) or {}).get("clouds", {}).get(ENTRY)
+    except (OSError, YAMLError, AttributeError):
+        return None
+    return None if known is None else str(known.get(_MARK, "")) if isinstance(known, dict) else ""
+
+
 def _entry(settings: Settings, password: str) -> dict[str, Any]:
     return {
         _MARK: str(settings.home),
