@@ -1,0 +1,90 @@
+"""Lists of things kept in memory: one page of them, the link to the next, and queries grown strict with 2.75."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from api.wire import Call, Get, Route
+from api.wire.route import Handler
+from schema.refusal import Invalid
+
+T = TypeVar("T")
+
+STRICT_SINCE = "2.75"
+"""From here on an unknown query parameter is refused; before, it was passed over."""
+_STRICT_UNTIL = "2.74"
+
+
+class Paging(msgspec.Struct, frozen=True):
+    """What every paged list takes."""
+
+    limit: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    marker: str | None = None
+
+
+class NoQuery(msgspec.Struct, frozen=True):
+    """A URL that takes no parameters."""
+
+
+def listing(path: str, handler: Handler, may: str, query: Any = NoQuery, **fields: Any) -> tuple[Route, ...]:
+    """The rows of a GET: one for the versions that pass over unknown parameters, one for those that refuse them."""
+    strict = msgspec.defstruct(f"Strict{query.__name__}", [], bases=(query,), forbid_unknown_fields=True, frozen=True)
+    since = fields.pop("since", None)
+    rows = []
+    if since is None or _minor(since) < _minor(STRICT_SINCE):
+        until = fields.get("until")
+        last = until if until and _minor(until) < _minor(STRICT_SINCE) else _STRICT_UNTIL
+        rows.append(Get(path, handler, may=may, query=query, since=since, **fields | {"until": last}))
+        since = STRICT_SINCE
+    if fields.get("until") is None or _minor(fields["until"]) >= _minor(STRICT_SINCE):
+        rows.append(Get(path, handler, may=may, query=strict, since=since, **fields))
+    return tuple(rows)
+
+
+def page(call: Call, items: Sequence[T], id_of: Callable[[T], str]) -> tuple[list[T], list[dict[str, str]]]:
+    """The part of a list, sorted already, that `limit` and `marker` ask for; and the links to go on with.
+
+    Raises Invalid when the marker is not in the list.
+    """
+    first = 0
+    if call.params.marker is not None:
+        known = next((nth for nth, item in enumerate(items) if id_of(item) == call.params.marker), None)
+        if known is None:
+            raise Invalid(f"marker [{call.params.marker}] not found")
+        first = known + 1
+    limit = page_size(call)
+    chosen = list(items[first : first + limit])
+    return chosen, next_link(call, chosen, id_of) if len(chosen) == limit else []
+
+
+def page_size(call: Call) -> int:
+    """How many items the page may have: what was asked for, within what is set."""
+    most = call.cloud.settings.page_limit
+    return min(call.params.limit or most, most)
+
+
+def next_link(call: Call, chosen: Sequence[T], id_of: Callable[[T], str]) -> list[dict[str, str]]:
+    """The link behind a full page."""
+    if not chosen:
+        return []
+    kept = [(name, value) for name, value in call.query.items() if name != "marker"]
+    query = urlencode([*kept, ("marker", id_of(chosen[-1]))])
+    return [{"rel": "next", "href": f"{call.host_url}{call.request.path}?{query}"}]
+
+
+def bookmark(call: Call, path: str) -> str:
+    """A URL without the version, good for any version."""
+    return f"{call.host_url}{call.service.prefix.rpartition('/')[0]}{path}"
+
+
+def links(call: Call, path: str) -> list[dict[str, str]]:
+    """A thing's `self` and `bookmark`."""
+    return [{"rel": "self", "href": call.url(path)}, {"rel": "bookmark", "href": bookmark(call, path)}]
+
+
+def _minor(version: str) -> int:
+    return int(version.partition(".")[2])

@@ -1,0 +1,32 @@
+"""Compute v2.1 as one service: its routes, its policy, its microversions."""
+
+from __future__ import annotations
+
+from api.compute import flavor, flavor_access, flavor_extra_specs
+from api.compute.policy import POLICY
+from api.wire import Service
+from api.wire.errors import NOVA
+from api.wire.microversion import COMPUTE_HEADER, Microversions
+from schema.compute.aggregate import AGGREGATE
+from schema.compute.flavor import FLAVOR
+from schema.compute.host import HOST
+from schema.compute.quota import QUOTA_CLASS
+
+MICROVERSIONS = Microversions(word="compute", minimum="2.1", maximum="2.96", older_header=COMPUTE_HEADER)
+
+SERVICE = Service(
+    name="nova",
+    type="compute",
+    prefix="/compute/v2.1",
+    project_in_path=True,
+    errors=NOVA,
+    microversions=MICROVERSIONS,
+    policy=POLICY,
+    mirrors=(FLAVOR, HOST, AGGREGATE, QUOTA_CLASS),
+    extra_headers=lambda request_id: {"X-Compute-Request-Id": request_id},
+    routes=[
+        *flavor.routes,
+        *flavor_access.routes,
+        *flavor_extra_specs.routes,
+    ],
+)
