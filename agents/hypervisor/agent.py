@@ -1,0 +1,423 @@
+"""The hypervisor agent: observe, plan, act, report, for one host.
+
+    nudge, manifest ─▶ desired ─┐
+    driver's events ────────────┼─▶ queue ─▶ attend(server): observe ▶ plan ▶ act … observe ─▶ outgoing ─▶ report
+    sweep, every so often ──────┘            one at a time per server
+
+It works under a lease. Without one it looks and tells, but touches nothing; what it was told before counts no more, and
+it asks for everything anew. It keeps nothing on disk: what must last is kept with the domains, so it may die at any
+point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+
+from agents.hypervisor.driver import Driver, StepFailed
+from agents.hypervisor.plan import Define, Pause, Reboot, Remove, Start, Step, impatient, plan
+from agents.link import Link
+from bus import clock
+from schema.compute.domain import (
+    Answer,
+    Ask,
+    ConsoleText,
+    Desired,
+    Domain,
+    Heartbeat,
+    Lease,
+    Observed,
+    Report,
+)
+
+log = structlog.get_logger()
+
+ATTENDED = 256
+"""Servers attended to at a time, at most; most of that is waiting."""
+REPORT = 500
+"""Servers in one report, at most."""
+ROUNDS = 8
+"""Plans made for a server before it has to queue again."""
+TOMBSTONES = 10_000
+"""Wishes remembered, at most; those of servers that are gone are forgotten first."""
+PROGRESS_SECONDS = 5.0
+"""A step that takes longer tells what it is at, this often."""
+RETRY_SECONDS = 1.0
+
+_HEAVY = (Define, Start, Reboot)
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    domain: Domain
+    position: int
+
+
+class Agent:
+    """`await run()` until cancelled. `fence`: pause every guest when the lease lapses, so that it may run elsewhere."""
+
+    def __init__(
+        self,
+        host: str,
+        driver: Driver,
+        link: Link,
+        *,
+        lease_seconds: float = 15.0,
+        sweep_seconds: float = 60.0,
+        concurrency: int = 4,
+        fence: bool = False,
+        version: str = "",
+    ) -> None:
+        self.host = host
+        self.epoch = 0
+        self.leased = False
+        self._driver = driver
+        self._link = link
+        self._lease_seconds = lease_seconds
+        self._sweep_seconds = sweep_seconds
+        self._fence = fence
+        self._version = version
+        self._desired: dict[str, _Wanted] = {}
+        self._unknown: set[str] = set()
+        self._manifest: int | None = None
+        self._queue: dict[str, None] = {}
+        self._attending: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._faulty: set[str] = set()
+        self._owed: set[str] = set()
+        self._reported: dict[str, Observed] = {}
+        self._outgoing: dict[str, Observed | None] = {}
+        self._progress: dict[str, float] = {}
+        self._heavy = asyncio.Semaphore(concurrency)
+        self._wake_tell = asyncio.Event()
+        self._wake_sweep = asyncio.Event()
+        self._wake_beat = asyncio.Event()
+        self._beats: dict[int, float] = {}
+        self._beat_number = 0
+        self._lapse_timer: asyncio.TimerHandle | None = None
+        self._fencing: asyncio.Task[None] | None = None
+        self._observed_count = 0
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Serve this host. Ends only by cancellation, or if the driver cannot start."""
+        await self._driver.start(self._enqueue, self._progressed)
+        started = clock.monotonic()
+        self._lapse_timer = asyncio.get_running_loop().call_later(self._lease_seconds, self._lapse)
+        try:
+            await self._link.serve(self._answer)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._for_ever(self._listen), name=f"{self.host} listens")
+                tasks.create_task(self._for_ever(lambda: self._beat(started)), name=f"{self.host} lives")
+                tasks.create_task(self._for_ever(self._sweep), name=f"{self.host} sweeps")
+                tasks.create_task(self._for_ever(self._tell), name=f"{self.host} reports")
+        finally:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        if self._lapse_timer:
+            self._lapse_timer.cancel()
+        tasks = [*self._attending.values(), *([self._fencing] if self._fencing else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._driver.close()
+        await self._link.close()
+
+    async def _for_ever(self, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+            except ConnectionError as error:
+                log.info("the control plane is away", host=self.host, error=str(error))
+            except Exception:
+                log.exception("a loop of the agent failed and begins again", host=self.host)
+            await asyncio.sleep(RETRY_SECONDS * (1 + clock.fraction()))
+
+    # What it is told
+
+    async def _listen(self) -> None:
+        async for word in self._link.inbox():
+            match word:
+                case Lease():
+                    self._take_lease(word)
+                case Desired():
+                    self._take_desired(word)
+
+    def _take_desired(self, desired: Desired) -> None:
+        if desired.epoch < self.epoch:
+            return
+        if desired.epoch > self.epoch:
+            self._adopt_epoch(desired.epoch)
+        for domain in desired.domains:
+            self._want(domain, desired)
+        if desired.full:
+            told = {domain.server_id for domain in desired.domains}
+            for id in [id for id, it in self._desired.items() if id not in told and it.position < desired.position]:
+                del self._desired[id]
+            self._manifest = desired.position
+            self._wake_sweep.set()
+        elif len(self._desired) > TOMBSTONES:
+            self._forget_absent()
+
+    def _want(self, domain: Domain, desired: Desired) -> None:
+        id = domain.server_id
+        known = self._desired.get(id)
+        if known is None or domain.generation >= known.domain.generation:
+            self._unknown.discard(id)
+            self._desired[id] = _Wanted(domain, max(desired.position, known.position if known else 0))
+            if known and id in self._attending and impatient(known.domain, domain):
+                self._attending[id].cancel()
+        if not desired.full or domain.power == "absent":
+            self._owed.add(id)
+            self._enqueue(id)
+
+    def _forget_absent(self) -> None:
+        for id in [id for id, it in self._desired.items() if it.domain.power == "absent"][: TOMBSTONES // 2]:
+            del self._desired[id]
+
+    # The lease
+
+    def _take_lease(self, lease: Lease) -> None:
+        sent = self._beats.get(lease.beat)
+        if lease.epoch < self.epoch or sent is None:
+            return
+        remaining = sent + self._lease_seconds - clock.monotonic()
+        if remaining <= 0:
+            return
+        if lease.epoch > self.epoch:
+            self._adopt_epoch(lease.epoch)
+        self._beats = {beat: at for beat, at in self._beats.items() if beat > lease.beat}
+        if self._lapse_timer:
+            self._lapse_timer.cancel()
+        self._lapse_timer = asyncio.get_running_loop().call_later(remaining, self._lapse)
+        if not self.leased:
+            self.leased = True
+            log.info("lease taken", host=self.host, epoch=self.epoch)
+            for id in self._desired:
+                self._enqueue(id)
+
+    def _adopt_epoch(self, epoch: int) -> None:
+        """A newer lease of this host exists, so the one before is void, and so is what was said under it."""
+        if self.leased:
+            self._lapse()
+        self._desired.clear()
+        self.epoch = epoch
+
+    def _lapse(self) -> None:
+        log.warning("lease lapsed; nothing is touched until there is a new one", host=self.host, epoch=self.epoch)
+        self.leased = False
+        if self._lapse_timer:
+            self._lapse_timer.cancel()
+        self._desired.clear()
+        self._unknown.clear()
+        self._manifest = None
+        self._reported.clear()
+        for task in self._attending.values():
+            task.cancel()
+        if self._fence:
+            self._fencing = asyncio.create_task(self._pause_all(), name=f"{self.host} fences itself")
+        self._wake_beat.set()
+
+    async def _pause_all(self) -> None:
+        while not self.leased:
+            try:
+                for id, seen in (await self._driver.observe()).items():
+                    if seen.power == "running" and not self.leased:
+                        await self._driver.act(Pause(id, fence=True))
+                return
+            except StepFailed as failure:
+                log.error("could not pause a guest of a lapsed lease", host=self.host, fault=str(failure))  # noqa: TRY400
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _beat(self, started: float) -> None:
+        while True:
+            self._wake_beat.clear()
+            self._beat_number += 1
+            facts = await self._driver.facts()
+            self._beats[self._beat_number] = clock.monotonic()
+            if len(self._beats) > 16:
+                del self._beats[min(self._beats)]
+            await self._link.heartbeat(
+                Heartbeat(
+                    host=self.host,
+                    epoch=self.epoch,
+                    beat=self._beat_number,
+                    facts=facts,
+                    observed_count=self._observed_count,
+                    manifest_wanted=self._manifest is None,
+                    uptime_seconds=int(clock.monotonic() - started),
+                    version=self._version,
+                )
+            )
+            pause = self._lease_seconds / 3 * (0.9 + 0.2 * clock.fraction())
+            await _wait(self._wake_beat, pause)
+
+    # What it does
+
+    async def _sweep(self) -> None:
+        """Look at everything: drift is told, unknown domains go, what failed is tried again."""
+        while True:
+            self._wake_sweep.clear()
+            observed = await self._driver.observe()
+            self._observed_count = len(observed)
+            if self._manifest is not None and self.leased:
+                desired = {id: it.domain for id, it in self._desired.items()}
+                steps = plan(desired, observed, position=self._manifest, full=True)
+                self._unknown |= {step.server_id for step in steps if step.server_id not in desired}
+                for id in {step.server_id: None for step in steps}:
+                    self._enqueue(id)
+            for id, seen in observed.items():
+                if self._reported.get(id) != seen:
+                    self._enqueue(id)
+            for id in [*self._faulty, *(id for id in self._reported if id not in observed)]:
+                self._enqueue(id)
+            await _wait(self._wake_sweep, self._sweep_seconds)
+
+    def _enqueue(self, server_id: str) -> None:
+        if server_id in self._attending:
+            self._again.add(server_id)
+        else:
+            self._queue[server_id] = None
+            self._start_next()
+
+    def _start_next(self) -> None:
+        while self._queue and not self._stopping and len(self._attending) < ATTENDED:
+            id = next(iter(self._queue))
+            del self._queue[id]
+            task = self._attending[id] = asyncio.create_task(self._attend(id), name=id)
+            task.add_done_callback(lambda task, id=id: self._attended(id, task))  # type: ignore[misc]
+
+    def _attended(self, server_id: str, task: asyncio.Task[None]) -> None:
+        del self._attending[server_id]
+        self._progress.pop(server_id, None)
+        if task.cancelled() or server_id in self._again:
+            self._again.discard(server_id)
+            self._queue[server_id] = None
+        self._start_next()
+
+    async def _attend(self, id: str) -> None:
+        """Bring one server to where it should be, and tell."""
+        self._progress[id] = clock.monotonic()
+        done: list[str] = []
+        try:
+            seen, fault = await self._bring(id, done), None
+        except StepFailed as failure:
+            seen, fault = None, str(failure)
+        except Exception as error:
+            log.exception("a step failed unexpectedly", host=self.host, server=id)
+            seen, fault = None, f"unexpected {type(error).__name__} in the hypervisor agent of {self.host}: {error}"
+        if fault:
+            log.warning("server is not where it should be", host=self.host, server=id, steps=done, fault=fault)
+            try:
+                seen = (await self._driver.observe((id,))).get(id)
+            except StepFailed:
+                seen = self._reported.get(id)
+        elif done:
+            log.info("server attended to", host=self.host, server=id, steps=done)
+        self._note(id, seen, fault)
+
+    async def _bring(self, id: str, done: list[str]) -> Observed | None:
+        for _ in range(ROUNDS):
+            wanted = self._desired.get(id)
+            seen = (await self._driver.observe((id,))).get(id)
+            steps = self._steps(id, wanted, seen)
+            if not steps:
+                return seen
+            for step in steps:
+                done.append(type(step).__name__)
+                if isinstance(step, _HEAVY):
+                    async with self._heavy:
+                        await self._driver.act(step)
+                else:
+                    await self._driver.act(step)
+                if self._desired.get(id) is not wanted:
+                    break
+        raise StepFailed(f"it does not settle; these steps did not last: {', '.join(done)}")
+
+    def _steps(self, id: str, wanted: _Wanted | None, seen: Observed | None) -> list[Step]:
+        if not self.leased:
+            return []
+        if wanted is None:
+            return [Remove(id)] if seen and id in self._unknown else []
+        there = seen or self._vanished(id)
+        observed = {id: there} if there else {}
+        return plan({id: wanted.domain}, observed, position=wanted.position)
+
+    # What it tells
+
+    def _note(self, id: str, seen: Observed | None, fault: str | None) -> None:
+        wanted = self._desired.get(id)
+        word = seen
+        if fault:
+            self._faulty.add(id)
+            generation = wanted.domain.generation if wanted else 0
+            word = msgspec.structs.replace(seen or Observed(server_id=id), generation=generation, fault=fault)
+        else:
+            self._faulty.discard(id)
+            if seen is None and not (wanted.domain.power == "absent" if wanted else id in self._unknown):
+                word = self._vanished(id) or (Observed(server_id=id) if wanted else None)
+                if word is None:
+                    return
+        if id in self._owed or id in self._unknown or self._reported.get(id) != word:
+            self._owed.discard(id)
+            self._outgoing[id] = word
+            self._wake_tell.set()
+        if word is None or (seen is None and wanted is None):
+            self._unknown.discard(id)
+            self._reported.pop(id, None)
+        else:
+            self._reported[id] = word
+
+    def _vanished(self, id: str) -> Observed | None:
+        """What is to be said of a domain that was here and is not: built anew only if a newer wish says so."""
+        last = self._reported.get(id)
+        if last is None or last.fault:
+            return None
+        return Observed(server_id=id, generation=last.generation, reboots=last.reboots)
+
+    def _progressed(self, server_id: str, words: str) -> None:
+        since = self._progress.get(server_id)
+        if since is None or clock.monotonic() - since < PROGRESS_SECONDS or server_id in self._outgoing:
+            return
+        self._progress[server_id] = clock.monotonic()
+        known = self._reported.get(server_id) or Observed(server_id=server_id)
+        self._outgoing[server_id] = msgspec.structs.replace(known, fault=None, progress=words)
+        self._wake_tell.set()
+
+    async def _tell(self) -> None:
+        while True:
+            await self._wake_tell.wait()
+            self._wake_tell.clear()
+            while self._outgoing:
+                ids = list(self._outgoing)[:REPORT]
+                words = {id: self._outgoing.pop(id) for id in ids}
+                report = Report(
+                    host=self.host,
+                    epoch=self.epoch,
+                    observed=tuple(word for word in words.values() if word),
+                    removed=tuple(id for id, word in words.items() if word is None),
+                )
+                try:
+                    await self._link.report(report)
+                except ConnectionError:
+                    self._outgoing = words | self._outgoing
+                    self._wake_tell.set()
+                    raise
+
+    async def _answer(self, ask: Ask) -> Answer:
+        try:
+            return ConsoleText(text=await self._driver.console(ask.server_id, ask.lines))
+        except StepFailed as failure:
+            return ConsoleText(fault=str(failure))
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

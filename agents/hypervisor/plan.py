@@ -1,0 +1,166 @@
+"""What a host must do, next, to hold what it should: pure, over what is wanted and what is there.
+
+    absent ─Define▶ stopped ─Start▶ running ─Pause▶ paused        any ─Remove▶ absent
+                       ▲ ◀───Stop───┘  │  ◀Unpause─┘
+                       └─Start─ suspended ◀Suspend
+
+A generation is carried out once, and ends in `Adopt`. What changes afterwards without a newer one (a guest that shut
+itself down, or was destroyed behind our back) is told, not undone: the control plane decides what it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from schema.compute.domain import Domain, Observed, Reboots
+
+
+class Define(msgspec.Struct, frozen=True):
+    """Make its disks, its config drive and its definition. Nothing of that is made twice."""
+
+    domain: Domain
+    position: int = 0
+
+    @property
+    def server_id(self) -> str:
+        return self.domain.server_id
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Power on; from suspended, with its memory as it was."""
+
+    domain: Domain
+
+    @property
+    def server_id(self) -> str:
+        return self.domain.server_id
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Ask the guest to shut down; cut its power when `timeout_seconds` have passed. Suspended memory is dropped."""
+
+    server_id: str
+    timeout_seconds: int = 60
+
+
+class Reboot(msgspec.Struct, frozen=True):
+    """Soft: ask the guest, and reset it if it does not listen. Hard: power off, define anew, power on."""
+
+    domain: Domain
+    hard: bool = False
+
+    @property
+    def server_id(self) -> str:
+        return self.domain.server_id
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """`fence`: because the host's lease lapsed; remembered with the domain."""
+
+    server_id: str
+    fence: bool = False
+
+
+class Unpause(msgspec.Struct, frozen=True):
+    server_id: str
+
+
+class Suspend(msgspec.Struct, frozen=True):
+    server_id: str
+
+
+class Remove(msgspec.Struct, frozen=True):
+    """Cut its power and leave nothing: no domain, no file."""
+
+    server_id: str
+
+
+class Adopt(msgspec.Struct, frozen=True):
+    """Remember with the domain that this generation is carried out."""
+
+    server_id: str
+    generation: int
+    reboots: Reboots
+
+
+Step = Define | Start | Stop | Reboot | Pause | Unpause | Suspend | Remove | Adopt
+
+
+def plan(
+    desired: Mapping[str, Domain], observed: Mapping[str, Observed], *, position: int = 0, full: bool = False
+) -> list[Step]:
+    """Steps in order, those of one server together. Older generations never undo newer ones.
+
+    `position`: of the log, where `desired` was read. `full`: it is all this host should hold, so unknown domains go,
+    except those that were made known no earlier than it was read.
+    """
+    steps = [step for id, domain in desired.items() for step in _steps(domain, observed.get(id), position)]
+    if full:
+        steps += [Remove(id) for id, seen in observed.items() if id not in desired and seen.position < position]
+    return steps
+
+
+def impatient(before: Domain, now: Domain) -> bool:
+    """Whether a newer wish is reason to break off what is being done for the one before."""
+    return now.power != before.power or now.reboots.hard > before.reboots.hard
+
+
+def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Step]:
+    id = domain.server_id
+    seen = observed or Observed(server_id=id)
+    if seen.generation > domain.generation:
+        return []
+    if domain.power == "absent":
+        return [] if seen.power == "absent" else [Remove(id)]
+    if observed is not None and seen.generation == domain.generation:
+        return _healed(domain, seen)
+    steps: list[Step] = _define(domain, observed, position)
+    match domain.power:
+        case "running":
+            steps += _run(domain, seen)
+        case "stopped":
+            if seen.power in {"running", "paused", "suspended"}:
+                steps.append(Stop(id, domain.stop_timeout_seconds))
+        case "paused":
+            if seen.power != "paused":
+                steps += [*_powered(domain, seen), Pause(id)]
+        case "suspended":
+            if seen.power == "paused":
+                steps.append(Unpause(id))
+            if seen.power != "suspended":
+                steps += [*_powered(domain, seen), Suspend(id)]
+    return [*steps, Adopt(id, domain.generation, domain.reboots)]
+
+
+def _define(domain: Domain, observed: Observed | None, position: int) -> list[Step]:
+    return [Define(domain, position)] if observed is None or observed.power == "absent" else []
+
+
+def _run(domain: Domain, seen: Observed) -> list[Step]:
+    match seen.power:
+        case "absent":
+            return [Start(domain)]
+        case "stopped" | "crashed" | "suspended" if domain.reboots.hard <= seen.reboots.hard:
+            return [Start(domain)]
+        case _ if domain.reboots.hard > seen.reboots.hard:
+            return [Reboot(domain, hard=True)]
+        case "paused":
+            return [Unpause(domain.server_id)]
+        case _ if domain.reboots.soft > seen.reboots.soft:
+            return [Reboot(domain)]
+    return []
+
+
+def _powered(domain: Domain, seen: Observed) -> list[Step]:
+    return [] if seen.power in {"running", "paused"} else [Start(domain)]
+
+
+def _healed(domain: Domain, seen: Observed) -> list[Step]:
+    """What the host did to it by itself, and so undoes by itself."""
+    if seen.fenced and seen.power == "paused" and domain.power == "running":
+        return [Unpause(domain.server_id)]
+    if seen.interrupted and seen.power in {"stopped", "crashed"} and domain.power == "running":
+        return [Start(domain)]
+    return []

@@ -1,0 +1,210 @@
+"""A hypervisor that only pretends: domains are numbers in memory, so that one process can play a thousand hosts.
+
+Its domains may be kept in a file, as a real host's outlive its agent. What a test or a simulation wants to go wrong is
+said by `delay` and `failure`; what happens behind the agent's back, by `lose_power`, `crash` and `vanish`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from agents.hypervisor.driver import OnChange, OnProgress, StepFailed
+from agents.hypervisor.plan import (
+    Adopt,
+    Define,
+    Pause,
+    Reboot,
+    Remove,
+    Start,
+    Step,
+    Stop,
+    Suspend,
+    Unpause,
+)
+from schema.compute.domain import HostFacts, Observed, PowerSeen
+
+SAVE_SECONDS = 0.2
+"""Changes within this time are written together."""
+CONSOLE_BYTES = 16 * 1024
+"""Kept of one console, at most."""
+
+
+class Simulated(msgspec.Struct, omit_defaults=True):
+    """One pretended domain."""
+
+    seen: Observed
+    name: str = ""
+    console: str = ""
+
+
+class SimulatedDriver:
+    """`Driver` in memory. `delay(step)` seconds pass before a step is done; `failure(step)` says why it fails instead.
+
+    `state`: the file its domains are kept in; None: they end with the process.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        vcpus: int = 64,
+        memory_mb: int = 262_144,
+        disk_gb: int = 4_096,
+        delay: Callable[[Step], float] | None = None,
+        failure: Callable[[Step], str | None] | None = None,
+        state: Path | None = None,
+    ) -> None:
+        self.host = host
+        self.domains: dict[str, Simulated] = {}
+        self.delay = delay
+        self.failure = failure
+        self._facts = HostFacts(
+            hostname=host,
+            hypervisor_type="simulated",
+            hypervisor_version=1_000_000,
+            arch="x86_64",
+            vcpus=vcpus,
+            memory_mb=memory_mb,
+            disk_gb=disk_gb,
+            cpu_info={
+                "arch": "x86_64",
+                "model": "simulated",
+                "vendor": "Cumulog",
+                "topology": {"sockets": 1, "cores": vcpus, "threads": 1},
+                "features": [],
+            },
+        )
+        self._state = state
+        self._save_timer: asyncio.TimerHandle | None = None
+        self._on_change: OnChange | None = None
+
+    async def start(self, on_change: OnChange, on_progress: OnProgress) -> None:
+        self._on_change = on_change
+        if self._state and self._state.exists():
+            self.domains = msgspec.json.decode(self._state.read_bytes(), type=dict[str, Simulated])
+
+    async def close(self) -> None:
+        self._on_change = None
+        if self._save_timer:
+            self._save_timer.cancel()
+            self._save()
+
+    async def facts(self) -> HostFacts:
+        return self._facts
+
+    async def observe(self, server_ids: Collection[str] | None = None) -> dict[str, Observed]:
+        if server_ids is None:
+            return {id: domain.seen for id, domain in self.domains.items()}
+        return {id: self.domains[id].seen for id in server_ids if id in self.domains}
+
+    async def act(self, step: Step) -> None:
+        if self.delay:
+            seconds = self.delay(step)
+            if seconds > 0:
+                await asyncio.sleep(seconds)
+        if self.failure:
+            why = self.failure(step)
+            if why:
+                raise StepFailed(why)
+        self._do(step)
+        self._changed()
+
+    async def console(self, server_id: str, lines: int | None) -> str:
+        domain = self.domains.get(server_id)
+        if domain is None:
+            raise StepFailed(f"host {self.host} holds no server {server_id}")
+        if lines is None:
+            return domain.console
+        return "".join(domain.console.splitlines(keepends=True)[-lines:]) if lines > 0 else ""
+
+    # What happens behind the agent's back
+
+    def lose_power(self, server_id: str) -> None:
+        """The guest shut itself down, or somebody pulled the plug."""
+        self._behind_our_back(server_id, "stopped")
+
+    def crash(self, server_id: str) -> None:
+        self._behind_our_back(server_id, "crashed")
+
+    def vanish(self, server_id: str) -> None:
+        """Somebody removed the domain and its disks."""
+        self.domains.pop(server_id, None)
+        self._changed()
+        if self._on_change:
+            self._on_change(server_id)
+
+    def _behind_our_back(self, server_id: str, power: PowerSeen) -> None:
+        self._put(server_id, power=power)
+        self._write(server_id, f"simulated: {power}")
+        self._changed()
+        if self._on_change:
+            self._on_change(server_id)
+
+    def _do(self, step: Step) -> None:
+        id = step.server_id
+        if isinstance(step, Define):
+            if id not in self.domains:
+                seen = Observed(server_id=id, power="stopped", position=step.position)
+                self.domains[id] = Simulated(seen, step.domain.name)
+            return
+        if isinstance(step, Remove):
+            self.domains.pop(id, None)
+            return
+        if id not in self.domains:
+            raise StepFailed(f"host {self.host} holds no server {id}")
+        match step:
+            case Start():
+                if self._put(id, power="running", fenced=False, interrupted=False):
+                    self._boot(step)
+            case Stop():
+                if self._put(id, power="stopped", fenced=False):
+                    self._write(id, "simulated: the guest shut down")
+            case Reboot():
+                self._put(id, power="running", fenced=False)
+                self._boot(step)
+            case Pause():
+                self._put(id, power="paused", fenced=step.fence)
+            case Unpause():
+                self._put(id, power="running", fenced=False)
+            case Suspend():
+                self._put(id, power="suspended")
+            case Adopt():
+                self._put(id, generation=step.generation, reboots=step.reboots)
+
+    def _put(self, id: str, **changes: object) -> bool:
+        domain = self.domains[id]
+        before = domain.seen
+        domain.seen = replace(before, **changes)
+        return domain.seen.power != before.power
+
+    def _boot(self, step: Start | Reboot) -> None:
+        domain = step.domain
+        hostname = domain.seed.hostname if domain.seed else domain.name
+        seed = f"{len(domain.seed.user_data)} bytes of user-data not run" if domain.seed else "no seed"
+        self._write(
+            domain.server_id,
+            f"simulated: powered on with {domain.vcpus} vCPU, {domain.ram_mb} MB\n"
+            f"simulated: this guest is only pretended, so {seed}\n"
+            f"{hostname or domain.name} login: ",
+        )
+
+    def _write(self, id: str, text: str) -> None:
+        domain = self.domains[id]
+        domain.console = f"{domain.console}{text}\n"[-CONSOLE_BYTES:]
+
+    def _changed(self) -> None:
+        if self._state and not self._save_timer:
+            self._save_timer = asyncio.get_running_loop().call_later(SAVE_SECONDS, self._save)
+
+    def _save(self) -> None:
+        assert self._state
+        self._save_timer = None
+        self._state.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._state.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(self.domains))
+        fresh.replace(self._state)

@@ -1,0 +1,75 @@
+"""An agent's end of the bus: the only thing it speaks to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from bus.broker import HostLink
+from schema.compute.domain import (
+    Answer,
+    Ask,
+    Heartbeat,
+    Report,
+    ToHost,
+    decode_ask,
+    decode_to_host,
+    encode,
+)
+
+log = structlog.get_logger()
+
+OnAsk = Callable[[Ask], Awaitable[Answer]]
+
+
+class Link(Protocol):
+    """Words in and out. Nothing here is sure to arrive, and the agent does not rely on it."""
+
+    def inbox(self) -> AsyncIterator[ToHost]:
+        """What the control plane says, for ever; waits while it says nothing or is away."""
+
+    async def report(self, message: Report) -> None:
+        """Raises ConnectionError when it did not get through."""
+
+    async def heartbeat(self, message: Heartbeat) -> None:
+        """Raises ConnectionError when it did not get through."""
+
+    async def serve(self, on_ask: OnAsk) -> None:
+        """From now on, answer questions."""
+
+    async def close(self) -> None: ...
+
+
+class BrokerLink:
+    """`Link` over a broker's `HostLink`: JSON on the wire."""
+
+    def __init__(self, host: HostLink) -> None:
+        self._host = host
+
+    async def inbox(self) -> AsyncIterator[ToHost]:
+        while True:
+            message = await self._host.receive()
+            try:
+                word = decode_to_host(message)
+            except msgspec.DecodeError as error:
+                log.warning("a word that is none was dropped", error=str(error), size_bytes=len(message))
+                continue
+            yield word
+
+    async def report(self, message: Report) -> None:
+        await self._host.report(encode(message))
+
+    async def heartbeat(self, message: Heartbeat) -> None:
+        await self._host.report(encode(message))
+
+    async def serve(self, on_ask: OnAsk) -> None:
+        async def answer(message: bytes) -> bytes:
+            return encode(await on_ask(decode_ask(message)))
+
+        await self._host.answer(answer)
+
+    async def close(self) -> None:
+        await self._host.close()

@@ -1,0 +1,131 @@
+import pytest
+
+from agents.hypervisor.plan import (
+    Adopt,
+    Define,
+    Pause,
+    Reboot,
+    Remove,
+    Start,
+    Stop,
+    Suspend,
+    Unpause,
+    impatient,
+    plan,
+)
+from schema.compute.domain import Domain, Observed, Reboots
+
+
+def wanted(power="running", generation=2, **more):
+    return Domain(server_id="a", name="a", generation=generation, power=power, **more)
+
+
+def seen(power="running", generation=1, **more):
+    return Observed(server_id="a", power=power, generation=generation, **more)
+
+
+def planned(domain, observed=None, **more):
+    return plan({"a": domain}, {"a": observed} if observed else {}, **more)
+
+
+def kinds(steps):
+    return [type(step) for step in steps]
+
+
+@pytest.mark.parametrize(
+    "power,steps",
+    [
+        ("running", [Define, Start, Adopt]),
+        ("stopped", [Define, Adopt]),
+        ("paused", [Define, Start, Pause, Adopt]),
+        ("suspended", [Define, Start, Suspend, Adopt]),
+        ("absent", []),
+    ],
+)
+def test_a_new_server_is_built(power, steps):
+    assert kinds(planned(wanted(power))) == steps
+
+
+@pytest.mark.parametrize(
+    "before,power,steps",
+    [
+        ("stopped", "running", [Start]),
+        ("crashed", "running", [Start]),
+        ("suspended", "running", [Start]),
+        ("paused", "running", [Unpause]),
+        ("running", "running", []),
+        ("running", "stopped", [Stop]),
+        ("paused", "stopped", [Stop]),
+        ("suspended", "stopped", [Stop]),
+        ("crashed", "stopped", []),
+        ("running", "paused", [Pause]),
+        ("stopped", "paused", [Start, Pause]),
+        ("running", "suspended", [Suspend]),
+        ("paused", "suspended", [Unpause, Suspend]),
+        ("suspended", "suspended", []),
+    ],
+)
+def test_a_newer_wish_is_carried_out_and_adopted(before, power, steps):
+    assert kinds(planned(wanted(power), seen(before))) == [*steps, Adopt]
+
+
+@pytest.mark.parametrize("before", ["running", "stopped", "paused", "suspended", "crashed"])
+def test_what_should_be_absent_goes(before):
+    assert planned(wanted("absent"), seen(before)) == [Remove("a")]
+
+
+def test_an_older_wish_never_undoes_a_newer_one():
+    assert planned(wanted("absent", generation=2), seen("running", generation=3)) == []
+    assert planned(wanted("stopped", generation=2), seen("running", generation=3)) == []
+
+
+def test_a_guest_that_shut_itself_down_is_not_started_again():
+    assert planned(wanted(generation=2), seen("stopped", generation=2)) == []
+
+
+def test_a_guest_that_ran_when_the_host_went_down_is_started_again():
+    assert kinds(planned(wanted(generation=2), seen("stopped", generation=2, interrupted=True))) == [Start]
+
+
+def test_a_guest_paused_by_a_lapsed_lease_runs_on():
+    assert kinds(planned(wanted(generation=2), seen("paused", generation=2, fenced=True))) == [Unpause]
+    assert planned(wanted("paused", generation=2), seen("paused", generation=2, fenced=True)) == []
+
+
+def test_a_reboot_is_done_once():
+    twice = wanted(reboots=Reboots(soft=2, hard=1))
+    [reboot, adopt] = planned(twice, seen(reboots=Reboots(soft=1, hard=1)))
+    assert reboot == Reboot(twice, hard=False)
+    assert adopt == Adopt("a", 2, twice.reboots)
+    assert kinds(planned(twice, seen(reboots=twice.reboots))) == [Adopt]
+
+
+@pytest.mark.parametrize("before", ["running", "paused", "crashed", "stopped", "suspended"])
+def test_a_hard_reboot_works_from_anywhere(before):
+    [reboot, _] = planned(wanted(reboots=Reboots(hard=1)), seen(before))
+    assert reboot.hard
+
+
+def test_a_soft_reboot_of_a_stopped_server_starts_it():
+    assert kinds(planned(wanted(reboots=Reboots(soft=1)), seen("stopped"))) == [Start, Adopt]
+
+
+def test_unknown_domains_go_only_on_a_full_manifest():
+    assert plan({}, {"a": seen()}, position=9) == []
+    assert plan({}, {"a": seen()}, position=9, full=True) == [Remove("a")]
+
+
+def test_a_manifest_does_not_remove_what_was_built_after_it_was_written():
+    assert plan({}, {"a": seen(position=10)}, position=9, full=True) == []
+
+
+def test_doing_what_was_planned_leaves_nothing_to_do():
+    domain = wanted(reboots=Reboots(soft=1, hard=1))
+    adopted = planned(domain, seen())[-1]
+    assert planned(domain, seen(generation=adopted.generation, reboots=adopted.reboots)) == []
+
+
+def test_only_a_wish_for_another_state_breaks_off_what_is_being_done():
+    assert impatient(wanted("stopped"), wanted("absent"))
+    assert impatient(wanted(), wanted(reboots=Reboots(hard=1)))
+    assert not impatient(wanted(generation=2), wanted(generation=3))
