@@ -11,14 +11,16 @@ from typing import Protocol
 
 import msgspec
 
-from bus.log import Batch
+from bus.log import Batch, Recorded
 
 QUEUE = 256
 """Batches waiting for one in-process consumer, at most; past that they are dropped and read from the log instead."""
 
-OnReport = Callable[[str, bytes], Awaitable[None]]
-"""What hears the hosts: (host, message)."""
+LISTENERS = 64
+"""Reports of different hosts worked on at once; one host's come in order."""
 
+OnReport = Callable[[str, bytes], Awaitable[None]]
+"""What hears the hosts: (host, message). Called for many hosts at once, for each of them in turn."""
 
 OnQuestion = Callable[[bytes], Awaitable[bytes]]
 """What answers for a host: question → answer."""
@@ -37,6 +39,33 @@ class HostLink(Protocol):
         """From now on, answer what is asked of this host."""
 
     async def close(self) -> None: ...
+
+
+class Dealer:
+    """Deals batches of the whole log out by partition, each saying what its partition's reader must have had before."""
+
+    def __init__(self) -> None:
+        self._reach = -1
+        self._reached: dict[int, int] = {}
+
+    def forget(self) -> None:
+        """Nobody knows what was received: whatever comes next does not follow what was dealt."""
+        self._reach = -1
+
+    def deal(self, batch: Batch) -> dict[int, Batch]:
+        """The batch by partition. Where it is not known what a partition had before, its reader is made to look."""
+        if batch.previous != self._reach:
+            self._reached.clear()
+        self._reach = batch.last
+        parts: dict[int, list[Recorded]] = {}
+        for event in batch.events:
+            parts.setdefault(event.partition, []).append(event)
+        dealt = {
+            partition: Batch(self._reached.get(partition, events[0].position - 1), tuple(events))
+            for partition, events in parts.items()
+        }
+        self._reached |= {partition: part.last for partition, part in dealt.items()}
+        return dealt
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -72,7 +101,7 @@ class Broker(Protocol):
         """Hand events of the whole log on, in order. Returns once the broker has them for certain; else raises."""
 
     async def subscribe(self, group: str, partitions: frozenset[int] | None = None) -> Subscription:
-        """Join a durable group on some partitions of the log, or (None) on the whole of it; one active consumer each."""
+        """Join a durable group on some partitions of the log, or on the whole of it; one active consumer each."""
 
     async def watch(self) -> Subscription:
         """Follow the whole log from now on, for this process alone; nothing is kept while it is away."""

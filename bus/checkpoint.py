@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import asyncpg
@@ -25,7 +25,7 @@ class Checkpoints(Protocol):
     """Where a consumer's positions are kept when they need not move within somebody's transaction."""
 
     async def load(self, consumer: str, partitions: Iterable[int]) -> dict[int, int]: ...
-    async def move(self, consumer: str, before: dict[int, int], position: int) -> None: ...
+    async def move(self, consumer: str, before: Mapping[int, int], after: Mapping[int, int]) -> None: ...
 
 
 class PostgresCheckpoints:
@@ -51,24 +51,25 @@ class PostgresCheckpoints:
         await _same_history(self.pool, consumer, rows)
         return {row[0]: row[1] for row in rows}
 
-    async def move(self, consumer: str, before: dict[int, int], position: int) -> None:
-        """All these partitions to one position. Raises Overtaken when any is not where it was."""
-        await move(self.pool, consumer, before, position)
+    async def move(self, consumer: str, before: Mapping[int, int], after: Mapping[int, int]) -> None:
+        """These partitions, all or none, from where they were to where they are now. Raises Overtaken."""
+        async with self.pool.acquire() as connection, connection.transaction():
+            await move(connection, consumer, before, after)
 
 
-async def move(connection: Any, consumer: str, before: dict[int, int], position: int) -> None:
-    """Compare-and-swap within the caller's transaction (or alone). Raises Overtaken."""
+async def move(connection: Any, consumer: str, before: Mapping[int, int], after: Mapping[int, int]) -> None:
+    """Compare-and-swap within the caller's transaction, which Overtaken must end."""
     partitions: Sequence[int] = list(before)
     moved = await connection.fetchval(
-        "WITH moved AS (UPDATE checkpoints c SET position = $4, at = now(),"
-        " hash = (SELECT hash FROM events WHERE position = $4)"
-        " FROM unnest($2::smallint[], $3::bigint[]) AS u (partition, position)"
-        " WHERE c.consumer = $1 AND c.partition = u.partition AND c.position = u.position RETURNING 1)"
+        "WITH moved AS (UPDATE checkpoints c SET position = u.after, at = now(),"
+        " hash = (SELECT e.hash FROM events e WHERE e.position = u.after)"
+        " FROM unnest($2::smallint[], $3::bigint[], $4::bigint[]) AS u (partition, before, after)"
+        " WHERE c.consumer = $1 AND c.partition = u.partition AND c.position = u.before RETURNING 1)"
         " SELECT count(*) FROM moved",
         consumer,
         partitions,
         [before[p] for p in partitions],
-        position,
+        [after[p] for p in partitions],
     )
     if moved != len(partitions):
         raise Overtaken(f"{consumer} is being worked elsewhere: its checkpoint is not {sorted(set(before.values()))}")
@@ -100,11 +101,11 @@ class MemoryCheckpoints:
     async def load(self, consumer: str, partitions: Iterable[int]) -> dict[int, int]:
         return {p: self.positions.setdefault((consumer, p), 0) for p in partitions}
 
-    async def move(self, consumer: str, before: dict[int, int], position: int) -> None:
+    async def move(self, consumer: str, before: Mapping[int, int], after: Mapping[int, int]) -> None:
         if any(self.positions.get((consumer, p), 0) != was for p, was in before.items()):
             raise Overtaken(f"{consumer} is being worked elsewhere")
         for p in before:
-            self.positions[consumer, p] = position
+            self.positions[consumer, p] = after[p]
 
 
 EVERY_PARTITION = frozenset(range(PARTITIONS))

@@ -114,7 +114,7 @@ class ProjectionWorker:
                 return
             except (Overtaken, *AWAY):
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  parked below
                 log.warning("projection failed", projection=self.projection.name, error=repr(error), attempt=attempt)
                 await asyncio.sleep(BACKOFF_SECONDS * 2**attempt)
         await self._apply_by_stream(batch, events)
@@ -124,7 +124,7 @@ class ProjectionWorker:
             events = await self._unparked(connection, events)
             if events:
                 await self.projection(connection, events)
-            await move(connection, self.projection.consumer, {WHOLE_LOG: batch.previous}, batch.last)
+            await move(connection, self.projection.consumer, {WHOLE_LOG: batch.previous}, {WHOLE_LOG: batch.last})
 
     async def _apply_by_stream(self, batch: Batch, events: Sequence[Recorded]) -> None:
         """The batch as a whole will not go: find the streams that stop it and set them aside."""
@@ -138,9 +138,9 @@ class ProjectionWorker:
                         await self.projection(connection, own)
                 except AWAY:
                     raise
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001
                     await park(connection, self.projection.consumer, stream, own[0].position, repr(error))
-            await move(connection, self.projection.consumer, {WHOLE_LOG: batch.previous}, batch.last)
+            await move(connection, self.projection.consumer, {WHOLE_LOG: batch.previous}, {WHOLE_LOG: batch.last})
 
     async def _unparked(self, connection: Any, events: Sequence[Recorded]) -> Sequence[Recorded]:
         rows = await connection.fetch("SELECT stream FROM parked WHERE consumer = $1", self.projection.consumer)
@@ -175,7 +175,7 @@ class Reactions:
 
     CONSUMER = "reactions"
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         log: Log,
         executor: Executor,
@@ -210,7 +210,7 @@ class Reactions:
         tail = Tail(
             self._log,
             await self._broker.subscribe(self.CONSUMER, self._partitions),
-            min(saved.values()),
+            saved,
             self._partitions,
         )
         try:
@@ -219,7 +219,7 @@ class Reactions:
                 touched = await self._gather(tail)
                 if touched:
                     await self.react(touched)
-                saved = await self._save(saved, tail.position)
+                saved = await self._save(saved, tail)
         finally:
             await tail.close()
 
@@ -239,13 +239,14 @@ class Reactions:
                 break
         return list(touched)
 
-    async def _save(self, saved: dict[int, int], position: int) -> dict[int, int]:
+    async def _save(self, saved: dict[int, int], tail: Tail) -> dict[int, int]:
         now = clock.monotonic()
-        if now - self._saved_at < SAVE_SECONDS or all(was == position for was in saved.values()):
+        reached = {partition: tail.at(partition) for partition in saved}
+        if now - self._saved_at < SAVE_SECONDS or reached == saved:
             return saved
-        await self._checkpoints.move(self.CONSUMER, saved, position)
+        await self._checkpoints.move(self.CONSUMER, saved, reached)
         self._saved_at = now
-        return dict.fromkeys(saved, position)
+        return reached
 
     def concerns(self, stream: str) -> bool:
         """Whether some reactor follows this stream through."""
@@ -271,7 +272,7 @@ class Reactions:
                 raise
             except Exception as error:
                 self.parked[stream] = repr(error)
-                log.error("parked", consumer=self.CONSUMER, stream=stream, error=repr(error))
+                log.exception("parked", consumer=self.CONSUMER, stream=stream, error=repr(error))
 
     async def _react(self, streams: Sequence[str]) -> None:
         documents = await self._executor.load(streams)

@@ -163,7 +163,7 @@ class Executor:
                 del self._remembered[event.stream]
 
     async def load(self, streams: Sequence[str]) -> dict[str, Document]:
-        """Documents of streams, remembered ones without a query. They may be a moment old: for deciding what to wish."""
+        """Documents of streams, remembered ones without a query: perhaps a moment old, for deciding what to wish."""
         known = {stream: self._remembered[stream] for stream in streams if stream in self._remembered}
         missing = [stream for stream in dict.fromkeys(streams) if stream not in known]
         if missing:
@@ -181,7 +181,7 @@ class Executor:
                 except asyncio.CancelledError:
                     _fail(taken, ConnectionError("Cumulog is stopping; nothing is known to have happened"))
                     raise
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  it goes to the callers
                     log.warning("append failed", error=repr(error), commands=len(taken))
                     self._remembered.clear()
                     _fail(taken, error)
@@ -318,7 +318,7 @@ class _Attempt:
         except Refused as refused:
             return False if self._doubtful(pending) else _refuse(pending, refused)
         except Exception as error:  # a rule that breaks fails its own caller, never its neighbours in the batch
-            log.error("decide failed", stream=pending.wishes[0].stream, error=repr(error), exc_info=True)
+            log.exception("decide failed", stream=pending.wishes[0].stream, error=repr(error))
             return _refuse(pending, error)
         if not facts and self._doubtful(pending):
             return False

@@ -36,7 +36,7 @@ class Leader:
                     await self._lead(connection, work)
             except asyncio.CancelledError:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  whatever it was, somebody must lead
                 log.warning("leadership lost", of=self.name, error=repr(error))
             await asyncio.sleep(RETRY_SECONDS)
 

@@ -147,8 +147,10 @@ class Log(Protocol):
     async def load(self, streams: Sequence[str]) -> dict[str, Document]:
         """The documents of those streams that exist."""
 
-    async def read(self, after: int, limit: int = READ_LIMIT, partition: int | None = None) -> list[Recorded]:
-        """Events past a position, in order; of one partition, if asked."""
+    async def read(
+        self, after: int, limit: int = READ_LIMIT, partitions: frozenset[int] | None = None
+    ) -> list[Recorded]:
+        """Events past a position, in order; of some partitions, if asked."""
 
     async def read_stream(self, stream: str, after_version: int = 0, limit: int = READ_LIMIT) -> list[Recorded]:
         """A stream's own events, in order."""

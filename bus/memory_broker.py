@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from bus.broker import QUEUE, Delivery, OnQuestion, OnReport
-from bus.log import Batch
+from bus.broker import LISTENERS, QUEUE, Dealer, Delivery, OnQuestion, OnReport
+from bus.lanes import Lanes
+from bus.log import PARTITIONS, Batch
 
 WORDS = 10_000
 """Words waiting for one host or from all hosts, at most; older ones are dropped first."""
@@ -43,7 +44,9 @@ class MemoryBroker:
             subscription.offer(batch)
 
     async def subscribe(self, group: str, partitions: frozenset[int] | None = None) -> MemorySubscription:
-        return MemorySubscription(self._subscriptions)
+        if partitions is None or len(partitions) == PARTITIONS:
+            return MemorySubscription(self._subscriptions)
+        return MemorySubscription(self._subscriptions, partitions)
 
     async def watch(self) -> MemorySubscription:
         return MemorySubscription(self._subscriptions)
@@ -72,20 +75,35 @@ class MemoryBroker:
         return self._reports.qsize()
 
     async def _hear(self, on_report: OnReport) -> None:
-        while True:
-            host, message = await self._reports.get()
-            await on_report(host, message)
+        lanes = Lanes(on_report, LISTENERS)
+        try:
+            while True:
+                await lanes.room()
+                host, message = await self._reports.get()
+                lanes.put(host, message, _acknowledged)
+        finally:
+            await lanes.close()
 
 
 class MemorySubscription:
     """A bounded queue of batches. What does not fit is dropped: its reader sees the hole and reads the log."""
 
-    def __init__(self, joined: list[MemorySubscription]) -> None:
+    def __init__(self, joined: list[MemorySubscription], partitions: frozenset[int] | None = None) -> None:
+        self._partitions = partitions
+        self._dealer = Dealer()
         self._queue: asyncio.Queue[Batch] = asyncio.Queue(QUEUE)
         self._joined = joined
         joined.append(self)
 
     def offer(self, batch: Batch) -> None:
+        if self._partitions is None:
+            self._offer(batch)
+            return
+        for partition, part in self._dealer.deal(batch).items():
+            if partition in self._partitions:
+                self._offer(part)
+
+    def _offer(self, batch: Batch) -> None:
         if not self._queue.full():
             self._queue.put_nowait(batch)
 

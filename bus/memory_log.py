@@ -53,11 +53,12 @@ class MemoryLog:
     async def load(self, streams: Sequence[str]) -> dict[str, Document]:
         return {stream: self.documents[stream] for stream in streams if stream in self.documents}
 
-    async def read(self, after: int, limit: int = READ_LIMIT, partition: int | None = None) -> list[Recorded]:
-        if partition is None:
+    async def read(
+        self, after: int, limit: int = READ_LIMIT, partitions: frozenset[int] | None = None
+    ) -> list[Recorded]:
+        if partitions is None:
             return self.events[after : after + limit]
-        found = [event for event in self.events[after:] if event.partition == partition]
-        return found[:limit]
+        return [event for event in self.events[after:] if event.partition in partitions][:limit]
 
     async def read_stream(self, stream: str, after_version: int = 0, limit: int = READ_LIMIT) -> list[Recorded]:
         return self.streams.get(stream, [])[after_version : after_version + limit]

@@ -136,7 +136,7 @@ class Mirrors:
                 batch = await self._tail.next(POLL_SECONDS)
             except asyncio.CancelledError:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  a reader that stops would serve the past for ever
                 log.warning("mirrors cannot read the log, trying again", error=repr(error))
                 await asyncio.sleep(POLL_SECONDS)
                 continue

@@ -21,7 +21,9 @@ _decode_actor = msgspec.json.Decoder(Actor).decode
 
 _COLUMNS = "position, stream, version, type, at, partition, actor, correlation, causation, data"
 _READ = f"SELECT {_COLUMNS} FROM events WHERE position > $1 ORDER BY position LIMIT $2"
-_READ_PARTITION = f"SELECT {_COLUMNS} FROM events WHERE position > $1 AND partition = $3 ORDER BY position LIMIT $2"
+_READ_PARTITIONS = (
+    f"SELECT {_COLUMNS} FROM events WHERE position > $1 AND partition = ANY($3::smallint[]) ORDER BY position LIMIT $2"
+)
 _READ_STREAM = f"SELECT {_COLUMNS} FROM events WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3"
 _LOAD = "SELECT stream, version, state FROM documents WHERE stream = ANY($1)"
 _DUE = "SELECT stream, version, state FROM documents WHERE deadline <= $1 ORDER BY deadline LIMIT $2"
@@ -82,11 +84,13 @@ class PostgresLog:
         rows = await self.pool.fetch(_LOAD, streams)
         return {row[0]: document(row) for row in rows}
 
-    async def read(self, after: int, limit: int = READ_LIMIT, partition: int | None = None) -> list[Recorded]:
-        if partition is None:
+    async def read(
+        self, after: int, limit: int = READ_LIMIT, partitions: frozenset[int] | None = None
+    ) -> list[Recorded]:
+        if partitions is None:
             rows = await self.pool.fetch(_READ, after, limit)
         else:
-            rows = await self.pool.fetch(_READ_PARTITION, after, limit, partition)
+            rows = await self.pool.fetch(_READ_PARTITIONS, after, limit, sorted(partitions))
         return [record(row) for row in rows]
 
     async def read_stream(self, stream: str, after_version: int = 0, limit: int = READ_LIMIT) -> list[Recorded]:

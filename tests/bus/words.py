@@ -1,0 +1,137 @@
+"""A tiny aggregate for the tests of the bus: a counter with a name that is unique, a deadline, and a few rules."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from bus.execute import Aggregate, Wish
+from bus.log import Actor, Batch, Recorded, partition_of
+from schema.event import Command, Event, Kind, State
+from schema.refusal import Refused
+
+
+class Tallied(Event):
+    by: int = 1
+
+
+class TallyNamed(Event):
+    name: str
+
+
+class TallyDue(Event):
+    at: datetime | None
+
+
+class TallyEnded(Event):
+    pass
+
+
+class Tally(State):
+    project_id: str = "p1"
+    name: str = ""
+    count: int = 0
+    due: datetime | None = None
+    labels: dict[str, str] = {}
+
+
+def evolve(state: Tally, event: Any, at: datetime) -> Tally:
+    replace = msgspec.structs.replace
+    match event:
+        case Tallied(by=by):
+            return replace(state, count=state.count + by)
+        case TallyNamed(name=name):
+            return replace(state, name=name)
+        case TallyDue(at=due):
+            return replace(state, due=due)
+        case TallyEnded():
+            return replace(state, deleted_at=at, due=None)
+    return state
+
+
+TALLY = Kind(
+    "tally",
+    Tally,
+    Tallied | TallyNamed | TallyDue | TallyEnded,
+    evolve,
+    unique=lambda state: [("tally name", state.name)] if state.name else [],
+    deadline=lambda state: state.due,
+)
+
+
+class Add(Command):
+    by: int = 1
+    most: int = 1_000_000
+
+
+class Rename(Command):
+    name: str
+
+
+class Due(Command):
+    at: datetime | None
+
+
+class End(Command):
+    pass
+
+
+class Break(Command):
+    pass
+
+
+def decide(state: Tally, command: Any) -> list[Event]:
+    match command:
+        case Add(by=by, most=most):
+            if state.count + by > most:
+                raise Refused(f"{state.count} + {by} would be more than {most}")
+            return [Tallied(by=by)]
+        case Rename(name=name):
+            return [] if state.name == name else [TallyNamed(name=name)]
+        case Due(at=at):
+            return [TallyDue(at=at)]
+        case End():
+            return [TallyEnded()] if state.living else []
+        case Break():
+            raise ZeroDivisionError("this rule is broken")
+    raise AssertionError(command)
+
+
+TALLIES = Aggregate(TALLY, decide, {Add: None, Rename: None, Due: None, End: None, Break: None})
+
+
+def wish(id: str, command: Command, **more: Any) -> Wish:
+    return Wish(TALLIES, id, command, **more)
+
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+def recorded(position: int, stream: str = "tally/a", version: int | None = None, by: int = 1) -> Recorded:
+    """An event as if it stood in a log."""
+    return Recorded(
+        position,
+        stream,
+        version or position,
+        "Tallied",
+        NOON,
+        partition_of(stream),
+        Actor(),
+        "",
+        "",
+        Tallied(by=by),
+    )
+
+
+def batch(previous: int, count: int, streams: Sequence[str] = ("tally/a",)) -> Batch:
+    """A batch of the whole log: the events after a position."""
+    return Batch(
+        previous,
+        tuple(recorded(previous + n, streams[(previous + n) % len(streams)]) for n in range(1, count + 1)),
+    )
+
+
+def stream_in(partition: int) -> str:
+    """The name of a stream that falls into a partition."""
+    return next(name for n in range(10_000) if partition_of(name := f"tally/{n}") == partition)
