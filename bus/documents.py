@@ -37,6 +37,12 @@ class Where(msgspec.Struct, frozen=True):
     value: Any
 
 
+class AnyOf(msgspec.Struct, frozen=True):
+    """One of several sets of conditions: `AnyOf([[a, b], [c]])` is (a and b) or c."""
+
+    alternatives: Sequence[Sequence[Where]]
+
+
 class Sort(msgspec.Struct, frozen=True):
     field: str
     descending: bool = False
@@ -76,7 +82,7 @@ class Documents:
         self,
         kind: Kind[Any],
         *,
-        where: Sequence[Where] = (),
+        where: Sequence[Where | AnyOf] = (),
         sort: Sequence[Sort] = OLDEST_FIRST,
         limit: int | None = LIMIT,
         marker: str | None = None,
@@ -96,7 +102,7 @@ class Documents:
         rows = await self.pool.fetch(query.select("stream, version, state", sort, limit), *query.arguments)
         return [document(row) for row in rows]
 
-    async def count(self, kind: Kind[Any], *, where: Sequence[Where] = (), gone: bool | None = False) -> int:
+    async def count(self, kind: Kind[Any], *, where: Sequence[Where | AnyOf] = (), gone: bool | None = False) -> int:
         """How many match."""
         query = _Query(kind)
         if gone is not None:
@@ -119,26 +125,32 @@ class _Query:
             if field.default is not msgspec.NODEFAULT
         }
 
-    def where(self, condition: Where) -> None:
+    def where(self, condition: Where | AnyOf) -> None:
+        if isinstance(condition, AnyOf):
+            sets = [" AND ".join(map(self._condition, each)) or "true" for each in condition.alternatives]
+            self._conditions.append("(" + (" OR ".join(f"({each})" for each in sets) or "false") + ")")
+        else:
+            self._conditions.append(self._condition(condition))
+
+    def _condition(self, condition: Where) -> str:
         field, op, value = condition.field, condition.op, condition.value
         if field == "gone":
-            self._conditions.append("gone" if value else "NOT gone")
-        elif op == "is":
+            return "gone" if value else "NOT gone"
+        if op == "is":
             there = f"{self._path(field)} IS NOT NULL"
-            self._conditions.append(there if value else f"NOT ({there})")
-        elif op == "contains":
-            self._conditions.append(f"{self._json(field)} @> {self._argument(_json(value))}::jsonb")
-        elif op == "has":
-            self._conditions.append(f"{self._json(field)} ? {self._argument(value)}")
-        elif op in ("in", "not in"):
+            return there if value else f"NOT ({there})"
+        if op == "contains":
+            return f"{self._json(field)} @> {self._argument(_json(value))}::jsonb"
+        if op == "has":
+            return f"{self._json(field)} ? {self._argument(value)}"
+        if op in ("in", "not in"):
             values = list(value)
             any_of = f"{self._value(field, values[0] if values else '')} = ANY({self._argument(values)})"
-            self._conditions.append(any_of if op == "in" else f"NOT coalesce({any_of}, false)")
-        elif value is None:
-            self._conditions.append(f"{self._path(field)} IS {'NOT ' if op == '!=' else ''}NULL")
-        else:
-            op_sql = "IS DISTINCT FROM" if op == "!=" else op
-            self._conditions.append(f"{self._value(field, value)} {op_sql} {self._argument(value)}")
+            return any_of if op == "in" else f"NOT coalesce({any_of}, false)"
+        if value is None:
+            return f"{self._path(field)} IS {'NOT ' if op == '!=' else ''}NULL"
+        op_sql = "IS DISTINCT FROM" if op == "!=" else op
+        return f"{self._value(field, value)} {op_sql} {self._argument(value)}"
 
     def past(self, marker: Document, sort: Sequence[Sort]) -> None:
         """Keep what comes after the marker in that order (keyset paging: stable under inserts and deletes)."""
