@@ -77,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """PostgreSQL connections of one process, at most."""
     body_limit_bytes: Annotated[int, Meta(ge=1024)] = 2 * 1024 * 1024
     """The largest JSON body; uploads of images are not bodies in this sense."""
+    image_limit_bytes: Annotated[int, Meta(ge=1)] = 1 << 40
+    """The largest image that may be uploaded."""
     page_limit: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     """The most items one page of a list holds."""
 
