@@ -1,0 +1,1 @@
+"""Image v2 on the wire, as Glance answers."""

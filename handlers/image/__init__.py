@@ -1,0 +1,1 @@
+"""The rules of images, and how their data comes in, lies safely, and goes."""
