@@ -1,0 +1,350 @@
+"""The rules of servers: what may be done to one, when, and what comes of what its host says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bus.execute import Aggregate
+from schema.compute.server import (
+    SERVER,
+    Action,
+    ActionFailed,
+    AddServerTag,
+    BuildFailed,
+    ChangeServerDetails,
+    CreateServer,
+    DeleteServer,
+    DeletionRequested,
+    EndServer,
+    FailBuild,
+    Fault,
+    GiveUpTask,
+    HardRebootServer,
+    LockServer,
+    ObserveServer,
+    PauseRequested,
+    PauseServer,
+    PlaceServer,
+    PowerObserved,
+    PowerState,
+    RebootRequested,
+    RebootServer,
+    RefusePlacement,
+    RemoveServerTag,
+    ReplaceServerMetadata,
+    ReplaceServerTags,
+    ResetServerState,
+    ResumeRequested,
+    ResumeServer,
+    Server,
+    ServerDeleted,
+    ServerDetailsChanged,
+    ServerEvent,
+    ServerFaulted,
+    ServerLocked,
+    ServerMetadataSet,
+    ServerPaused,
+    ServerPlaced,
+    ServerRebooted,
+    ServerRequested,
+    ServerResumed,
+    ServerStarted,
+    ServerStateReset,
+    ServerStopped,
+    ServerSuspended,
+    ServerTagsSet,
+    ServerUnlocked,
+    ServerUnpaused,
+    SetServerMetadata,
+    StartRequested,
+    StartServer,
+    StopRequested,
+    StopServer,
+    SuspendRequested,
+    SuspendServer,
+    Task,
+    UnlockServer,
+    UnpauseRequested,
+    UnpauseServer,
+    VmState,
+    changes,
+)
+from schema.event import Command
+from schema.refusal import Conflict, Invalid, NotFound, OverQuota
+
+UNBORN = "unborn"
+
+_BUILT = frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED, VmState.ERROR})
+_LIVING = _BUILT | {VmState.BUILDING}
+_EVER = _LIVING | {VmState.DELETED}
+
+ALLOWED: dict[type[Command], frozenset[str]] = {
+    CreateServer: frozenset({UNBORN}),
+    StartServer: frozenset({VmState.STOPPED}),
+    StopServer: frozenset({VmState.ACTIVE, VmState.ERROR}),
+    RebootServer: frozenset({VmState.ACTIVE}),
+    HardRebootServer: _BUILT,
+    PauseServer: frozenset({VmState.ACTIVE}),
+    UnpauseServer: frozenset({VmState.PAUSED}),
+    SuspendServer: frozenset({VmState.ACTIVE}),
+    ResumeServer: frozenset({VmState.SUSPENDED}),
+    DeleteServer: _LIVING,
+    ChangeServerDetails: _LIVING,
+    SetServerMetadata: _LIVING,
+    ReplaceServerMetadata: _LIVING,
+    AddServerTag: _LIVING,
+    RemoveServerTag: _LIVING,
+    ReplaceServerTags: _LIVING,
+    LockServer: _LIVING,
+    UnlockServer: _LIVING,
+    ResetServerState: _LIVING,
+    PlaceServer: _LIVING,
+    RefusePlacement: _LIVING,
+    FailBuild: _LIVING,
+    GiveUpTask: _LIVING,
+    ObserveServer: _EVER,
+    EndServer: _EVER,
+}
+
+VERBS: dict[type[Command], str] = {
+    StartServer: "start",
+    StopServer: "stop",
+    RebootServer: "reboot",
+    HardRebootServer: "reboot",
+    PauseServer: "pause",
+    UnpauseServer: "unpause",
+    SuspendServer: "suspend",
+    ResumeServer: "resume",
+}
+"""What asks the host for something, in the words of the API. One such thing at a time."""
+
+_TASKS: dict[type[Command], Task] = {
+    StartServer: Task.POWERING_ON,
+    StopServer: Task.POWERING_OFF,
+    RebootServer: Task.REBOOTING,
+    HardRebootServer: Task.REBOOTING_HARD,
+    PauseServer: Task.PAUSING,
+    UnpauseServer: Task.UNPAUSING,
+    SuspendServer: Task.SUSPENDING,
+    ResumeServer: Task.RESUMING,
+    DeleteServer: Task.DELETING,
+}
+"""Where such a wish leads: wished again meanwhile, it is the same wish."""
+
+_DOWN = frozenset({PowerState.NOSTATE, PowerState.SHUTDOWN, PowerState.CRASHED})
+
+_OUTCOMES: dict[Task, tuple[PowerState, ServerEvent]] = {
+    Task.SPAWNING: (PowerState.RUNNING, ServerStarted()),
+    Task.POWERING_ON: (PowerState.RUNNING, ServerStarted()),
+    Task.POWERING_OFF: (PowerState.SHUTDOWN, ServerStopped()),
+    Task.REBOOTING: (PowerState.RUNNING, ServerRebooted()),
+    Task.REBOOTING_HARD: (PowerState.RUNNING, ServerRebooted()),
+    Task.PAUSING: (PowerState.PAUSED, ServerPaused()),
+    Task.UNPAUSING: (PowerState.RUNNING, ServerUnpaused()),
+    Task.SUSPENDING: (PowerState.SUSPENDED, ServerSuspended()),
+    Task.RESUMING: (PowerState.RUNNING, ServerResumed()),
+}
+"""What ends a task: the guest found like this, by a host that has carried the wish out."""
+
+
+def decide(server: Server, command: Command) -> list[ServerEvent]:
+    if _already_so(server, command):
+        return []
+    _must_be_allowed(server, command)
+    match command:
+        case CreateServer():
+            return [_requested(command)]
+        case StartServer():
+            return [StartRequested(request_id=command.request_id)]
+        case StopServer():
+            return [StopRequested(request_id=command.request_id)]
+        case RebootServer():
+            return [RebootRequested(request_id=command.request_id)]
+        case HardRebootServer():
+            return [RebootRequested(hard=True, request_id=command.request_id)]
+        case PauseServer():
+            return [PauseRequested(request_id=command.request_id)]
+        case UnpauseServer():
+            return [UnpauseRequested(request_id=command.request_id)]
+        case SuspendServer():
+            return [SuspendRequested(request_id=command.request_id)]
+        case ResumeServer():
+            return [ResumeRequested(request_id=command.request_id)]
+        case DeleteServer():
+            return [DeletionRequested(request_id=command.request_id)]
+        case ChangeServerDetails():
+            return [ServerDetailsChanged(**_different(server, command))]
+        case SetServerMetadata() | ReplaceServerMetadata():
+            return [_metadata_set(server, command)]
+        case AddServerTag():
+            if len(server.tags) >= command.limit:
+                raise Invalid(f"A server may have {command.limit} tags at most; {server.id} has as many.")
+            return [ServerTagsSet(tags=(*server.tags, command.tag))]
+        case RemoveServerTag():
+            return [ServerTagsSet(tags=tuple(tag for tag in server.tags if tag != command.tag))]
+        case ReplaceServerTags():
+            return [ServerTagsSet(tags=command.tags)]
+        case LockServer():
+            return [ServerLocked(by=command.by, reason=command.reason)]
+        case UnlockServer():
+            return [ServerUnlocked()]
+        case ResetServerState():
+            return [ServerStateReset(vm_state=command.vm_state)]
+        case PlaceServer():
+            return [ServerPlaced(host=command.host, provider_id=command.provider_id, zone=command.zone)]
+        case RefusePlacement():
+            return [ServerFaulted(fault=command.fault)]
+        case FailBuild():
+            return _build_failed(server, command)
+        case GiveUpTask():
+            return [ActionFailed(task=command.task, fault=command.fault)]
+        case ObserveServer():
+            return _observed(server, command)
+        case EndServer():
+            return [ServerDeleted()]
+    raise TypeError(f"servers know no {type(command).__name__}")
+
+
+def _already_so(server: Server, command: Command) -> bool:
+    match command:
+        case CreateServer():
+            return server.living
+        case DeleteServer():
+            return server.task is Task.DELETING or server.deleted_at is not None
+        case Action() if type(command) in VERBS:
+            return server.task is _TASKS[type(command)]
+        case ChangeServerDetails():
+            return not _different(server, command)
+        case SetServerMetadata() | ReplaceServerMetadata():
+            return not _metadata_changes(server, command)
+        case AddServerTag():
+            return command.tag in server.tags
+        case RemoveServerTag():
+            return command.tag not in server.tags
+        case ReplaceServerTags():
+            return set(server.tags) == set(command.tags)
+        case LockServer():
+            return (server.locked_by, server.locked_reason) == (command.by, command.reason)
+        case UnlockServer():
+            return server.locked_by is None
+        case ResetServerState():
+            return server.vm_state is command.vm_state and server.task is None
+        case PlaceServer():
+            return server.host == command.host
+        case RefusePlacement():
+            return server.task is not Task.SCHEDULING
+        case FailBuild():
+            return server.host != command.host or server.task is not Task.SPAWNING
+        case GiveUpTask():
+            return server.task is not command.task
+        case ObserveServer():
+            return server.host != command.host or command.generation < server.generation
+        case EndServer():
+            return server.deleted_at is not None
+    return False
+
+
+def _must_be_allowed(server: Server, command: Command) -> None:
+    """Raise the refusal that tells a person why not."""
+    if isinstance(command, CreateServer):
+        if server.created_at is not None:
+            raise Conflict(f"The id {server.id} was another server's; ids are not used again.")
+        return
+    if not server.living:
+        raise NotFound(f"Server {server.id} could not be found.", code="InstanceNotFound")
+    if isinstance(command, Action) and server.locked_by and not command.overrides_lock:
+        raise Conflict(f"Server {server.id} is locked; unlock it first.", code="InstanceIsLocked")
+    if isinstance(command, UnlockServer) and server.locked_by == "admin" and not command.overrides_lock:
+        raise Conflict(f"Server {server.id} was locked by an administrator, and only one can unlock it.")
+    verb = VERBS.get(type(command), "")
+    if server.vm_state not in ALLOWED[type(command)]:
+        raise Conflict(f"Cannot {verb!r} server {server.id} while it is in vm_state {server.vm_state}")
+    if verb and server.host is None:
+        raise Conflict(f"Cannot {verb!r} server {server.id}: no host has it.")
+    if verb and server.task and not (isinstance(command, HardRebootServer) and server.task is Task.REBOOTING):
+        raise Conflict(f"Cannot {verb!r} server {server.id} while it is in task_state {server.task}")
+    if isinstance(command, PlaceServer) and server.task is not Task.SCHEDULING:
+        raise Conflict(f"Server {server.id} wants no host: it is {server.task or server.vm_state} by now.")
+    if isinstance(command, EndServer) and server.task is not Task.DELETING:
+        raise Conflict(f"Server {server.id} cannot end: nobody asked for its deletion.")
+
+
+def _requested(command: CreateServer) -> ServerRequested:
+    return ServerRequested(
+        name=command.name,
+        project_id=command.project_id,
+        order=command.order,
+        flavor=command.flavor,
+        image=command.image,
+        description=command.description,
+        hostname=command.hostname,
+        access_ipv4=command.access_ipv4,
+        access_ipv6=command.access_ipv6,
+        disk_config=command.disk_config,
+        metadata=command.metadata,
+        tags=command.tags,
+        request_id=command.request_id,
+    )
+
+
+def _build_failed(server: Server, command: FailBuild) -> list[ServerEvent]:
+    failed = BuildFailed(host=command.host, fault=command.fault)
+    if len(server.failed_hosts) + 1 < server.order.attempts:
+        return [failed]
+    tried = ", ".join((*server.failed_hosts, command.host))
+    message = f"No host could build the server; tried {tried}. The last one said: {command.fault.message}"
+    return [failed, ServerFaulted(fault=Fault(message=message, details=command.fault.details))]
+
+
+def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
+    """The host has carried out the newest wish, or failed to: what the guest was found like tells which.
+
+    A build that failed is not settled here: its claim must be released along with it (`FailBuild`).
+    """
+    found, task = command.power_state, server.task
+    if task is None:
+        return _out_of_the_blue(server, found)
+    if task not in _OUTCOMES or (task is Task.SPAWNING and command.fault is not None):
+        return []
+    wanted, outcome = _OUTCOMES[task]
+    if command.fault is None and (found is wanted or {found, wanted} <= _DOWN):
+        return [outcome]
+    if task is Task.SPAWNING:
+        return [outcome, PowerObserved(power_state=found)]
+    reason = command.fault or f"the guest was found {found.name.lower()} when it was done"
+    return [ActionFailed(task=task, fault=Fault(message=reason)), *_followed(server, found)]
+
+
+def _out_of_the_blue(server: Server, found: PowerState) -> list[ServerEvent]:
+    """Follow the guest, but for one that runs though its owner stopped it: that is stopped again."""
+    followed = _followed(server, found)
+    if followed and server.vm_state is VmState.STOPPED and found is PowerState.RUNNING:
+        return [*followed, StopRequested()]
+    return followed
+
+
+def _followed(server: Server, found: PowerState) -> list[ServerEvent]:
+    same = server.power_state is found or (server.power_state in _DOWN and found in _DOWN)
+    return [] if same else [PowerObserved(power_state=found)]
+
+
+def _different(server: Server, command: ChangeServerDetails) -> dict[str, Any]:
+    return {name: value for name, value in changes(command).items() if getattr(server, name) != value}
+
+
+def _metadata_changes(server: Server, command: SetServerMetadata | ReplaceServerMetadata) -> dict[str, str | None]:
+    wanted: dict[str, str | None] = dict(command.metadata)
+    if isinstance(command, ReplaceServerMetadata):
+        wanted = dict.fromkeys(server.metadata) | wanted
+    return {key: value for key, value in wanted.items() if server.metadata.get(key) != value}
+
+
+def _metadata_set(server: Server, command: SetServerMetadata | ReplaceServerMetadata) -> ServerMetadataSet:
+    changed = _metadata_changes(server, command)
+    after = {key for key, value in (server.metadata | changed).items() if value is not None}
+    if isinstance(command, SetServerMetadata) and len(after) > command.limit:
+        raise OverQuota(f"Maximum number of metadata items exceeds {command.limit}")
+    return ServerMetadataSet(metadata=changed)
+
+
+SERVERS = Aggregate(SERVER, decide, ALLOWED)

@@ -1,0 +1,675 @@
+"""A server: a guest that somebody ordered, from the order to its end.
+
+                     ServerPlaced        ServerStarted
+    BUILD scheduling ────────────▶ spawning ─────────▶ ACTIVE ◀──────▶ SHUTOFF, PAUSED, SUSPENDED
+        │   ▲    BuildFailed          │                   *Requested sets a task, the host reports how it went
+        │   └─────────────────────────┤
+        └──▶ ERROR ◀── ServerFaulted ─┘         any ──DeletionRequested──▶ deleting ──ServerDeleted──▶ gone
+
+Two words say where a server is, both Nova's own: `vm_state`, the place it rests at, and `task`, the way it is on. Every
+task ends: by what the host reports, or at its deadline. `generation` counts the wishes the host must be told of.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import Any, Literal, dataclass_transform
+
+import msgspec
+from msgspec import UNSET, UnsetType, field
+from msgspec.structs import replace
+
+from schema.event import Command, Event, Kind, State
+
+
+class VmState(StrEnum):
+    BUILDING = "building"
+    ACTIVE = "active"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
+    ERROR = "error"
+    DELETED = "deleted"
+
+
+class Task(StrEnum):
+    SCHEDULING = "scheduling"
+    SPAWNING = "spawning"
+    POWERING_ON = "powering-on"
+    POWERING_OFF = "powering-off"
+    REBOOTING = "rebooting"
+    REBOOTING_HARD = "rebooting_hard"
+    PAUSING = "pausing"
+    UNPAUSING = "unpausing"
+    SUSPENDING = "suspending"
+    RESUMING = "resuming"
+    DELETING = "deleting"
+
+
+class PowerState(IntEnum):
+    NOSTATE = 0
+    RUNNING = 1
+    PAUSED = 3
+    SHUTDOWN = 4
+    CRASHED = 6
+    SUSPENDED = 7
+
+
+ALLOWANCE_SECONDS: dict[Task, int] = {
+    Task.SCHEDULING: 60,
+    Task.SPAWNING: 900,
+    Task.POWERING_ON: 120,
+    Task.POWERING_OFF: 150,
+    Task.REBOOTING: 210,
+    Task.REBOOTING_HARD: 120,
+    Task.PAUSING: 60,
+    Task.UNPAUSING: 60,
+    Task.SUSPENDING: 600,
+    Task.RESUMING: 300,
+    Task.DELETING: 120,
+}
+"""How long a task may take. A guest has 60 seconds to shut down when asked to, which stopping and rebooting include."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A value inside events and states."""
+
+
+class ServerFlavor(_Part):
+    """The flavor as it was when the server was made from it; what became of it since is of no account."""
+
+    id: str
+    name: str
+    vcpus: int
+    ram_mb: int
+    disk_gb: int
+    ephemeral_gb: int = 0
+    swap_mb: int = 0
+    extra_specs: dict[str, str] = field(default_factory=dict)
+
+
+class ServerImage(_Part):
+    """What is remembered of the image a server was made from."""
+
+    id: str
+    properties: dict[str, str] = field(default_factory=dict)
+    """Those that say what the guest wants of its host: hw_*, os_*, img_*."""
+
+
+class Order(_Part):
+    """What was asked for at the beginning, and never changes."""
+
+    user_id: str
+    reservation_id: str = ""
+    launch_index: int = 0
+    key_name: str | None = None
+    zone: str | None = None
+    """The availability zone asked for, if any."""
+    host: str | None = None
+    """The only host allowed, if an administrator named one."""
+    networks: Literal["auto", "none"] = "auto"
+    config_drive: bool = False
+    scheduler_hints: dict[str, list[str]] = field(default_factory=dict)
+    group_id: str | None = None
+    """The server group it is a member of."""
+    secret_id: str = ""
+    """Where the vault keeps its `Boot`."""
+    has_user_data: bool = False
+    attempts: int = 3
+    """Hosts to try, at most."""
+    build_seconds: int = ALLOWANCE_SECONDS[Task.SPAWNING]
+    """How long each of them may take."""
+
+
+class Boot(_Part):
+    """What only the guest itself may learn. Kept in the vault, never in an event."""
+
+    admin_password: str = ""
+    user_data: str = ""
+    """Base64, as the API took it."""
+    public_keys: dict[str, str] = field(default_factory=dict)
+    """Name of the keypair → one line of OpenSSH."""
+
+
+class Fault(_Part):
+    """What went wrong, for a person to read."""
+
+    message: str
+    code: int = 500
+    details: str = ""
+    """For administrators."""
+    at: datetime | None = None
+
+
+_NO_ORDER = Order(user_id="")
+_NO_FLAVOR = ServerFlavor(id="", name="", vcpus=0, ram_mb=0, disk_gb=0)
+
+
+class Server(State):
+    name: str = ""
+    project_id: str = ""
+    order: Order = _NO_ORDER
+    flavor: ServerFlavor = _NO_FLAVOR
+    image: ServerImage | None = None
+    description: str | None = None
+    hostname: str = ""
+    access_ipv4: str = ""
+    access_ipv6: str = ""
+    disk_config: Literal["MANUAL", "AUTO"] = "MANUAL"
+    metadata: dict[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+
+    vm_state: VmState = VmState.BUILDING
+    task: Task | None = None
+    task_since: datetime | None = None
+    request_id: str = ""
+    """The request that began the task: what follows it through goes by the same name."""
+    power_state: PowerState = PowerState.NOSTATE
+    fault: Fault | None = None
+    launched_at: datetime | None = None
+    """When it first ran."""
+
+    host: str | None = None
+    """Where its claim and (built) its disks are."""
+    provider_id: str = ""
+    """The host's, in placement."""
+    zone: str = ""
+    failed_hosts: tuple[str, ...] = ()
+    """Where building it was tried in vain."""
+    generation: int = 0
+    """Rises with every event that changes what the host should hold."""
+    soft_reboots: int = 0
+    hard_reboots: int = 0
+
+    locked_by: Literal["owner", "admin"] | None = None
+    locked_reason: str | None = None
+
+    @property
+    def built(self) -> bool:
+        """It has run: its disks are on its host."""
+        return self.launched_at is not None
+
+
+class Requested(Event, kw_only=True):
+    """Somebody wants something of a host: the beginning of a task."""
+
+    request_id: str = ""
+
+
+class ServerRequested(Requested):
+    name: str
+    project_id: str
+    order: Order
+    flavor: ServerFlavor
+    image: ServerImage | None = None
+    description: str | None = None
+    hostname: str = ""
+    access_ipv4: str = ""
+    access_ipv6: str = ""
+    disk_config: Literal["MANUAL", "AUTO"] = "MANUAL"
+    metadata: dict[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+
+
+class ServerPlaced(Event):
+    """A host was found; the claim on it stands in the same append."""
+
+    host: str
+    provider_id: str
+    zone: str = ""
+
+
+class BuildFailed(Event):
+    """This host could not build it; the claim is released in the same append. The next one is tried, if any is left."""
+
+    host: str
+    fault: Fault
+
+
+class ServerFaulted(Event):
+    """It will not become what was asked for."""
+
+    fault: Fault
+
+
+class ServerStarted(Event):
+    """It runs: newly built, or after it was stopped."""
+
+
+class ServerStopped(Event):
+    pass
+
+
+class ServerRebooted(Event):
+    pass
+
+
+class ServerPaused(Event):
+    pass
+
+
+class ServerUnpaused(Event):
+    pass
+
+
+class ServerSuspended(Event):
+    pass
+
+
+class ServerResumed(Event):
+    pass
+
+
+class StartRequested(Requested):
+    pass
+
+
+class StopRequested(Requested):
+    pass
+
+
+class RebootRequested(Requested):
+    hard: bool = False
+
+
+class PauseRequested(Requested):
+    pass
+
+
+class UnpauseRequested(Requested):
+    pass
+
+
+class SuspendRequested(Requested):
+    pass
+
+
+class ResumeRequested(Requested):
+    pass
+
+
+class ActionFailed(Event):
+    """The task is given up: the server is held to be where it was, until its host reports otherwise."""
+
+    task: Task
+    fault: Fault
+
+
+class PowerObserved(Event):
+    """Nobody asked for it: the guest shut itself down, crashed, or was handled behind our back."""
+
+    power_state: PowerState
+
+
+class ServerDetailsChanged(Event):
+    """The fields that changed."""
+
+    name: str | UnsetType = UNSET
+    description: str | UnsetType | None = UNSET
+    hostname: str | UnsetType = UNSET
+    access_ipv4: str | UnsetType = UNSET
+    access_ipv6: str | UnsetType = UNSET
+    disk_config: Literal["MANUAL", "AUTO"] | UnsetType = UNSET
+
+
+class ServerMetadataSet(Event):
+    metadata: dict[str, str | None]
+    """The keys that changed; None: removed."""
+
+
+class ServerTagsSet(Event):
+    tags: tuple[str, ...]
+    """All of them."""
+
+
+class ServerLocked(Event):
+    by: Literal["owner", "admin"]
+    reason: str | None = None
+
+
+class ServerUnlocked(Event):
+    pass
+
+
+class ServerStateReset(Event):
+    """An administrator says where it is."""
+
+    vm_state: VmState
+
+
+class DeletionRequested(Requested):
+    pass
+
+
+class ServerDeleted(Event):
+    """Nothing of it is left; claim and quota are released in the same append."""
+
+
+ServerEvent = (
+    ServerRequested
+    | ServerPlaced
+    | BuildFailed
+    | ServerFaulted
+    | ServerStarted
+    | ServerStopped
+    | ServerRebooted
+    | ServerPaused
+    | ServerUnpaused
+    | ServerSuspended
+    | ServerResumed
+    | StartRequested
+    | StopRequested
+    | RebootRequested
+    | PauseRequested
+    | UnpauseRequested
+    | SuspendRequested
+    | ResumeRequested
+    | ActionFailed
+    | PowerObserved
+    | ServerDetailsChanged
+    | ServerMetadataSet
+    | ServerTagsSet
+    | ServerLocked
+    | ServerUnlocked
+    | ServerStateReset
+    | DeletionRequested
+    | ServerDeleted
+)
+
+
+class CreateServer(Command):
+    name: str
+    project_id: str
+    order: Order
+    flavor: ServerFlavor
+    image: ServerImage | None = None
+    description: str | None = None
+    hostname: str = ""
+    access_ipv4: str = ""
+    access_ipv6: str = ""
+    disk_config: Literal["MANUAL", "AUTO"] = "MANUAL"
+    metadata: dict[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    request_id: str = ""
+
+
+class Action(Command, kw_only=True):
+    """Something a person does to a server. A locked one obeys only whoever may override the lock."""
+
+    overrides_lock: bool = False
+    request_id: str = ""
+
+
+class StartServer(Action):
+    pass
+
+
+class StopServer(Action):
+    pass
+
+
+class RebootServer(Action):
+    pass
+
+
+class HardRebootServer(Action):
+    pass
+
+
+class PauseServer(Action):
+    pass
+
+
+class UnpauseServer(Action):
+    pass
+
+
+class SuspendServer(Action):
+    pass
+
+
+class ResumeServer(Action):
+    pass
+
+
+class DeleteServer(Action):
+    pass
+
+
+class ChangeServerDetails(Action):
+    """The fields to change."""
+
+    name: str | UnsetType = UNSET
+    description: str | UnsetType | None = UNSET
+    hostname: str | UnsetType = UNSET
+    access_ipv4: str | UnsetType = UNSET
+    access_ipv6: str | UnsetType = UNSET
+    disk_config: Literal["MANUAL", "AUTO"] | UnsetType = UNSET
+
+
+class SetServerMetadata(Action):
+    metadata: dict[str, str | None]
+    """Keys to set, or (None) to remove; the others stay."""
+    limit: int = 128
+
+
+class ReplaceServerMetadata(Action):
+    metadata: dict[str, str]
+    """All keys there shall be."""
+
+
+class AddServerTag(Action):
+    tag: str
+    limit: int = 50
+
+
+class RemoveServerTag(Action):
+    tag: str
+
+
+class ReplaceServerTags(Action):
+    tags: tuple[str, ...]
+
+
+class LockServer(Command):
+    by: Literal["owner", "admin"]
+    reason: str | None = None
+
+
+class UnlockServer(Command):
+    overrides_lock: bool = False
+
+
+class ResetServerState(Command):
+    vm_state: VmState
+
+
+class PlaceServer(Command):
+    """Goes with the wishes that claim the host's resources."""
+
+    host: str
+    provider_id: str
+    zone: str = ""
+
+
+class RefusePlacement(Command):
+    """No host will do."""
+
+    fault: Fault
+
+
+class FailBuild(Command):
+    """Goes with the wishes that release the claim on the host."""
+
+    host: str
+    fault: Fault
+
+
+class GiveUpTask(Command):
+    """It took too long, or the host says that it cannot."""
+
+    task: Task
+    fault: Fault
+
+
+class ObserveServer(Command):
+    """What a host says of a server it holds. `generation`: the newest wish it has carried out, or failed to."""
+
+    host: str
+    generation: int
+    power_state: PowerState
+    fault: str | None = None
+
+
+class EndServer(Command):
+    """Nothing of it is left on its host. Goes with the wishes that release claim and quota."""
+
+
+_TASKS: dict[type[Event], Task] = {
+    StartRequested: Task.POWERING_ON,
+    StopRequested: Task.POWERING_OFF,
+    PauseRequested: Task.PAUSING,
+    UnpauseRequested: Task.UNPAUSING,
+    SuspendRequested: Task.SUSPENDING,
+    ResumeRequested: Task.RESUMING,
+    DeletionRequested: Task.DELETING,
+}
+_ARRIVALS: dict[type[Event], tuple[VmState, PowerState]] = {
+    ServerStarted: (VmState.ACTIVE, PowerState.RUNNING),
+    ServerStopped: (VmState.STOPPED, PowerState.SHUTDOWN),
+    ServerRebooted: (VmState.ACTIVE, PowerState.RUNNING),
+    ServerPaused: (VmState.PAUSED, PowerState.PAUSED),
+    ServerUnpaused: (VmState.ACTIVE, PowerState.RUNNING),
+    ServerSuspended: (VmState.SUSPENDED, PowerState.SUSPENDED),
+    ServerResumed: (VmState.ACTIVE, PowerState.RUNNING),
+}
+_FOLLOWS: dict[PowerState, VmState] = {
+    PowerState.NOSTATE: VmState.STOPPED,
+    PowerState.RUNNING: VmState.ACTIVE,
+    PowerState.PAUSED: VmState.PAUSED,
+    PowerState.SHUTDOWN: VmState.STOPPED,
+    PowerState.CRASHED: VmState.STOPPED,
+    PowerState.SUSPENDED: VmState.SUSPENDED,
+}
+"""Where a server is whose guest was found like that."""
+
+
+def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
+    match event:
+        case ServerRequested():
+            return Server(
+                id=server.id,
+                name=event.name,
+                project_id=event.project_id,
+                order=event.order,
+                flavor=event.flavor,
+                image=event.image,
+                description=event.description,
+                hostname=event.hostname,
+                access_ipv4=event.access_ipv4,
+                access_ipv6=event.access_ipv6,
+                disk_config=event.disk_config,
+                metadata=event.metadata,
+                tags=event.tags,
+                task=Task.SCHEDULING,
+                task_since=at,
+                request_id=event.request_id,
+            )
+        case ServerPlaced():
+            placed = replace(server, host=event.host, provider_id=event.provider_id, zone=event.zone)
+            return _towards(placed, Task.SPAWNING, server.request_id, at)
+        case BuildFailed():
+            tried = (*server.failed_hosts, event.host)
+            failed = replace(server, host=None, provider_id="", zone="", failed_hosts=tried)
+            return _towards(_faulted(failed, event.fault, at), Task.SCHEDULING, server.request_id, at)
+        case ServerFaulted():
+            return _at_rest(_faulted(server, event.fault, at), VmState.ERROR)
+        case (
+            StartRequested()
+            | StopRequested()
+            | PauseRequested()
+            | UnpauseRequested()
+            | SuspendRequested()
+            | ResumeRequested()
+            | DeletionRequested()
+        ):
+            return _towards(server, _TASKS[type(event)], event.request_id, at)
+        case RebootRequested(hard=False):
+            counted = replace(server, soft_reboots=server.soft_reboots + 1)
+            return _towards(counted, Task.REBOOTING, event.request_id, at)
+        case RebootRequested():
+            counted = replace(server, hard_reboots=server.hard_reboots + 1)
+            return _towards(counted, Task.REBOOTING_HARD, event.request_id, at)
+        case (
+            ServerStarted()
+            | ServerStopped()
+            | ServerRebooted()
+            | ServerPaused()
+            | ServerUnpaused()
+            | ServerSuspended()
+            | ServerResumed()
+        ):
+            vm_state, power_state = _ARRIVALS[type(event)]
+            arrived = replace(
+                server,
+                power_state=power_state,
+                launched_at=server.launched_at or at,
+                fault=None,
+            )
+            return _at_rest(arrived, vm_state)
+        case ActionFailed():
+            withdrawn = replace(_faulted(server, event.fault, at), generation=server.generation + 1)
+            return _at_rest(withdrawn, server.vm_state)
+        case PowerObserved():
+            at_rest = server.vm_state in {VmState.BUILDING, VmState.ERROR}
+            vm_state = server.vm_state if at_rest else _FOLLOWS[event.power_state]
+            return replace(server, power_state=event.power_state, vm_state=vm_state)
+        case ServerDetailsChanged():
+            return replace(server, **changes(event))
+        case ServerMetadataSet():
+            merged = server.metadata | event.metadata
+            return replace(server, metadata={key: value for key, value in merged.items() if value is not None})
+        case ServerTagsSet():
+            return replace(server, tags=event.tags)
+        case ServerLocked():
+            return replace(server, locked_by=event.by, locked_reason=event.reason)
+        case ServerUnlocked():
+            return replace(server, locked_by=None, locked_reason=None)
+        case ServerStateReset():
+            return _at_rest(server, event.vm_state)
+        case ServerDeleted():
+            gone = replace(server, deleted_at=at, power_state=PowerState.NOSTATE)
+            return _at_rest(gone, VmState.DELETED)
+
+
+def changes(details: ServerDetailsChanged | ChangeServerDetails) -> dict[str, Any]:
+    """The fields that are to change, with their new values."""
+    return {name: value for name in _DETAILS if (value := getattr(details, name)) is not UNSET}
+
+
+_DETAILS = ServerDetailsChanged.__struct_fields__
+
+
+def deadline(server: Server) -> datetime | None:
+    """When the task under way has taken too long."""
+    if server.task is None or server.task_since is None:
+        return None
+    seconds = server.order.build_seconds if server.task is Task.SPAWNING else ALLOWANCE_SECONDS[server.task]
+    return server.task_since + timedelta(seconds=seconds)
+
+
+def _towards(server: Server, task: Task, request_id: str, at: datetime) -> Server:
+    return replace(server, task=task, task_since=at, request_id=request_id, generation=server.generation + 1)
+
+
+def _at_rest(server: Server, vm_state: VmState) -> Server:
+    return replace(server, vm_state=vm_state, task=None, task_since=None, request_id="")
+
+
+def _faulted(server: Server, fault: Fault, at: datetime) -> Server:
+    return replace(server, fault=replace(fault, at=at))
+
+
+SERVER = Kind("server", Server, ServerEvent, evolve, deadline=deadline)
