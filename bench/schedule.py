@@ -1,0 +1,80 @@
+"""How fast the scheduler is: `python -m bench.schedule [HOSTS] [SERVERS]`. A candidate is one host, for one server."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
+
+from bus.log import Document
+from handlers.placement.capacity import CapacityIndex
+from handlers.placement.demand import Request
+from handlers.placement.schedule import Placement, Scheduler
+from schema.compute.domain import HostFacts
+from schema.compute.host import Host
+from schema.placement.provider import Inventory, Provider
+
+BORN = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def cloud(hosts: int) -> Scheduler:
+    """A scheduler over that many empty hosts of three sizes, a tenth of them disabled."""
+    index = CapacityIndex()
+    for number in range(hosts):
+        size = 1 + number % 3
+        inventories = {
+            "VCPU": Inventory(total=32 * size, allocation_ratio=4.0),
+            "MEMORY_MB": Inventory(total=131_072 * size, reserved=512),
+            "DISK_GB": Inventory(total=2000 * size),
+        }
+        provider = Provider(id=f"p{number}", created_at=BORN, name=f"h{number}", inventories=inventories)
+        facts = HostFacts(hypervisor_type="QEMU", arch="x86_64")
+        host = Host(id=f"h{number}", created_at=BORN, provider_id=provider.id, facts=facts, up=True)
+        index.provider_changed(None, Document(f"provider/{provider.id}", 2, provider))
+        index.host_changed(None, Document(f"host/{host.id}", 1, replace(host, enabled=number % 10 != 9)))
+    return Scheduler(index)
+
+
+def requests(servers: int, kinds: int) -> list[Request]:
+    return [
+        Request(
+            consumer_id=f"c{number}",
+            resources={"VCPU": 1, "MEMORY_MB": 256 * (1 + number % kinds), "DISK_GB": 1},
+        )
+        for number in range(servers)
+    ]
+
+
+def measure(what: str, hosts: int, servers: int, place: Callable[[Scheduler], int]) -> None:
+    scheduler = cloud(hosts)
+    started = time.perf_counter()
+    placed = place(scheduler)
+    seconds = time.perf_counter() - started
+    print(
+        f"{what:34} {servers / seconds:10,.0f} servers/s {servers * hosts / seconds:14,.0f} candidates/s"
+        f"   {placed} of {servers} placed"
+    )
+
+
+def main() -> None:
+    hosts = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    servers = int(sys.argv[2]) if len(sys.argv) > 2 else 2000
+    alike, mixed = requests(servers, 1), requests(servers, 4)
+
+    def one_by_one(scheduler: Scheduler, wanted: list[Request]) -> int:
+        return sum(isinstance(scheduler.place([request])[0], Placement) for request in wanted)
+
+    def at_once(scheduler: Scheduler) -> int:
+        return sum(isinstance(answer, Placement) for answer in scheduler.place(alike))
+
+    print(f"{hosts} hosts, {servers} servers")
+    measure("one request at a time, one kind", hosts, servers, lambda scheduler: one_by_one(scheduler, alike))
+    measure("one request at a time, four kinds", hosts, servers, lambda scheduler: one_by_one(scheduler, mixed))
+    measure("one batch, one kind", hosts, servers, at_once)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The capacity index: what is left on every provider, in flat lists, kept by following the log.
+
+    mirrors ──changed──▶ free amounts by resource class and slot ◀──hold, forget── the scheduler's picks
+
+A slot is one provider and the host that goes with it. A pick counts as claimed from the moment it is made; when the
+claim shows in the log, it takes the pick's place.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+
+from msgspec import Struct, field
+
+from bus import clock
+from bus.log import Document
+from handlers.placement.filters import TENANTS, Candidate
+from schema.compute.aggregate import Aggregate
+from schema.compute.host import Host
+from schema.placement.provider import Provider, Resources
+
+PICK_SECONDS = 60
+"""How long a pick counts that the log never shows."""
+FAILURE_SECONDS = 600
+"""How long a failed build speaks against a host."""
+
+MAIN_CLASSES = ("MEMORY_MB", "VCPU", "DISK_GB")
+NONE_LEFT = -1
+"""What is left of a class the provider does not have."""
+
+
+class Slot(Struct):
+    provider_id: str
+    provider: Provider | None = None
+    host: Host | None = None
+    picks: dict[str, Resources] = field(default_factory=dict)
+    """Consumer id → what it is about to claim here."""
+    failures: list[float] = field(default_factory=list)
+    """When each failed build is forgiven."""
+
+
+class CapacityIndex:
+    """Slots and what is free in them. `generation` moves when something changed that filters look at."""
+
+    def __init__(self) -> None:
+        self.slots: list[Slot] = []
+        self.free: dict[str, list[int]] = {name: [] for name in MAIN_CLASSES}
+        """Resource class → slot → what is left."""
+        self.generation = 0
+        self.isolating = False
+        """Some aggregate is kept for certain projects."""
+        self._slot_of: dict[str, int] = {}
+        self._provider_of: dict[str, str] = {}
+        self._claimed: dict[str, int] = {}
+        self._picked: dict[str, int] = {}
+        self._aggregates: dict[str, Aggregate] = {}
+        self._expiry: deque[tuple[float, str]] = deque()
+        self._candidates: dict[int, Candidate] | None = None
+
+    def provider_changed(self, before: Document | None, after: Document | None) -> None:
+        """A provider was born, changed, or went (None)."""
+        known = after or before
+        if known is None:
+            return
+        index = self._slot(known.id)
+        slot, old = self.slots[index], self.slots[index].provider
+        new: Provider | None = after.state if after else None
+        slot.provider = new
+        had, has = (old.claims if old else {}), (new.claims if new else {})
+        if had is not has:
+            self._claims_changed(index, had, has)
+        if old is not None and new is not None and (old.inventories, old.traits) == (new.inventories, new.traits):
+            for name in {**old.used, **new.used}:
+                self.free[name][index] += old.used.get(name, 0) - new.used.get(name, 0)
+        else:
+            self._count(index)
+            self._changed()
+
+    def host_changed(self, before: Document | None, after: Document | None) -> None:
+        """A host was born, changed, or went (None)."""
+        if before is not None and (after is None or after.state.provider_id != before.state.provider_id):
+            self.slots[self._slot(before.state.provider_id)].host = None
+            self._provider_of.pop(before.id, None)
+        if after is not None:
+            self.slots[self._slot(after.state.provider_id)].host = after.state
+            self._provider_of[after.id] = after.state.provider_id
+        self._changed()
+
+    def aggregate_changed(self, before: Document | None, after: Document | None) -> None:
+        """A host aggregate was born, changed, or went (None)."""
+        if after is not None:
+            self._aggregates[after.id] = after.state
+        elif before is not None:
+            self._aggregates.pop(before.id, None)
+        self.isolating = any(key.startswith(TENANTS) for it in self._aggregates.values() for key in it.metadata)
+        self._changed()
+
+    def candidates(self) -> Mapping[int, Candidate]:
+        """Every slot that is a host, as the filters see it."""
+        if self._candidates is None:
+            metadata: dict[str, list[dict[str, str]]] = {}
+            for aggregate in self._aggregates.values():
+                for name in aggregate.hosts:
+                    metadata.setdefault(name, []).append(aggregate.metadata)
+            self._candidates = {
+                index: Candidate(
+                    slot.host,
+                    slot.provider.inventories,
+                    frozenset(slot.provider.traits),
+                    metadata.get(slot.host.id, ()),
+                )
+                for index, slot in enumerate(self.slots)
+                if slot.host is not None and slot.provider is not None
+            }
+        return self._candidates
+
+    def slot_of_consumer(self, consumer_id: str) -> int | None:
+        """Where a consumer is about to be, or is."""
+        picked = self._picked.get(consumer_id)
+        return self._claimed.get(consumer_id) if picked is None else picked
+
+    def slot_of_host(self, host: str) -> Slot | None:
+        provider_id = self._provider_of.get(host)
+        return self.slots[self._slot_of[provider_id]] if provider_id else None
+
+    def hold(self, index: int, consumer_id: str, resources: Resources) -> None:
+        """Count a pick as claimed."""
+        self.slots[index].picks[consumer_id] = resources
+        self._picked[consumer_id] = index
+        self._expiry.append((clock.monotonic() + PICK_SECONDS, consumer_id))
+        for name, amount in resources.items():
+            self.free[name][index] -= amount
+
+    def forget(self, consumer_id: str) -> None:
+        """Stop counting a pick."""
+        index = self._picked.pop(consumer_id, None)
+        if index is not None:
+            for name, amount in self.slots[index].picks.pop(consumer_id).items():
+                self.free[name][index] += amount
+
+    def expire(self) -> None:
+        """Forget picks that nobody claimed in time."""
+        now = clock.monotonic()
+        while self._expiry and self._expiry[0][0] <= now:
+            self.forget(self._expiry.popleft()[1])
+
+    def failures(self, slots: Iterable[int]) -> Iterator[tuple[int, int]]:
+        """(slot, builds that failed there of late), for those where some did."""
+        now = clock.monotonic()
+        for index in slots:
+            if failures := self.slots[index].failures:
+                failures[:] = [until for until in failures if until > now]
+                yield index, len(failures)
+
+    def _claims_changed(self, index: int, had: Mapping[str, Resources], has: Mapping[str, Resources]) -> None:
+        for consumer in had.keys() - has.keys():
+            if self._claimed.get(consumer) == index:
+                del self._claimed[consumer]
+        for consumer in has.keys() - had.keys():
+            self._claimed[consumer] = index
+        picks = self.slots[index].picks
+        for consumer in [consumer for consumer in picks if has.get(consumer) != had.get(consumer)]:
+            self.forget(consumer)
+
+    def _count(self, index: int) -> None:
+        """What is left in one slot, counted anew."""
+        slot = self.slots[index]
+        inventories = slot.provider.inventories if slot.provider else {}
+        for name in inventories.keys() - self.free.keys():
+            self.free[name] = [NONE_LEFT] * len(self.slots)
+        for name, free in self.free.items():
+            free[index] = NONE_LEFT
+            if slot.provider is not None and name in inventories:
+                free[index] = slot.provider.free(name)
+            for resources in slot.picks.values():
+                free[index] -= resources.get(name, 0)
+
+    def _slot(self, provider_id: str) -> int:
+        index = self._slot_of.get(provider_id)
+        if index is None:
+            index = self._slot_of[provider_id] = len(self.slots)
+            self.slots.append(Slot(provider_id))
+            for free in self.free.values():
+                free.append(NONE_LEFT)
+        return index
+
+    def _changed(self) -> None:
+        self.generation += 1
+        self._candidates = None
+
+
+def failed(slot: Slot) -> None:
+    """A build failed there: others come first for a while."""
+    slot.failures.append(clock.monotonic() + FAILURE_SECONDS)
