@@ -18,6 +18,7 @@ import asyncpg
 import structlog
 
 from bus import clock
+from bus.away import AWAY
 from bus.broker import Broker
 from bus.checkpoint import EVERY_PARTITION, WHOLE_LOG, Checkpoints, Overtaken, move
 from bus.execute import Executor
@@ -37,9 +38,6 @@ MAINTAIN_SECONDS = 600.0
 """How often the leader looks after the log's tables."""
 REACTION_BATCH = 2000
 """Events gathered for one reaction, at most."""
-
-AWAY = (ConnectionError, OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
-"""What an unreachable PostgreSQL or broker raises: waited out, never counted against a stream."""
 
 Apply = Callable[[Any, Sequence[Recorded]], Awaitable[None]]
 

@@ -17,7 +17,21 @@ import msgspec
 import structlog
 
 from bus import clock
-from bus.log import Actor, Append, Batch, Change, Document, Fact, Log, Reservation, Secret, Stale, Taken, recorded
+from bus.log import (
+    COMMAND_SCOPE,
+    Actor,
+    Append,
+    Batch,
+    Change,
+    Document,
+    Fact,
+    Log,
+    Reservation,
+    Secret,
+    Stale,
+    Taken,
+    recorded,
+)
 from schema.event import Command, Event, Key, Kind, kind_of
 from schema.refusal import Conflict, Invalid, Refused
 
@@ -33,8 +47,6 @@ REMEMBERED = 8192
 """Streams whose state is kept in memory between commands."""
 WAITING = 20_000
 """Commands waiting, at most; past that the process says it is overloaded instead of growing."""
-
-COMMAND_SCOPE = "command"
 
 
 class Overloaded(Refused):
@@ -81,7 +93,8 @@ class Context(msgspec.Struct, frozen=True):
     """Who asks, in which request, because of what.
 
     `idempotency`: a key that makes a repeated request the same request; `fingerprint` is a hash of its body, so that a
-    key used again for something else is noticed.
+    key used again for something else is noticed. The same request again gets the documents of the first one's streams,
+    as they are by now.
     """
 
     actor: Actor = Actor()
@@ -92,6 +105,7 @@ class Context(msgspec.Struct, frozen=True):
 
 
 SYSTEM = Context()
+_BETWEEN = "\x1f"
 
 
 class _Pending:
@@ -113,6 +127,7 @@ class Executor:
         self.append_seconds: Callable[[float], None] = lambda seconds: None
         self._remembered: OrderedDict[str, Document] = OrderedDict()
         self._waiting: list[_Pending] = []
+        self._taken: list[_Pending] = []
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
@@ -143,8 +158,12 @@ class Executor:
 
     async def close(self) -> None:
         """Finish what was submitted, then stop."""
-        while self._waiting and self._loop and not self._loop.done():
-            await asyncio.wait({self._waiting[-1].result})
+        while (self._taken or self._waiting) and self._loop and not self._loop.done():
+            unsettled = [it.result for it in (*self._taken, *self._waiting) if not it.result.done()]
+            if unsettled:
+                await asyncio.wait(unsettled)
+            else:
+                await asyncio.sleep(0.001)  # callers that went away do not tell when their append is over
         if self._loop:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
@@ -176,6 +195,7 @@ class Executor:
             self._wake.clear()
             while self._waiting:
                 taken, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                self._taken = taken
                 try:
                     await self._settle([pending for pending in taken if not pending.result.done()])
                 except asyncio.CancelledError:
@@ -185,9 +205,12 @@ class Executor:
                     log.warning("append failed", error=repr(error), commands=len(taken))
                     self._remembered.clear()
                     _fail(taken, error)
+                finally:
+                    self._taken = []
 
     async def _settle(self, round: list[_Pending], *, fresh: bool = False) -> None:
         """Decide and append until every command of the round has its verdict."""
+        round = await self._answer_repeated(round)
         while round:
             attempt = _Attempt(await self._load_for(round, fresh=fresh), trusted=fresh)
             again = [pending for pending in round if not attempt.decide(pending)]
@@ -203,6 +226,22 @@ class Executor:
             except Taken as taken:
                 again += await self._answer_taken(attempt, taken)
             round, fresh = [pending for pending in again if not pending.result.done()], True
+
+    async def _answer_repeated(self, round: list[_Pending]) -> list[_Pending]:
+        """Commands whose idempotency key was spent get the answer of then; the rest are to be decided."""
+        keyed = {(COMMAND_SCOPE, pending.by.idempotency): pending for pending in round if pending.by.idempotency}
+        if keyed:
+            for spent in await self.log.held(list(keyed)):
+                await self._answer_as_before(keyed[spent.scope, spent.key], spent)
+        return [pending for pending in round if not pending.result.done()]
+
+    async def _answer_as_before(self, pending: _Pending, spent: Reservation) -> None:
+        fingerprint, *streams = spent.note.split(_BETWEEN)
+        if fingerprint != pending.by.fingerprint:
+            _refuse(pending, KeyReused("this Idempotency-Key was used before with another request body"))
+        else:
+            found = await self.log.load(streams)
+            _grant(pending, [found[stream] for stream in streams if stream in found])
 
     async def _load_for(self, round: Sequence[_Pending], *, fresh: bool) -> dict[str, Document]:
         streams = list(dict.fromkeys(wish.stream for pending in round for wish in pending.wishes))
@@ -232,16 +271,14 @@ class Executor:
         again = []
         held = {(r.scope, r.key): r for r in taken.held}
         for pending in attempt.granted:
-            first = next((held[key] for key in attempt.wanted(pending) if key in held), None)
-            if first is None:
-                again.append(pending)
-            elif first.scope != COMMAND_SCOPE:
-                _refuse(pending, AlreadyTaken(first.scope, first.key))
-            elif first.note != pending.by.fingerprint:
-                _refuse(pending, KeyReused("this Idempotency-Key was used before with another request body"))
+            mine = [held[key] for key in attempt.wanted(pending) if key in held]
+            spent = next((reservation for reservation in mine if reservation.scope == COMMAND_SCOPE), None)
+            if spent is not None:
+                await self._answer_as_before(pending, spent)
+            elif mine:
+                _refuse(pending, AlreadyTaken(mine[0].scope, mine[0].key))
             else:
-                found = await self.log.load([first.stream])
-                _grant(pending, [found[first.stream]])
+                again.append(pending)
         return _within_attempts(again)
 
 
@@ -299,6 +336,8 @@ class _Attempt:
 
     def decide(self, pending: _Pending) -> bool:
         """Decide one command on the states so far. False: run it again in the next pass, on freshly loaded states."""
+        if len(self._facts) >= EVENTS:
+            return False
         by, now = pending.by, clock.now()
         states: dict[str, tuple[int, Any]] = {}
         facts: list[Fact] = []
@@ -325,9 +364,10 @@ class _Attempt:
         take, drop = self._reservations(pending, states)
         if any(key in self._take for key in take):
             return False
-        self._drop |= drop
         for key in drop:
-            self._take.pop(key, None)
+            # What this very append would take needs no release; who held it before is none of its business.
+            if self._take.pop(key, None) is None:
+                self._drop.add(key)
         self._take |= take
         self._states |= states
         self._facts += facts
@@ -375,9 +415,14 @@ class _Attempt:
 
         That is a state remembered from before, or one that an earlier command of this very pass has yet to commit.
         """
-        return not self._trusted and any(
-            wish.stream in self._known or wish.stream in self._states for wish in pending.wishes
+        return any(
+            self._changed(wish.stream) or (not self._trusted and wish.stream in self._known) for wish in pending.wishes
         )
+
+    def _changed(self, stream: str) -> bool:
+        """Whether this pass would append to it."""
+        known = self._known.get(stream)
+        return stream in self._states and self._states[stream][0] != (known.version if known else 0)
 
     def _reservations(
         self, pending: _Pending, states: Mapping[str, tuple[int, Any]]
@@ -395,7 +440,8 @@ class _Attempt:
                 take |= {key: Reservation(*key, stream) for key in has - had}
         if pending.by.idempotency:
             key = (COMMAND_SCOPE, pending.by.idempotency)
-            take[key] = Reservation(*key, pending.wishes[0].stream, pending.by.fingerprint)
+            streams = [wish.stream for wish in pending.wishes]
+            take[key] = Reservation(*key, streams[0], _BETWEEN.join([pending.by.fingerprint, *streams]))
         return take, drop
 
 

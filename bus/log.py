@@ -95,6 +95,10 @@ class Fact(msgspec.Struct, frozen=True):
     event: Event
 
 
+COMMAND_SCOPE = "command"
+"""The scope of idempotency keys. They are taken once and for all: by another command on the same stream, too."""
+
+
 class Reservation(msgspec.Struct, frozen=True):
     scope: str
     key: str
@@ -131,7 +135,7 @@ class Stale(Exception):
 
 
 class Taken(Exception):
-    """Somebody else holds these reservations. Nothing was written."""
+    """Somebody holds these reservations already. Nothing was written."""
 
     def __init__(self, held: Sequence[Reservation]) -> None:
         self.held = held
@@ -169,6 +173,9 @@ class Log(Protocol):
 
     async def maintain(self) -> None:
         """What must be done now and then: room for the next positions, idempotency keys past their time."""
+
+    async def held(self, keys: Sequence[Key]) -> list[Reservation]:
+        """Those of these reservations that somebody holds."""
 
     async def holder(self, scope: str, key: str) -> str | None:
         """The stream that holds a reservation."""

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from bus.log import READ_LIMIT, Append, Document, Recorded, Reservation, Secret, Stale, Taken, recorded
+from bus.log import (
+    COMMAND_SCOPE,
+    READ_LIMIT,
+    Append,
+    Document,
+    Recorded,
+    Reservation,
+    Secret,
+    Stale,
+    Taken,
+    recorded,
+)
+from schema.event import Key
 
 
 class MemoryLog:
@@ -31,7 +43,7 @@ class MemoryLog:
             if key in self.reservations and key not in dropped
         ]
         mine = {(r.scope, r.key): r.stream for r in append.take}
-        if foreign := [r for r in held if mine[r.scope, r.key] != r.stream]:
+        if foreign := [r for r in held if r.scope == COMMAND_SCOPE or mine[r.scope, r.key] != r.stream]:
             raise Taken(foreign)
         base = len(self.events)
         for key in append.drop:
@@ -84,6 +96,9 @@ class MemoryLog:
 
     async def maintain(self) -> None:
         """Memory needs no partitions."""
+
+    async def held(self, keys: Sequence[Key]) -> list[Reservation]:
+        return [self.reservations[key] for key in keys if key in self.reservations]
 
     async def holder(self, scope: str, key: str) -> str | None:
         reservation = self.reservations.get((scope, key))

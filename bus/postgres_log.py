@@ -10,9 +10,11 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from bus.away import reaching
 from bus.log import READ_LIMIT, Actor, Append, Document, Recorded, Reservation, Stale, Taken, partition_of
-from schema.event import decode, id_of, kind_named, kind_of
+from schema.event import Key, decode, id_of, kind_named, kind_of
 
+LOG = "the log (PostgreSQL)"
 SQL = Path(__file__).parent / "sql"
 _INSTALL_LOCK = 0x63756D756C6F67  # "cumulog": one installer at a time
 
@@ -29,6 +31,10 @@ _LOAD = "SELECT stream, version, state FROM documents WHERE stream = ANY($1)"
 _DUE = "SELECT stream, version, state FROM documents WHERE deadline <= $1 ORDER BY deadline LIMIT $2"
 _WAITING = "SELECT stream, version, state FROM documents WHERE deadline IS NOT NULL ORDER BY updated_at LIMIT $1"
 _OF_KIND = "SELECT stream, version, state FROM documents WHERE kind = $1 AND NOT gone ORDER BY created_at, id"
+_HELD = (
+    "SELECT r.scope, r.key, r.stream, r.note FROM unnest($1::text[], $2::text[]) AS u (scope, key)"
+    " JOIN reservations r ON r.scope = u.scope AND r.key = u.key"
+)
 _EXPIRE_KEYS = "DELETE FROM reservations WHERE scope = 'command' AND at < now() - interval '1 day'"
 _APPEND = f"SELECT base FROM append({', '.join(f'${n}' for n in range(1, 34))})"
 
@@ -67,61 +73,69 @@ class PostgresLog:
         self.pool = pool
 
     async def append(self, append: Append) -> int:
-        try:
-            base: int = await self.pool.fetchval(_APPEND, *_arrays(append))
-        except asyncpg.PostgresError as error:
-            state = getattr(error, "sqlstate", "")
-            if state == "CU001":
-                raise Stale(msgspec.json.decode(error.detail or "[]")) from None
-            if state == "CU002":
-                raise Taken([Reservation(*row) for row in msgspec.json.decode(error.detail or "[]")]) from None
-            if state in ("40P01", "40001", "55P03"):  # deadlock, serialization, lock timeout: somebody else was first
-                raise Stale(change.stream for change in append.changes) from None
-            raise
-        return base
+        with reaching(LOG):
+            try:
+                base: int = await self.pool.fetchval(_APPEND, *_arrays(append))
+            except asyncpg.PostgresError as error:
+                state = getattr(error, "sqlstate", "")
+                if state == "CU001":
+                    raise Stale(msgspec.json.decode(error.detail or "[]")) from None
+                if state == "CU002":
+                    raise Taken([Reservation(*row) for row in msgspec.json.decode(error.detail or "[]")]) from None
+                if state in ("40P01", "40001", "55P03"):  # deadlock, serialization, lock timeout: others were first
+                    raise Stale(change.stream for change in append.changes) from None
+                raise
+            return base
 
     async def load(self, streams: Sequence[str]) -> dict[str, Document]:
-        rows = await self.pool.fetch(_LOAD, streams)
-        return {row[0]: document(row) for row in rows}
+        return {row[0]: document(row) for row in await self._fetch(_LOAD, streams)}
 
     async def read(
         self, after: int, limit: int = READ_LIMIT, partitions: frozenset[int] | None = None
     ) -> list[Recorded]:
         if partitions is None:
-            rows = await self.pool.fetch(_READ, after, limit)
+            rows = await self._fetch(_READ, after, limit)
         else:
-            rows = await self.pool.fetch(_READ_PARTITIONS, after, limit, sorted(partitions))
+            rows = await self._fetch(_READ_PARTITIONS, after, limit, sorted(partitions))
         return [record(row) for row in rows]
 
     async def read_stream(self, stream: str, after_version: int = 0, limit: int = READ_LIMIT) -> list[Recorded]:
-        return [record(row) for row in await self.pool.fetch(_READ_STREAM, stream, after_version, limit)]
+        return [record(row) for row in await self._fetch(_READ_STREAM, stream, after_version, limit)]
 
     async def head(self) -> int:
-        return int(await self.pool.fetchval("SELECT position FROM head"))
+        return int((await self._fetch("SELECT position FROM head"))[0][0])
 
     async def due(self, now: datetime, limit: int = READ_LIMIT) -> list[Document]:
-        return [document(row) for row in await self.pool.fetch(_DUE, now, limit)]
+        return [document(row) for row in await self._fetch(_DUE, now, limit)]
 
     async def waiting(self, limit: int = READ_LIMIT) -> list[Document]:
-        return [document(row) for row in await self.pool.fetch(_WAITING, limit)]
+        return [document(row) for row in await self._fetch(_WAITING, limit)]
 
     async def of_kind(self, kind: str) -> tuple[int, list[Document]]:
-        async with (
-            self.pool.acquire() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            position = await connection.fetchval("SELECT position FROM head")
-            decoder = kind_named(kind).decoder
-            rows = await connection.fetch(_OF_KIND, kind)
-            return position, [Document(row[0], row[1], _with_id(decoder.decode(row[2]), row[0])) for row in rows]
+        with reaching(LOG):
+            async with (
+                self.pool.acquire() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                position = await connection.fetchval("SELECT position FROM head")
+                rows = await connection.fetch(_OF_KIND, kind)
+        decoder = kind_named(kind).decoder
+        return position, [Document(row[0], row[1], _with_id(decoder.decode(row[2]), row[0])) for row in rows]
 
     async def maintain(self) -> None:
-        await self.pool.execute("SELECT ensure_partitions()")
-        await self.pool.execute(_EXPIRE_KEYS)
+        await self._fetch("SELECT ensure_partitions()")
+        await self._fetch(_EXPIRE_KEYS)
+
+    async def held(self, keys: Sequence[Key]) -> list[Reservation]:
+        return [Reservation(*row) for row in await self._fetch(_HELD, [k[0] for k in keys], [k[1] for k in keys])]
 
     async def holder(self, scope: str, key: str) -> str | None:
-        found = await self.pool.fetchval("SELECT stream FROM reservations WHERE scope = $1 AND key = $2", scope, key)
-        return None if found is None else str(found)
+        held = await self.held([(scope, key)])
+        return held[0].stream if held else None
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
+        with reaching(LOG):
+            return await self.pool.fetch(query, *arguments)  # type: ignore[no-any-return]
 
 
 def document(row: Any) -> Document:
@@ -155,8 +169,10 @@ def _with_id(state: Any, stream: str) -> Any:
 
 
 def _arrays(append: Append) -> list[list[Any]]:
-    """The arguments of the SQL function `append`, one array a column. Changes go in stream order: no deadlocks."""
+    """The arguments of the SQL function `append`, one array a column. What it locks is sorted: no deadlocks."""
     changes = sorted(append.changes, key=lambda change: change.stream)
+    drop = sorted(append.drop)
+    take = sorted(append.take, key=lambda reservation: (reservation.scope, reservation.key))
     states = [change.state for change in changes]
     facts = append.facts
     return [
@@ -175,12 +191,12 @@ def _arrays(append: Append) -> list[list[Any]]:
         [c.deadline for c in changes],
         [s.deleted_at is not None for s in states],
         [_encode(s).decode() for s in states],
-        [scope for scope, _ in append.drop],
-        [key for _, key in append.drop],
-        [r.scope for r in append.take],
-        [r.key for r in append.take],
-        [r.stream for r in append.take],
-        [r.note for r in append.take],
+        [scope for scope, _ in drop],
+        [key for _, key in drop],
+        [r.scope for r in take],
+        [r.key for r in take],
+        [r.stream for r in take],
+        [r.note for r in take],
         [s.id for s in append.secrets],
         [s.subject for s in append.secrets],
         [s.sealed for s in append.secrets],

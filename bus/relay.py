@@ -81,7 +81,7 @@ class Relay:
                 wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
     async def _begin(self, connection: Any, head: int) -> int:
-        """Where to go on. Whether the log's history is still the same is for the readers to ask; this only passes on."""
+        """Where to go on. Whether the log's history is still the same is for its readers to ask."""
         found: int | None = await connection.fetchval(_LOAD, CONSUMER, WHOLE_LOG)
         if found is not None and head - BACKLOG_EVENTS <= found <= head:
             return found

@@ -24,6 +24,7 @@ DECLARE
     data    jsonb[];
     actors  jsonb[];
     hashes  bytea[];
+    mine    text[];
 BEGIN
     IF cardinality(c_stream) > 0 THEN
         PERFORM FROM documents WHERE stream = ANY (c_stream) ORDER BY stream FOR SHARE;
@@ -70,16 +71,25 @@ BEGIN
         WHERE r.scope = u.scope AND r.key = u.key;
     END IF;
     IF cardinality(r_key) > 0 THEN
-        INSERT INTO reservations (scope, key, stream, note)
-        SELECT * FROM unnest(r_scope, r_key, r_stream, r_note) ON CONFLICT DO NOTHING;
-        GET DIAGNOSTICS rows = ROW_COUNT;
-        IF rows < cardinality(r_key) THEN
-            SELECT json_agg(json_build_array(r.scope, r.key, r.stream, r.note)) INTO taken
+        WITH ours AS (
+            INSERT INTO reservations (scope, key, stream, note)
+            SELECT * FROM unnest(r_scope, r_key, r_stream, r_note) ON CONFLICT DO NOTHING RETURNING scope, key
+        )
+        SELECT coalesce(array_agg(scope || E'\x1f' || key), '{}') INTO mine FROM ours;
+        IF cardinality(mine) < cardinality(r_key) THEN
+            -- What the stream held already is fine, except a command's key: that one was spent.
+            SELECT json_agg(json_build_array(r.scope, r.key, r.stream, r.note))
+                   FILTER (WHERE r.stream <> u.stream OR u.scope = 'command'), count(r.key)
+            INTO taken, rows
             FROM unnest(r_scope, r_key, r_stream) AS u (scope, key, stream)
-            JOIN reservations r ON r.scope = u.scope AND r.key = u.key
-            WHERE r.stream <> u.stream;
+            LEFT JOIN reservations r ON r.scope = u.scope AND r.key = u.key
+            WHERE u.scope || E'\x1f' || u.key <> ALL (mine);
             IF taken IS NOT NULL THEN
                 RAISE EXCEPTION 'taken' USING ERRCODE = 'CU002', DETAIL = taken::text;
+            END IF;
+            IF rows + cardinality(mine) < cardinality(r_key) THEN
+                -- Its holder let go between the two statements: neither taken nor ours. Once more, from the start.
+                RAISE EXCEPTION 'stale' USING ERRCODE = 'CU001', DETAIL = to_json(d_stream)::text;
             END IF;
         END IF;
     END IF;

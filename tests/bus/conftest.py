@@ -8,7 +8,12 @@ import pytest
 
 from bus.amqp_broker import AmqpBroker
 from bus.broker import Broker
+from bus.execute import Executor
+from bus.log import Log
 from bus.memory_broker import MemoryBroker
+from bus.memory_log import MemoryLog
+from bus.postgres_log import PostgresLog
+from tests.bus import words  # noqa: F401  its kind must be known before the schema is walked
 
 
 @pytest.fixture(params=["memory", pytest.param("rabbitmq", marks=pytest.mark.live)])
@@ -40,5 +45,26 @@ async def wipe(url: str) -> None:
 async def until(true: Callable[[], Any], seconds: float = 10.0) -> None:
     """Wait until something is so; fail when it does not come about."""
     async with asyncio.timeout(seconds):
-        while not true():
+        while not true():  # noqa: ASYNC110  what is waited for sets no event
             await asyncio.sleep(0.005)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def log(request: pytest.FixtureRequest) -> Log:
+    """Each log in turn."""
+    return MemoryLog() if request.param == "memory" else PostgresLog(request.getfixturevalue("pool"))
+
+
+@pytest.fixture
+async def executor(log: Log) -> AsyncIterator[Executor]:
+    executor = Executor(log)
+    yield executor
+    await executor.close()
+
+
+@pytest.fixture
+async def other(log: Log) -> AsyncIterator[Executor]:
+    """A second process's executor on the same log."""
+    executor = Executor(log)
+    yield executor
+    await executor.close()

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import field
 
 from bus.execute import Aggregate, Wish
 from bus.log import Actor, Batch, Recorded, partition_of
@@ -33,7 +34,7 @@ class Tally(State):
     name: str = ""
     count: int = 0
     due: datetime | None = None
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 def evolve(state: Tally, event: Any, at: datetime) -> Tally:

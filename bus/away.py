@@ -1,0 +1,29 @@
+"""What an unreachable PostgreSQL or broker raises: waited out or answered with 503, never held against anybody."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import asyncpg
+
+AWAY = (
+    OSError,  # ConnectionError and TimeoutError are
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,  # a pool or connection that was closed under its user
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,  # starting up, shutting down, in recovery
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,  # the primary became a standby
+    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
+)
+
+
+@contextlib.contextmanager
+def reaching(what: str) -> Iterator[None]:
+    """One exception for all of them, in words: ConnectionError."""
+    try:
+        yield
+    except AWAY as error:
+        raise ConnectionError(f"{what} cannot be reached: {error or type(error).__name__}") from error
