@@ -26,6 +26,11 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE INDEX IF NOT EXISTS events_stream ON events (stream, version);
 CREATE INDEX IF NOT EXISTS events_at ON events USING brin (at);
 
+CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'events are immutable: % on % is refused', TG_OP, TG_TABLE_NAME
+        USING HINT = 'A wrong fact is corrected by a new event.';
+END $$;
 -- Partitions for the next `ahead` positions exist after this; size is fixed for the life of a log.
 CREATE OR REPLACE FUNCTION ensure_partitions(ahead bigint DEFAULT 10000000) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
@@ -37,6 +42,8 @@ BEGIN
         IF to_regclass(format('events_%s', n)) IS NULL THEN
             EXECUTE format('CREATE TABLE events_%s PARTITION OF events FOR VALUES FROM (%s) TO (%s)',
                            n, n * size, (n + 1) * size);
+            EXECUTE format('CREATE TRIGGER events_are_not_truncated BEFORE TRUNCATE ON events_%s'
+                           ' FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', n);
             made := made + 1;
         END IF;
     END LOOP;
@@ -44,11 +51,6 @@ BEGIN
 END $$;
 SELECT ensure_partitions();
 
-CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'events are immutable: % on % is refused', TG_OP, TG_TABLE_NAME
-        USING HINT = 'A wrong fact is corrected by a new event.';
-END $$;
 CREATE OR REPLACE TRIGGER events_are_immutable BEFORE UPDATE OR DELETE ON events
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE OR REPLACE TRIGGER events_are_not_truncated BEFORE TRUNCATE ON events
