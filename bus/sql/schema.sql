@@ -31,6 +31,7 @@ BEGIN
     RAISE EXCEPTION 'events are immutable: % on % is refused', TG_OP, TG_TABLE_NAME
         USING HINT = 'A wrong fact is corrected by a new event.';
 END $$;
+
 -- Partitions for the next `ahead` positions exist after this; size is fixed for the life of a log.
 CREATE OR REPLACE FUNCTION ensure_partitions(ahead bigint DEFAULT 10000000) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
