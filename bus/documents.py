@@ -179,11 +179,10 @@ class _Query:
     def _sort_key(self, field: str) -> str:
         if field in ("project_id", "parent_id", "name"):
             return f"coalesce({field}, '')"
-        return (
-            field
-            if field in _COLUMNS
-            else f"coalesce({self._value(field, self._defaults.get(field) or '')}, {_zero(self._defaults.get(field))})"
-        )
+        if field in _COLUMNS:
+            return field
+        default = self._defaults.get(field)
+        return f"coalesce({self._value(field, default if isinstance(default, _NUMBERS) else '')}, {_zero(default)})"
 
     def _path(self, field: str) -> str:
         if field in _COLUMNS:
