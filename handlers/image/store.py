@@ -28,11 +28,8 @@ class Store(Protocol):
     async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
         """Keep all of it, durably; nothing of it, if the chunks or the store fail on the way."""
 
-    def local_path(self, name: str) -> Path | None:
-        """The data as a file on this machine, if it is one."""
-
-    def read(self, name: str, start: int, length: int) -> AsyncIterator[bytes]:
-        """A part of the data. Raises FileNotFoundError."""
+    def path(self, name: str) -> Path:
+        """Where on this machine the data can be read as a file."""
 
     async def remove(self, name: str) -> None:
         """Forget it, finished or not; there is nothing to do when it is not there."""
@@ -48,8 +45,6 @@ def image_store(settings: Settings) -> Store:
 
 class FileStore:
     """One file per upload in one folder: `<name>.part` while it grows, `<name>` from the moment it is all on disk."""
-
-    CHUNK_BYTES = 1 << 20
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -69,16 +64,8 @@ class FileStore:
         finally:
             os.close(descriptor)
 
-    def local_path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
         return self._file(name)
-
-    async def read(self, name: str, start: int, length: int) -> AsyncIterator[bytes]:
-        file = await asyncio.to_thread(self._file(name).open, "rb")
-        with file:
-            file.seek(start)
-            while length and (chunk := await asyncio.to_thread(file.read, min(self.CHUNK_BYTES, length))):
-                length -= len(chunk)
-                yield chunk
 
     async def remove(self, name: str) -> None:
         await asyncio.to_thread(_unlink, (self._file(name), self._file(name, _PART)))
