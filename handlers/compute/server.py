@@ -310,7 +310,7 @@ def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
     if command.fault is None and (found is wanted or {found, wanted} <= _DOWN):
         return [outcome]
     if task is Task.SPAWNING:
-        return [outcome, PowerObserved(power_state=found)]
+        return [] if found is PowerState.NOSTATE else [outcome, PowerObserved(power_state=found)]
     reason = command.fault or f"the guest was found {found.name.lower()} when it was done"
     return [ActionFailed(task=task, fault=Fault(message=reason)), *_followed(server, found)]
 

@@ -171,8 +171,8 @@ class Server(State):
     launched_at: datetime | None = None
     """When it first ran."""
 
-    host: str | None = None
-    """Where its claim and (built) its disks are."""
+    parent_id: str | None = None
+    """Its host: where its claim and (built) its disks are."""
     provider_id: str = ""
     """The host's, in placement."""
     zone: str = ""
@@ -185,6 +185,10 @@ class Server(State):
 
     locked_by: Literal["owner", "admin"] | None = None
     locked_reason: str | None = None
+
+    @property
+    def host(self) -> str | None:
+        return self.parent_id
 
     @property
     def built(self) -> bool:
@@ -578,11 +582,11 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
                 request_id=event.request_id,
             )
         case ServerPlaced():
-            placed = replace(server, host=event.host, provider_id=event.provider_id, zone=event.zone)
+            placed = replace(server, parent_id=event.host, provider_id=event.provider_id, zone=event.zone)
             return _towards(placed, Task.SPAWNING, server.request_id, at)
         case BuildFailed():
             tried = (*server.failed_hosts, event.host)
-            failed = replace(server, host=None, provider_id="", zone="", failed_hosts=tried)
+            failed = replace(server, parent_id=None, provider_id="", zone="", failed_hosts=tried)
             return _towards(_faulted(failed, event.fault, at), Task.SCHEDULING, server.request_id, at)
         case ServerFaulted():
             return _at_rest(_faulted(server, event.fault, at), VmState.ERROR)

@@ -1,0 +1,300 @@
+"""The follow-through of servers: what each of them still needs, and doing it for many at once.
+
+    scheduling ─▶ Place: hosts are picked for the whole batch; claim and ServerPlaced are one append
+    spawning, powering-off, … ─▶ Tell: its host hears what it should hold
+    deleting ─▶ Tell, until nothing of it is left, or its host is lost ─▶ EndServer with claim and quota, one append
+    overdue ─▶ the next host, the state it was in, or ERROR with a fault a person can read
+
+The same code runs after every event of a server, in the sweep, and for all servers on their way on a host that is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+
+from bus import clock
+from bus.cloud import Cloud
+from bus.documents import Where
+from bus.execute import Context, Wish
+from bus.log import Document
+from handlers.compute.desired import Telling
+from handlers.compute.quota import QUOTAS
+from handlers.compute.server import SERVERS
+from handlers.placement.claims import claim, released
+from handlers.placement.demand import Request, demanded
+from handlers.placement.provider import NoRoom
+from handlers.placement.schedule import NoValidHost, Placement, Scheduler
+from schema.compute.aggregate import AGGREGATE
+from schema.compute.host import HOST, Host
+from schema.compute.quota import ReleaseQuota
+from schema.compute.server import (
+    SERVER,
+    EndServer,
+    FailBuild,
+    Fault,
+    GiveUpTask,
+    PlaceServer,
+    RefusePlacement,
+    Server,
+    Task,
+    VmState,
+    deadline,
+)
+from schema.event import Kind
+from schema.placement.provider import PROVIDER
+from schema.refusal import Refused
+
+log = structlog.get_logger()
+
+PLACING_ROUNDS = 5
+"""How often other hosts are picked for those whose claim another process was quicker to make."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """It wants a host."""
+
+
+class Tell(msgspec.Struct, frozen=True):
+    """Its host must hear of it."""
+
+
+class TurnAway(msgspec.Struct, frozen=True):
+    """This host could not build it and must give up trying."""
+
+    host: str
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """It is gone; so go its secrets."""
+
+    secret_id: str
+
+
+Wished = tuple[Server, tuple[Wish, ...]]
+"""Wishes to be granted together, and the server they are about."""
+
+Step = Place | Tell | TurnAway | Forget | RefusePlacement | FailBuild | GiveUpTask | EndServer
+
+
+def advance(server: Server, now: datetime, *, host_alive: bool = True) -> list[Step]:
+    """What a server still needs done. Looks at the state, not at the event."""
+    due = deadline(server)
+    late = due is not None and now >= due
+    match server.task:
+        case None if server.deleted_at is not None:
+            return [Forget(server.order.secret_id)] if server.order.secret_id else []
+        case None if server.host is None:
+            return _turning_away(server)
+        case None:
+            return [Tell()] if server.fault else []
+        case Task.SCHEDULING if late:
+            return [RefusePlacement(fault=Fault(message="No host could be found for the server in time."))]
+        case Task.SCHEDULING:
+            return [*_turning_away(server), Place()]
+        case Task.SPAWNING if not host_alive:
+            return [_failed(server, "was lost.")]
+        case Task.SPAWNING if late:
+            return [_failed(server, f"has not built it in {server.order.build_seconds} seconds.")]
+        case Task.DELETING if late or not host_alive or server.host is None:
+            return [EndServer()]
+        case task if late:
+            why = "" if host_alive else "; it is lost"
+            fault = Fault(message=f"Host {server.host} did not finish {task} in time{why}.")
+            return [GiveUpTask(task=task, fault=fault)]
+    return [Tell()]
+
+
+def _turning_away(server: Server) -> list[Step]:
+    return [TurnAway(server.failed_hosts[-1])] if server.failed_hosts else []
+
+
+def _failed(server: Server, what: str) -> FailBuild:
+    return FailBuild(host=server.host or "", fault=Fault(message=f"Host {server.host} {what}"))
+
+
+class ServerReactor:
+    """`bus.consumer.Reactor` for servers, and for the hosts that have them. Make it before the mirrors start."""
+
+    kinds: Sequence[Kind[Any]] = (SERVER, HOST)
+
+    def __init__(self, cloud: Cloud, telling: Telling | None = None) -> None:
+        self.telling = telling or Telling(cloud)
+        self.scheduler = Scheduler.following(
+            cloud.mirror(PROVIDER), cloud.mirror(HOST), cloud.mirror(AGGREGATE), cloud.settings.scheduler
+        )
+        self._cloud = cloud
+
+    async def react(self, documents: Sequence[Document]) -> None:
+        """Do what these servers still need: all that want a host together, one message to each host."""
+        servers = [document.state for document in documents if isinstance(document.state, Server)]
+        lost = {it.id for it in documents if isinstance(it.state, Host) and not (it.state.living and it.state.alive)}
+        for host in lost:
+            servers += await self._on_their_way_at(host)
+        todo = _Todo()
+        now = clock.now()
+        for server in servers:
+            alive = server.host is None or (server.host not in lost and self.telling.alive(server.host))
+            for step in advance(server, now, host_alive=alive):
+                todo.add(server, step)
+            if server.vm_state is VmState.ACTIVE and server.host:
+                self.scheduler.succeeded(server.host)
+        await asyncio.gather(
+            self._place(todo.placing),
+            self._tell(todo.telling),
+            self._turn_away(todo.turned_away),
+            self._execute(todo.wishes),
+            self._forget(todo.secret_ids),
+        )
+
+    async def _on_their_way_at(self, host: str) -> list[Server]:
+        """Servers on a lost host that wait for it."""
+        where = [Where("parent_id", "=", host), Where("task", "is", True)]
+        documents = await self._cloud.documents.find(SERVER, where=where, sort=(), limit=None)
+        return [document.state for document in documents]
+
+    async def _place(self, servers: Sequence[Server]) -> None:
+        for _ in range(PLACING_ROUNDS):
+            if not servers:
+                return
+            answers = self.scheduler.place([request(server) for server in servers])
+            outcomes = await self._execute(
+                [(server, placing(server, answer)) for server, answer in zip(servers, answers, strict=True)]
+            )
+            again = []
+            for server, outcome in zip(servers, outcomes, strict=True):
+                if outcome is not None:
+                    self.scheduler.forget(server.id)
+                if isinstance(outcome, NoRoom):
+                    again.append(server)
+            servers = again
+        if servers:
+            log.warning("claims keep being lost to others; the sweep goes on", servers=len(servers))
+
+    async def _tell(self, servers: Sequence[Server]) -> None:
+        if servers:
+            unbuildable = await self.telling.tell(servers)
+            await self._execute([(it.server, failing(it.server, Fault(message=it.reason))) for it in unbuildable])
+
+    async def _turn_away(self, servers: Mapping[str, Sequence[Server]]) -> None:
+        for host, its in servers.items():
+            await self.telling.tell_absent(host, its)
+
+    async def _forget(self, secret_ids: Sequence[str]) -> None:
+        if secret_ids:
+            await self._cloud.vault.drop(*secret_ids)
+
+    async def _execute(self, wishes: Sequence[Wished]) -> list[Refused | None]:
+        """Wish all of it; what was refused has been overtaken by other events, which bring their own reaction."""
+        for server, (first, *_) in wishes:
+            if isinstance(first.command, FailBuild):
+                self.scheduler.failed(first.command.host)
+                log.info("server build failed", server=server.id, host=server.host, why=first.command.fault.message)
+        return await execute_all(self._cloud, wishes)
+
+
+class _Todo:
+    """The steps of many servers, sorted by what is done for many at once."""
+
+    def __init__(self) -> None:
+        self.placing: list[Server] = []
+        self.telling: list[Server] = []
+        self.turned_away: dict[str, list[Server]] = defaultdict(list)
+        self.wishes: list[Wished] = []
+        self.secret_ids: list[str] = []
+
+    def add(self, server: Server, step: Step) -> None:
+        match step:
+            case Place():
+                self.placing.append(server)
+            case Tell():
+                self.telling.append(server)
+            case TurnAway():
+                self.turned_away[step.host].append(server)
+            case Forget():
+                self.secret_ids.append(step.secret_id)
+            case EndServer():
+                self.wishes.append((server, ending(server)))
+            case FailBuild():
+                self.wishes.append((server, failing(server, step.fault)))
+            case RefusePlacement() | GiveUpTask():
+                self.wishes.append((server, (Wish(SERVERS, server.id, step),)))
+
+
+def request(server: Server) -> Request:
+    """What the scheduler is asked."""
+    flavor, hints = server.flavor, server.order.scheduler_hints
+    disk_gb = flavor.disk_gb + flavor.ephemeral_gb + -(-flavor.swap_mb // 1024)
+    return Request(
+        consumer_id=server.id,
+        resources=demanded(flavor.vcpus, flavor.ram_mb, disk_gb, flavor.extra_specs),
+        project_id=server.project_id,
+        zone=server.order.zone or "",
+        host=server.order.host or "",
+        forced=server.order.host is not None,
+        tried=frozenset(server.failed_hosts),
+        extra_specs=flavor.extra_specs,
+        image_properties=server.image.properties if server.image else {},
+        same_host=tuple(hints.get("same_host", ())),
+        different_host=tuple(hints.get("different_host", ())),
+    )
+
+
+def placing(server: Server, answer: Placement | NoValidHost) -> tuple[Wish, ...]:
+    """The scheduler's answer as wishes: the server's, and the claim that goes with it."""
+    if isinstance(answer, NoValidHost):
+        details = ", ".join(f"{name}: {hosts}" for name, hosts in answer.rejected.items())
+        fault = Fault(
+            message=answer.reason, details=f"{answer.hosts} hosts; turned down by {details}" if details else ""
+        )
+        return (Wish(SERVERS, server.id, RefusePlacement(fault=fault)),)
+    placed = PlaceServer(host=answer.host, provider_id=answer.provider_id, zone=answer.zone)
+    claimed = {answer.provider_id: answer.resources}
+    return (
+        Wish(SERVERS, server.id, placed),
+        *claim(server.id, claimed, server.project_id, server.order.user_id),
+    )
+
+
+def failing(server: Server, fault: Fault) -> tuple[Wish, ...]:
+    """A build that failed: with it goes the claim on that host."""
+    failed = FailBuild(host=server.host or "", fault=fault)
+    return (Wish(SERVERS, server.id, failed), *released(server.id, _providers(server)))
+
+
+def ending(server: Server) -> tuple[Wish, ...]:
+    """The end of a server: with it go claim and quota."""
+    return (
+        Wish(SERVERS, server.id, EndServer()),
+        *released(server.id, _providers(server)),
+        Wish(QUOTAS, server.project_id, ReleaseQuota(server_id=server.id)),
+    )
+
+
+async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | None]:
+    """Each in the name of the request that began the server's task; why it was refused, where it was.
+
+    Raises what an unreachable log raises: the whole is done again then.
+    """
+    if not wishes:
+        return []
+    outcomes = await asyncio.gather(
+        *(cloud.executor.submit(some, Context(request_id=server.request_id)) for server, some in wishes),
+        return_exceptions=True,
+    )
+    refusals: list[Refused | None] = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, Refused):
+            raise outcome
+        refusals.append(outcome if isinstance(outcome, Refused) else None)
+    return refusals
+
+
+def _providers(server: Server) -> tuple[str, ...]:
+    return (server.provider_id,) if server.provider_id else ()

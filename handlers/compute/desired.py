@@ -1,0 +1,225 @@
+"""What hosts are told of servers: one message per host and batch, and everything a host should hold when it asks.
+
+Whatever is told may be lost: the sweep says it again, and a host that was away asks for its manifest.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from bus import clock
+from bus.cloud import Cloud
+from bus.documents import Where
+from handlers.image import ticket
+from schema.compute.domain import Desired, Domain, ImageRef, ImageTicket, Power, Reboots, Seed, encode
+from schema.compute.host import HOST, Host
+from schema.compute.server import SERVER, Boot, PowerState, Server, Task, VmState
+from schema.image.image import ACTIVE, IMAGE, Image
+
+TOLD_AT_ONCE = 200
+"""Domains in one message, at most; a manifest is always one message."""
+TICKET_SECONDS = ticket.LIFETIME_SECONDS / 2
+"""How long a ticket is handed out again."""
+
+_POWER_BY_TASK: dict[Task, Power] = {
+    Task.SPAWNING: "running",
+    Task.POWERING_ON: "running",
+    Task.POWERING_OFF: "stopped",
+    Task.REBOOTING: "running",
+    Task.REBOOTING_HARD: "running",
+    Task.PAUSING: "paused",
+    Task.UNPAUSING: "running",
+    Task.SUSPENDING: "suspended",
+    Task.RESUMING: "running",
+    Task.DELETING: "absent",
+}
+_POWER_BY_VM_STATE: dict[VmState, Power] = {
+    VmState.BUILDING: "running",
+    VmState.ACTIVE: "running",
+    VmState.STOPPED: "stopped",
+    VmState.PAUSED: "paused",
+    VmState.SUSPENDED: "suspended",
+    VmState.DELETED: "absent",
+}
+_POWER_AS_IT_IS: dict[PowerState, Power] = {
+    PowerState.RUNNING: "running",
+    PowerState.PAUSED: "paused",
+    PowerState.SUSPENDED: "suspended",
+}
+
+
+def power(server: Server) -> Power:
+    """What its guest should be doing. A server in ERROR is left as it was found."""
+    if server.task is not None and server.task in _POWER_BY_TASK:
+        return _POWER_BY_TASK[server.task]
+    if server.vm_state is VmState.ERROR:
+        return _POWER_AS_IT_IS.get(server.power_state, "stopped")
+    return _POWER_BY_VM_STATE[server.vm_state]
+
+
+def domain(server: Server, image: ImageRef | None = None, boot: Boot | None = None) -> Domain:
+    """What its host should hold of a server. Image and boot are for one that is to be built."""
+    properties = server.image.properties if server.image else {}
+    return Domain(
+        server_id=server.id,
+        name=instance_name(server),
+        generation=server.generation,
+        power=power(server),
+        vcpus=server.flavor.vcpus,
+        ram_mb=server.flavor.ram_mb,
+        disk_gb=server.flavor.disk_gb,
+        ephemeral_gb=server.flavor.ephemeral_gb,
+        swap_mb=server.flavor.swap_mb,
+        image=image,
+        built=server.built,
+        config_drive=server.order.config_drive,
+        seed=_seed(server, boot) if boot else None,
+        reboots=Reboots(soft=server.soft_reboots, hard=server.hard_reboots),
+        properties=properties | _hardware(server.flavor.extra_specs),
+    )
+
+
+def absent(server: Server) -> Domain:
+    """That a host should hold nothing of it (any more)."""
+    return Domain(server_id=server.id, name=instance_name(server), generation=server.generation, power="absent")
+
+
+def instance_name(server: Server) -> str:
+    """The guest's name on its host."""
+    return f"instance-{server.id.partition('-')[0]}"
+
+
+class Unbuildable(msgspec.Struct, frozen=True):
+    """A server that no host can be told to build, and why."""
+
+    server: Server
+    reason: str
+
+
+class Telling:
+    """One process's voice to the hosts. Make it before the mirrors start."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._hosts = cloud.mirror(HOST)
+        self._tickets: dict[str, tuple[float, ImageTicket]] = {}
+
+    def host(self, name: str | None) -> Host | None:
+        """The host of that name, if there is one."""
+        document = self._hosts.get(name) if name else None
+        return document.state if document else None
+
+    def alive(self, name: str | None) -> bool:
+        """Whether that host may be told anything."""
+        host = self.host(name)
+        return host is not None and host.alive
+
+    async def tell(self, servers: Sequence[Server]) -> list[Unbuildable]:
+        """Tell the hosts of these servers what they should hold; those that cannot be built are given back."""
+        position = await self._position(servers)
+        domains, unbuildable = await self._domains(servers)
+        by_host: dict[str, list[Domain]] = defaultdict(list)
+        for server in servers:
+            if server.host and server.id in domains:
+                by_host[server.host].append(domains[server.id])
+        for host, its in by_host.items():
+            for start in range(0, len(its), TOLD_AT_ONCE):
+                await self._say(host, its[start : start + TOLD_AT_ONCE], position)
+        return unbuildable
+
+    async def tell_absent(self, host: str, servers: Sequence[Server]) -> None:
+        """Tell a host that these servers are not (any longer) its own."""
+        for start in range(0, len(servers), TOLD_AT_ONCE):
+            await self._say(host, [absent(server) for server in servers[start : start + TOLD_AT_ONCE]], 0)
+
+    async def tell_everything(self, host: str) -> None:
+        """The manifest: whatever else that host holds of Cumulog's goes."""
+        position = await self._cloud.log.head()
+        documents = await self._cloud.documents.find(SERVER, where=[Where("parent_id", "=", host)], sort=(), limit=None)
+        domains, _ = await self._domains([document.state for document in documents])
+        await self._say(host, list(domains.values()), position, full=True)
+
+    async def _say(self, name: str, domains: Sequence[Domain], position: int, *, full: bool = False) -> None:
+        host = self.host(name)
+        if host is None or not host.alive:
+            return
+        desired = Desired(epoch=host.epoch, domains=tuple(domains), full=full, position=position)
+        await self._cloud.broker.tell(name, encode(desired))
+
+    async def _position(self, servers: Sequence[Server]) -> int:
+        """Where the log is, if something is to be built: a manifest read before that must not remove it."""
+        building = any(server.task is Task.SPAWNING for server in servers)
+        return await self._cloud.log.head() if building else 0
+
+    async def _domains(self, servers: Sequence[Server]) -> tuple[dict[str, Domain], list[Unbuildable]]:
+        """Domains by server id, with what it takes to build those that are not built yet. One query for all."""
+        fresh = [server for server in servers if server.task is Task.SPAWNING]
+        images = await self._images(fresh)
+        boots = await self._boots(fresh)
+        domains: dict[str, Domain] = {}
+        unbuildable: list[Unbuildable] = []
+        for server in servers:
+            if server.task is not Task.SPAWNING:
+                domains[server.id] = domain(server)
+            elif server.image is not None and server.image.id not in images:
+                unbuildable.append(Unbuildable(server, f"its image {server.image.id} is not there any more"))
+            else:
+                image = images[server.image.id] if server.image else None
+                domains[server.id] = domain(server, image, boots.get(server.order.secret_id, Boot()))
+        return domains, unbuildable
+
+    async def _images(self, servers: Sequence[Server]) -> dict[str, ImageRef]:
+        ids = list(dict.fromkeys(server.image.id for server in servers if server.image))
+        documents = await self._cloud.executor.load([IMAGE.stream(id) for id in ids]) if ids else {}
+        return {
+            document.id: self._image(document.state, await self._ticket(document.id))
+            for document in documents.values()
+            if document.state.living and document.state.status == ACTIVE
+        }
+
+    def _image(self, image: Image, leave: ImageTicket) -> ImageRef:
+        return ImageRef(
+            id=image.id,
+            url=ticket.url(self._cloud.settings, image.id),
+            checksum=image.hash_value if image.hash_algorithm == "sha512" else "",
+            disk_format=image.disk_format or "qcow2",
+            size_bytes=image.size,
+            ticket=leave,
+        )
+
+    async def _ticket(self, image_id: str) -> ImageTicket:
+        known = self._tickets.get(image_id)
+        if known is not None and clock.monotonic() < known[0]:
+            return known[1]
+        fresh = ImageTicket(token=await ticket.sign(self._cloud, image_id))
+        self._tickets = {id: it for id, it in self._tickets.items() if clock.monotonic() < it[0]}
+        self._tickets[image_id] = (clock.monotonic() + TICKET_SECONDS, fresh)
+        return fresh
+
+    async def _boots(self, servers: Sequence[Server]) -> Mapping[str, Boot]:
+        secret_ids = [server.order.secret_id for server in servers if server.order.secret_id]
+        opened = await self._cloud.vault.open_many(secret_ids) if secret_ids else {}
+        return {id: _decode_boot(plain) for id, plain in opened.items()}
+
+
+def _seed(server: Server, boot: Boot) -> Seed:
+    return Seed(
+        hostname=server.hostname,
+        metadata=server.metadata,
+        user_data=boot.user_data,
+        public_keys=boot.public_keys,
+        admin_password=boot.admin_password,
+        project_id=server.project_id,
+        availability_zone=server.zone,
+    )
+
+
+def _hardware(extra_specs: Mapping[str, Any]) -> dict[str, str]:
+    return {key: value for key, value in extra_specs.items() if key.startswith("hw:")}
+
+
+_decode_boot = msgspec.json.Decoder(Boot).decode

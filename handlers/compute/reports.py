@@ -1,0 +1,114 @@
+"""What hosts say: heartbeats go to the leases, reports become commands, many at once.
+
+A report is looked at with the rules themselves: what they say changes nothing is not wished at all, so that hosts may
+say everything they hold as often as they like.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import structlog
+
+from bus.cloud import Cloud
+from bus.execute import Wish
+from bus.log import Document
+from handlers.compute.build import Wished, ending, execute_all, failing
+from handlers.compute.desired import Telling
+from handlers.compute.lease import Hosts
+from handlers.compute.server import SERVERS, decide
+from schema.compute.domain import Heartbeat, Observed, PowerSeen, Report, decode_from_host
+from schema.compute.server import SERVER, Fault, ObserveServer, PowerState, Server, Task
+
+log = structlog.get_logger()
+
+POWER_STATE: dict[PowerSeen, PowerState] = {
+    "running": PowerState.RUNNING,
+    "stopped": PowerState.SHUTDOWN,
+    "paused": PowerState.PAUSED,
+    "suspended": PowerState.SUSPENDED,
+    "crashed": PowerState.CRASHED,
+    "absent": PowerState.NOSTATE,
+}
+
+
+class Reports:
+    """One process's ears: `await cloud.broker.listen(reports.on_report)`. Make it before the mirrors start."""
+
+    def __init__(self, cloud: Cloud, telling: Telling, hosts: Hosts | None = None) -> None:
+        self._cloud = cloud
+        self._telling = telling
+        self.hosts = hosts or Hosts(cloud, telling.tell_everything)
+
+    async def on_report(self, host: str, message: bytes) -> None:
+        """One message from a host. What it is not, is logged and dropped."""
+        try:
+            word = decode_from_host(message)
+        except msgspec.DecodeError as error:
+            log.warning("a host says what nobody understands", host=host, error=str(error), size_bytes=len(message))
+            return
+        if isinstance(word, Heartbeat):
+            await self.hosts.on_heartbeat(host, word)
+        else:
+            await self._hear(host, word)
+
+    async def _hear(self, host: str, report: Report) -> None:
+        documents = await self._servers(host, report)
+        wishes: list[Wished] = []
+        strangers: list[Server] = []
+        for observed in report.observed:
+            document = documents.get(SERVER.stream(observed.server_id))
+            if document is None:
+                log.warning("a host holds a server that never was", host=host, server=observed.server_id)
+            elif document.state.host != host or document.state.deleted_at is not None:
+                if observed.power != "absent":
+                    strangers.append(document.state)
+            elif wished := wishes_of(document.state, observed):
+                wishes.append((document.state, wished))
+        for id in report.removed:
+            document = documents.get(SERVER.stream(id))
+            if document is not None and document.state.host == host and document.state.task is Task.DELETING:
+                wishes.append((document.state, ending(document.state)))
+        for refused in await execute_all(self._cloud, wishes):
+            if refused is not None:
+                log.info("what a host said was overtaken", host=host, why=refused.message)
+        if strangers:
+            await self._telling.tell_absent(host, strangers)
+
+    async def _servers(self, host: str, report: Report) -> dict[str, Document]:
+        """The servers a report is about. What is remembered of one is read anew if the host seems to know better."""
+        streams = [SERVER.stream(observed.server_id) for observed in report.observed]
+        streams += map(SERVER.stream, report.removed)
+        known = await self._cloud.executor.load(streams)
+        doubtful = [
+            SERVER.stream(it.server_id)
+            for it in report.observed
+            if (document := known.get(SERVER.stream(it.server_id))) is None
+            or document.state.host != host
+            or document.state.generation < it.generation
+        ]
+        doubtful += [
+            stream
+            for id in report.removed
+            if (document := known.get(stream := SERVER.stream(id))) is None or document.state.task is not Task.DELETING
+        ]
+        if doubtful:
+            self._cloud.executor.forget(doubtful)
+            known |= await self._cloud.executor.load(doubtful)
+        return known
+
+
+def wishes_of(server: Server, observed: Observed) -> tuple[Wish, ...]:
+    """What a host's word about a server of its own comes to."""
+    if observed.fenced or observed.interrupted or observed.generation < server.generation:
+        return ()
+    if server.task is Task.SPAWNING and observed.fault is not None:
+        return failing(server, Fault(message=observed.fault))
+    if server.task is Task.DELETING and observed.power == "absent":
+        return ending(server)
+    seen = ObserveServer(
+        host=server.host or "",
+        generation=observed.generation,
+        power_state=POWER_STATE[observed.power],
+        fault=observed.fault,
+    )
+    return (Wish(SERVERS, server.id, seen),) if decide(server, seen) else ()
