@@ -111,6 +111,10 @@ class Signing:
             raise Unauthorized("The signed ticket has expired.")
         return claims
 
+    async def prepare(self) -> None:
+        """Have a key before the first one asks for it."""
+        await self._signing_key()
+
     async def rotate(self) -> None:
         """Make a new key and retire the one in use. What that one signed stays good until it expires."""
         current = await self._find_current()
