@@ -31,7 +31,7 @@ async def index(call: Call) -> dict[str, Any]:
 async def add(call: Call) -> dict[str, Any]:
     flavor = await visible(call)
     project_id = call.body.tenant
-    await must_be_project(call.cloud, project_id)
+    await must_be_project(call, project_id)
     if flavor.is_public and call.version >= (2, 7):
         raise Conflict("Can not add access to a public flavor.")
     if project_id in flavor.access:
@@ -43,7 +43,7 @@ async def add(call: Call) -> dict[str, Any]:
 async def remove(call: Call) -> dict[str, Any]:
     flavor = await visible(call)
     project_id = call.body.tenant
-    await must_be_project(call.cloud, project_id)
+    await must_be_project(call, project_id)
     if project_id not in flavor.access:
         raise NotFound(f"Flavor access not found for {flavor.id} / {project_id} combination.")
     [document] = await call.execute(Wish(FLAVORS, flavor.id, RevokeFlavorAccess(project_id=project_id)))

@@ -35,7 +35,6 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:os-services:update": ADMIN,
     "os_compute_api:os-services:delete": ADMIN,
     "os_compute_api:os-hosts:list": ADMIN,
-    "os_compute_api:os-hosts:show": ADMIN,
     "os_compute_api:os-availability-zone:list": everybody,
     "os_compute_api:os-availability-zone:detail": ADMIN,
     "os_compute_api:os-aggregates:index": ADMIN,

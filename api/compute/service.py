@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from api.compute import flavor, flavor_access, flavor_extra_specs
+from api.compute import (
+    aggregate,
+    availability_zone,
+    extension,
+    flavor,
+    flavor_access,
+    flavor_extra_specs,
+    host,
+    hypervisor,
+    keypair,
+    limits,
+    quota,
+    service_record,
+    usage,
+)
 from api.compute.policy import POLICY
 from api.wire import Service
 from api.wire.errors import NOVA
@@ -11,6 +25,7 @@ from schema.compute.aggregate import AGGREGATE
 from schema.compute.flavor import FLAVOR
 from schema.compute.host import HOST
 from schema.compute.quota import QUOTA_CLASS
+from schema.placement.provider import PROVIDER
 
 MICROVERSIONS = Microversions(word="compute", minimum="2.1", maximum="2.96", older_header=COMPUTE_HEADER)
 
@@ -22,11 +37,21 @@ SERVICE = Service(
     errors=NOVA,
     microversions=MICROVERSIONS,
     policy=POLICY,
-    mirrors=(FLAVOR, HOST, AGGREGATE, QUOTA_CLASS),
+    mirrors=(FLAVOR, HOST, AGGREGATE, QUOTA_CLASS, PROVIDER),
     extra_headers=lambda request_id: {"X-Compute-Request-Id": request_id},
     routes=[
         *flavor.routes,
         *flavor_access.routes,
         *flavor_extra_specs.routes,
+        *keypair.routes,
+        *hypervisor.routes,
+        *service_record.routes,
+        *host.routes,
+        *availability_zone.routes,
+        *aggregate.routes,
+        *quota.routes,
+        *limits.routes,
+        *usage.routes,
+        *extension.routes,
     ],
 )

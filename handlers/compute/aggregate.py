@@ -53,7 +53,7 @@ def decide(aggregate: Aggregate, command: Command) -> list[AggregateEvent]:
         case RenameAggregate():
             return [AggregateRenamed(name=command.name)]
         case SetAggregateMetadata():
-            if command.metadata.get(ZONE, aggregate.zone) != aggregate.zone and set(command.hosts) != set(
+            if (command.metadata.get(ZONE, aggregate.zone) or "") != aggregate.zone and set(command.hosts) != set(
                 aggregate.hosts
             ):
                 raise Conflict(f"The hosts of aggregate {aggregate.id} changed meanwhile; try again.")
