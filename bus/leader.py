@@ -48,6 +48,4 @@ class Leader:
         try:
             await work(connection)
         finally:
-            self.leading = False
-            if not connection.is_closed():
-                await connection.execute("SELECT pg_advisory_unlock($1, $2)", _CLASS, self._key)
+            self.leading = False  # the pool resets the session it gets back, which frees the lock

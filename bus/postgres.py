@@ -129,6 +129,16 @@ class EmbeddedPostgres:
                 time.sleep(_POLL_SECONDS)
             return pid
 
+    def check(self) -> None:
+        """Raise PostgresError for what would keep it from starting here, without starting it."""
+        user = server_user()
+        self._home.mkdir(parents=True, exist_ok=True)
+        make_folder(self._home, user, mode=0o711, ours=False)
+        _must_reach(self._home, user)
+        self.program("postgres")
+        if self.data.exists():
+            self._same_major_version()
+
     def stop(self) -> bool:
         """Stop in good order: open transactions are rolled back. False when it did not run."""
         with self._alone():
@@ -158,16 +168,14 @@ class EmbeddedPostgres:
             yield
 
     def _prepare(self) -> None:
+        self.check()
         user = server_user()
-        make_folder(self._home, user, mode=0o711, ours=False)
         self.log.parent.mkdir(exist_ok=True)
-        _must_reach(self._home, user)
         make_folder(self.folder, user, mode=0o711 if user else 0o700, ours=False)
         self.socket.parent.mkdir(exist_ok=True)
         make_folder(self.socket, user, mode=0o700, ours=True)
         if not self.data.exists():
             self._initialise(user)
-        self._same_major_version()
         _drop_stale_locks(self.data, self.socket)
         settings = _CONFIGURATION.format(
             socket=self.socket,

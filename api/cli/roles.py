@@ -10,8 +10,8 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
-from typing import Any
+from contextlib import AsyncExitStack, suppress
+from typing import Any, cast
 
 import asyncpg
 import structlog
@@ -20,20 +20,35 @@ from aiohttp import web
 import api
 from api.cli import metrics
 from api.cli.metrics import Metrics
+from api.cli.steering import Links, agents
 from api.wire import Call, Get, Reply, Service
 from api.wire.app import make_app
 from api.wire.errors import PLAIN
+from bus.amqp_broker import AmqpBroker
+from bus.amqp_host import AmqpHosts
 from bus.broker import Broker
 from bus.cloud import Cloud, open_cloud
 from bus.config import EMBEDDED, MEMORY, Settings
 from bus.consumer import PROJECTIONS, ProjectionWorker, Reactions, Sweep
 from bus.leader import Leader
+from bus.memory_broker import MemoryBroker
 from bus.postgres import EmbeddedPostgres
+from bus.relay import Relay
+from handlers.compute.bootstrap import bootstrap as compute_bootstrap
+from handlers.compute.build import ServerReactor
+from handlers.compute.reports import Reports
+from handlers.identity.bootstrap import bootstrap as identity_bootstrap
+from handlers.identity.upkeep import Upkeep
+from handlers.image.cleaning import ImageReactor
 
 log = structlog.get_logger()
 
 RETRY_SECONDS = 0.05
 LONGEST_RETRY_SECONDS = 1.0
+
+SWEEP_SECONDS = 1.0
+CANCEL_ATTEMPTS = 3
+CANCEL_SECONDS = 3.0
 
 NOT_YET = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """PostgreSQL or RabbitMQ is still starting, or away."""
@@ -98,13 +113,13 @@ async def _all(process: Process) -> None:
     cloud = await process.open()
     measured = Metrics(cloud, process.role)
     serving = _served(process, cloud, measured)
-    following = _followed(cloud)
+    following = _Following(cloud)
     await cloud.start()
     await _bootstrap(process.settings, cloud)
-    _follow(process, cloud, following)
+    await following.follow(process)
     _project(process, cloud)
     await serving()
-    await _steer(process, cloud.broker)
+    await _steer(process, cast("MemoryBroker", cloud.broker))
 
 
 async def _api(process: Process) -> None:
@@ -117,9 +132,9 @@ async def _api(process: Process) -> None:
 
 async def _handlers(process: Process) -> None:
     cloud = await process.open()
-    following = _followed(cloud)
+    following = _Following(cloud)
     await cloud.start()
-    _follow(process, cloud, following)
+    await following.follow(process)
     await _tell(process, Metrics(cloud, process.role))
 
 
@@ -130,11 +145,29 @@ async def _projections(process: Process) -> None:
     await _tell(process, Metrics(cloud, process.role))
 
 
+async def _relay(process: Process) -> None:
+    cloud = await process.open()
+    await cloud.start()
+    process.task(Relay(cloud.pool, cast("AmqpBroker", cloud.broker)).run(), "relay")
+    await _tell(process, Metrics(cloud, process.role))
+
+
+async def _agent(process: Process) -> None:
+    """It has no database: the bus is all it speaks to."""
+    hosts = AmqpHosts(process.settings.bus)
+    process.stack.push_async_callback(hosts.close)
+    with suppress(ConnectionError):  # it goes on trying by itself
+        await hosts.start()
+    await _steer(process, hosts)
+
+
 ROLES: dict[str, Callable[[Process], Coroutine[Any, Any, None]]] = {
     "all": _all,
     "api": _api,
     "handlers": _handlers,
     "projections": _projections,
+    "relay": _relay,
+    "agent": _agent,
 }
 
 
@@ -154,7 +187,7 @@ def make_broker(settings: Settings) -> Broker | None:
     """None is the in-process one."""
     if settings.bus == MEMORY:
         return None
-    raise NotImplementedError
+    return AmqpBroker(settings.bus)
 
 
 def _served(process: Process, cloud: Cloud, measured: Metrics) -> Callable[[], Awaitable[None]]:
@@ -188,16 +221,30 @@ def _own_service(measured: Metrics) -> Service:
     )
 
 
-def _followed(cloud: Cloud) -> Reactions:
-    """The follow-through of every service, made before the cloud starts."""
-    return Reactions(cloud.log, cloud.executor, cloud.broker, cloud.checkpoints, [])
+class _Following:
+    """The follow-through of every service. Made before the cloud starts: it says what must be mirrored."""
 
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        servers = ServerReactor(cloud)
+        reactors = [servers, ImageReactor(cloud), Upkeep(cloud)]
+        self._reports = Reports(cloud, servers.telling)
+        self._reactions = Reactions(cloud.log, cloud.executor, cloud.broker, cloud.checkpoints, reactors)
 
-def _follow(process: Process, cloud: Cloud, reactions: Reactions) -> None:
-    process.task(reactions.run(), "reactions")
-    sweep = Sweep(cloud.log, reactions)
-    leader = Leader(cloud.pool, "sweep")
-    process.task(leader.run(lambda connection: sweep.run()), "sweep")
+    async def follow(self, process: Process) -> None:
+        """React to events, hear the hosts, and (in one process at a time) sweep."""
+        await self._cloud.broker.listen(self._reports.on_report)
+        process.task(self._reports.hosts.listen(), "leases")
+        process.task(self._reactions.run(), "reactions")
+        sweep = Sweep(self._cloud.log, self._reactions)
+
+        async def lead(connection: asyncpg.Connection) -> None:
+            while True:
+                await connection.fetchval("SELECT 1")  # the lock lives as long as this connection
+                await sweep.once()
+                await asyncio.sleep(SWEEP_SECONDS)
+
+        process.task(Leader(self._cloud.pool, "sweep").run(lead), "sweep")
 
 
 def _project(process: Process, cloud: Cloud) -> None:
@@ -206,12 +253,16 @@ def _project(process: Process, cloud: Cloud) -> None:
         process.task(worker.run(), f"projection {projection.name}")
 
 
-async def _steer(process: Process, broker: Broker) -> None:
-    """The hypervisor agent of this machine, over its end of the bus."""
+async def _steer(process: Process, links: Links) -> None:
+    """The hypervisor agents of this machine, over their end of the bus."""
+    for host, work in await agents(process.settings, links):
+        process.task(work(), f"agent of {host}")
 
 
 async def _bootstrap(settings: Settings, cloud: Cloud) -> None:
     """What every cloud begins with: the admin, the catalog, the default flavors."""
+    await identity_bootstrap(cloud, (settings.home / "admin-password").read_text().strip())
+    await compute_bootstrap(cloud)
 
 
 async def _tell(process: Process, measured: Metrics) -> None:
@@ -227,5 +278,10 @@ async def _first(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    """End a task; again, should it have taken the first time for something else."""
+    for _ in range(CANCEL_ATTEMPTS):
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_SECONDS)
+        if task.done():
+            return
+    log.warning("a task does not end", name=task.get_name())

@@ -47,6 +47,7 @@ async def _live(settings: Settings, role: str) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, _show_tasks)
     if settings.postgres == EMBEDDED and not _supervised():
         from bus.postgres import EmbeddedPostgres
 
@@ -68,6 +69,25 @@ async def _watch_supervisor(settings: Settings) -> None:
         if processes.find(settings.run_folder, supervisor.NAME) is None:
             log.warning("the supervisor is gone, starting it again")
             await asyncio.to_thread(supervisor.spawn, settings)
+
+
+def _show_tasks() -> None:
+    """On SIGUSR1: where every task stands, into the log."""
+    for task in asyncio.all_tasks():
+        log.warning(
+            "task", name=task.get_name(), stands=[f"{f.f_code.co_qualname}:{f.f_lineno}" for f in _frames(task)]
+        )
+
+
+def _frames(task: asyncio.Task[Any]) -> list[Any]:
+    """The whole chain of awaits, outermost first; `Task.get_stack` shows only the first."""
+    frames, waiting = [], task.get_coro()
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None)
+        if frame is not None:
+            frames.append(frame)
+        waiting = getattr(waiting, "cr_await", None)
+    return frames
 
 
 def _supervised() -> bool:

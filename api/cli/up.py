@@ -14,7 +14,8 @@ from api.cli import choices, client, clouds_yaml, processes, supervisor
 from api.cli.hypervisor import choose
 from api.cli.screen import Failure, done, note, say
 from bus import clock
-from bus.config import MEMORY, RABBITMQ, Settings
+from bus.config import EMBEDDED, MEMORY, RABBITMQ, Settings
+from bus.postgres import EmbeddedPostgres
 
 READY_SECONDS = 120.0
 POLL_SECONDS = 0.02
@@ -56,6 +57,8 @@ def bring_up(**options: str | int | None) -> Settings:
         if changed and _running(settings):
             say("The choices have changed: restarting")
             supervisor.stop(settings)
+        if settings.postgres == EMBEDDED:
+            EmbeddedPostgres(settings.home).check()
         _check_port(settings)
         _make_password(settings)
         supervisor.spawn(settings)

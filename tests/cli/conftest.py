@@ -1,6 +1,7 @@
 """A cloud of one's own, driven through the command line as a person drives it."""
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Person:
     """Somebody at a shell with a home and a clouds.yaml of their own."""
 
-    def __init__(self, home: Path, port: int, user: str | None = None) -> None:
+    def __init__(self, home: Path, port: int) -> None:
         self.home = home
         self.clouds = home.parent / "clouds.yaml"
         self.listen = f"127.0.0.1:{port}"
@@ -28,19 +29,26 @@ class Person:
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        self.user = user
+        self.prefix: list[str] = []
+
+    def becomes(self, user: str) -> None:
+        """From now on an ordinary user, who may read this checkout and its Python wherever they lie."""
+        known = pwd.getpwnam(user)
+        os.chown(self.home.parent, known.pw_uid, known.pw_gid)
+        reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        ids = [f"--reuid={known.pw_uid}", f"--regid={known.pw_gid}", "--clear-groups"]
+        self.prefix = ["setpriv", *ids, *reading]
 
     def types(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `cumulog ARGUMENTS…`."""
         return subprocess.run(
-            [sys.executable, "-P", "-m", "api.cli", *arguments],
+            [*self.prefix, sys.executable, "-P", "-m", "api.cli", *arguments],
             env=self.environment | environment,
             cwd="/",
             capture_output=True,
             text=True,
             check=False,
             timeout=240,
-            **({"user": self.user, "group": self.user, "extra_groups": []} if self.user else {}),
         )
 
     def up(self, *arguments: str) -> str:

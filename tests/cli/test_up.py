@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -68,14 +69,11 @@ def test_a_taken_port_is_named_with_what_to_do(person):
     assert "--listen" in done.stderr
 
 
-def test_an_ordinary_user_gets_a_cloud(free_port, person):
-    import shutil
-
-    person.home.parent.chmod(0o755)
-    shutil.chown(person.home.parent, "nobody")
-    person.user = "nobody"
+def test_an_ordinary_user_gets_a_cloud(person):
+    person.becomes("nobody")
     assert "The cloud is up" in person.up()
     assert set(person.pids()) == PARTS
+    assert {Path(f"/proc/{pid}").stat().st_uid for pid in person.pids().values()} == {person.home.stat().st_uid}
 
 
 def test_a_home_that_root_would_hide_from_postgresql_is_refused_by_name(person):
