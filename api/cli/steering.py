@@ -1,0 +1,59 @@
+"""The hypervisor agents of this machine: which driver, how many hosts, over which end of the bus."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from agents.hypervisor.agent import Agent
+from agents.hypervisor.driver import Driver
+from agents.hypervisor.simulated import SimulatedDriver
+from agents.link import BrokerLink
+from bus.broker import HostLink
+from bus.config import Settings
+
+SIMULATED_STEPS_AT_ONCE = 64
+
+
+class Links(Protocol):
+    """Whatever gives hosts their end of the bus: the in-process broker, or an agent process's connections."""
+
+    async def link(self, host: str) -> HostLink: ...
+
+
+Run = Callable[[], Awaitable[None]]
+
+
+async def agents(settings: Settings, links: Links) -> list[tuple[str, Run]]:
+    """(host, how to run its agent) for every host this machine plays."""
+    made: list[tuple[str, Run]] = []
+    for host in host_names(settings):
+        driver = await _driver(settings, host)
+        agent = Agent(
+            host,
+            driver,
+            BrokerLink(await links.link(host)),
+            lease_seconds=settings.lease_seconds,
+            concurrency=SIMULATED_STEPS_AT_ONCE if settings.hypervisor == "simulated" else 3,
+        )
+        made.append((host, agent.run))
+    return made
+
+
+def host_names(settings: Settings) -> list[str]:
+    """`HOST`, or `HOST-001`… when the simulated hypervisor plays several."""
+    if settings.hypervisor == "none":
+        return []
+    if settings.hypervisor == "simulated" and settings.hosts > 1:
+        return [f"{settings.host_name}-{n:03}" for n in range(1, settings.hosts + 1)]
+    return [settings.host_name]
+
+
+async def _driver(settings: Settings, host: str) -> Driver:
+    if settings.hypervisor == "simulated":
+        folder = settings.home / "simulated"
+        folder.mkdir(parents=True, exist_ok=True)
+        return SimulatedDriver(host, state=folder / f"{host}.json")
+    from agents.hypervisor.libvirt import open_driver
+
+    return await open_driver(settings, host)
