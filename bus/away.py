@@ -11,6 +11,7 @@ AWAY = (
     OSError,  # ConnectionError and TimeoutError are
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,  # a pool or connection that was closed under its user
+    asyncpg.InternalClientError,  # used again after the server's last words, before its hanging up was noticed
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,  # starting up, shutting down, in recovery
