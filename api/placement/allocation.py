@@ -1,0 +1,283 @@
+"""Allocations: what consumers hold, changed as a whole, for one consumer or for many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from api.placement.words import (
+    Amount,
+    ClassName,
+    Generation,
+    Owner,
+    ProviderKey,
+    Uuid,
+    answered,
+    dashed,
+    must_know_classes,
+    parameters,
+    provider_at,
+)
+from api.wire import Call, Delete, Get, Post, Put, Reply
+from bus.execute import Wish
+from bus.log import Document
+from handlers.placement.claims import claim, release
+from handlers.placement.provider import ConcurrentUpdate
+from schema.placement.consumer import CONSUMER, NEW_CONSUMER, Consumer
+from schema.placement.provider import PROVIDER, Claim, Provider, Release, Resources
+from schema.refusal import Invalid, NotFound
+
+INCOMPLETE = "00000000-0000-0000-0000-000000000000"
+"""Project and user of consumers that clients older than 1.8 made."""
+ATTEMPTS = 5
+"""How often a change without a consumer generation is made anew when the consumer moved under it."""
+
+ClassAmounts = Annotated[dict[ClassName, Amount], Meta(min_length=1)]
+ConsumerType = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[A-Z0-9_]+$")]
+Mappings = dict[str, Annotated[list[Uuid], Meta(min_length=1)]]
+
+
+class OneOfList(Struct, forbid_unknown_fields=True):
+    resource_provider: NamedProvider
+    resources: ClassAmounts
+
+
+class NamedProvider(Struct, forbid_unknown_fields=True):
+    uuid: Uuid
+
+
+class OneOfMany(Struct, forbid_unknown_fields=True):
+    resources: ClassAmounts
+    generation: int | UnsetType = UNSET
+    """What GET says; it means nothing here."""
+
+
+AsList = Annotated[list[OneOfList], Meta(min_length=1)]
+AsMap = dict[ProviderKey, OneOfMany]
+AsFilledMap = Annotated[AsMap, Meta(min_length=1)]
+
+
+class Allocations(Struct, forbid_unknown_fields=True, kw_only=True):
+    allocations: AsList
+
+
+class Allocations8(Struct, forbid_unknown_fields=True, kw_only=True):
+    allocations: AsList
+    project_id: Owner
+    user_id: Owner
+
+
+class Allocations12(Struct, forbid_unknown_fields=True, kw_only=True):
+    allocations: AsFilledMap
+    project_id: Owner
+    user_id: Owner
+
+
+class Allocations13(Allocations12, forbid_unknown_fields=True, kw_only=True):
+    allocations: AsMap
+
+
+class Allocations28(Allocations13, forbid_unknown_fields=True, kw_only=True):
+    consumer_generation: Generation | None
+
+
+class Allocations34(Allocations28, forbid_unknown_fields=True, kw_only=True):
+    mappings: Mappings | UnsetType = UNSET
+
+
+class Allocations38(Allocations34, forbid_unknown_fields=True, kw_only=True):
+    consumer_type: ConsumerType
+
+
+Many13 = Annotated[dict[ProviderKey, Allocations13], Meta(min_length=1)]
+Many28 = Annotated[dict[ProviderKey, Allocations28], Meta(min_length=1)]
+Many34 = Annotated[dict[ProviderKey, Allocations34], Meta(min_length=1)]
+Many38 = Annotated[dict[ProviderKey, Allocations38], Meta(min_length=1)]
+
+
+async def show(call: Call) -> Reply:
+    parameters(call, {})
+    consumer = (await _consumers(call, [call.path["consumer"]])).get(call.path["consumer"])
+    if consumer is None:
+        return answered(call, {"allocations": {}})
+    state: Consumer = consumer.state
+    providers = await call.cloud.documents.get_many(PROVIDER, list(state.allocations))
+    body: dict[str, Any] = {
+        "allocations": {
+            id: {"generation": providers[id].state.generation, "resources": resources}
+            for id, resources in state.allocations.items()
+        }
+    }
+    if call.version >= (1, 12):
+        body |= {"project_id": state.project_id, "user_id": state.user_id}
+    if call.version >= (1, 28):
+        body["consumer_generation"] = state.generation
+    if call.version >= (1, 38):
+        body["consumer_type"] = state.consumer_type or "unknown"
+    return answered(call, body, [state.updated_at])
+
+
+async def of_provider(call: Call) -> Reply:
+    parameters(call, {})
+    provider: Provider = (await provider_at(call)).state
+    consumers = await _consumers(call, provider.claims) if call.version >= (1, 28) else {}
+    allocations: dict[str, Any] = {id: {"resources": resources} for id, resources in provider.claims.items()}
+    for id, consumer in consumers.items():
+        allocations[id]["consumer_generation"] = consumer.state.generation
+    body = {"allocations": allocations, "resource_provider_generation": provider.generation}
+    return answered(call, body, [provider.updated_at])
+
+
+async def replace(call: Call) -> None:
+    parameters(call, {})
+    await change(call, {call.path["consumer"]: call.body})
+
+
+async def replace_many(call: Call) -> None:
+    parameters(call, {})
+    await change(call, call.body)
+
+
+async def delete(call: Call) -> None:
+    id = call.path["consumer"]
+
+    async def once() -> None:
+        held = (await _consumers(call, [id])).get(id)
+        if held is None:
+            raise NotFound(f"No allocations for consumer '{id}'")
+        await call.execute(*release(held))
+
+    await _again(once)
+
+
+async def change(
+    call: Call, wanted: Mapping[str, Any], before: Iterable[Wish] = (), after: Iterable[Wish] = ()
+) -> None:
+    """Every consumer shall hold what its body says, all of them or none; `before` and `after` happen with it."""
+    bodies = {dashed_consumer(id): body for id, body in wanted.items()}
+    allocations = {id: _allocations(body) for id, body in bodies.items()}
+    must_know_classes(call, {name for all_ in allocations.values() for it in all_.values() for name in it})
+    await _must_exist(call, {id for all_ in allocations.values() for id in all_})
+
+    async def once() -> None:
+        held = await _consumers(call, bodies)
+        wishes: list[Wish] = []
+        for id, body in bodies.items():
+            _expect(id, getattr(body, "consumer_generation", UNSET), held.get(id))
+            wishes += _wishes(id, body, allocations[id], held.get(id))
+        await call.execute(*before, *_in_order(wishes, held), *after)
+
+    counted = any(hasattr(body, "consumer_generation") for body in bodies.values())
+    await (once() if counted else _again(once))
+
+
+def dashed_consumer(id: str) -> str:
+    try:
+        return dashed(id)
+    except ValueError:
+        raise Invalid(f"Malformed consumer_uuid: {id}") from None
+
+
+def _wishes(id: str, body: Any, allocations: dict[str, Resources], held: Document | None) -> tuple[Wish, ...]:
+    said = held.state.consumer_type if held is not None else None
+    return claim(
+        id,
+        allocations,
+        getattr(body, "project_id", INCOMPLETE),
+        getattr(body, "user_id", INCOMPLETE),
+        held=held,
+        consumer_type=getattr(body, "consumer_type", said),
+    )
+
+
+def _in_order(wishes: list[Wish], held: Mapping[str, Document]) -> list[Wish]:
+    """What gives room comes before what takes it, so that consumers can change places on a full provider."""
+
+    def rank(wish: Wish) -> int:
+        command = wish.command
+        if isinstance(command, Release):
+            return 0
+        if isinstance(command, Claim):
+            before = held[command.consumer_id].state.allocations.get(wish.id, {}) if command.consumer_id in held else {}
+            return 1 if all(amount <= before.get(name, 0) for name, amount in command.resources.items()) else 2
+        return 3
+
+    return sorted(wishes, key=rank)
+
+
+def _expect(id: str, given: Any, held: Document | None) -> None:
+    """The consumer generation the client saw must be the one there is."""
+    actual = held.state.generation if held is not None else NEW_CONSUMER
+    if given is not UNSET and (given or NEW_CONSUMER) != actual:
+        raise ConcurrentUpdate(
+            f"consumer generation conflict - expected {actual or 'null'} but got "
+            f"{'null' if given is None else given} for consumer {id}"
+        )
+    if given == 0:
+        raise ConcurrentUpdate(f"consumer generation conflict - expected null but got 0 for consumer {id}")
+
+
+def _allocations(body: Any) -> dict[str, Resources]:
+    if isinstance(body.allocations, dict):
+        return {_provider_id(id): dict(it.resources) for id, it in body.allocations.items()}
+    found: dict[str, Resources] = {}
+    for it in body.allocations:
+        into = found.setdefault(_provider_id(it.resource_provider.uuid), {})
+        for name, amount in it.resources.items():
+            into[name] = into.get(name, 0) + amount
+    return found
+
+
+def _provider_id(text: str) -> str:
+    try:
+        return dashed(text)
+    except ValueError:
+        raise Invalid(f"Invalid input: {text!r} is no resource provider's UUID.") from None
+
+
+async def _must_exist(call: Call, provider_ids: set[str]) -> None:
+    found = await call.cloud.documents.get_many(PROVIDER, sorted(provider_ids))
+    missing = sorted(id for id in provider_ids if id not in found or not found[id].state.living)
+    if missing:
+        raise Invalid(f"Allocation for resource provider '{missing[0]}' that does not exist.")
+
+
+async def _consumers(call: Call, ids: Iterable[str]) -> dict[str, Document]:
+    """Those that hold something, as they are now."""
+    found = await call.cloud.documents.get_many(CONSUMER, list(ids))
+    return {id: document for id, document in found.items() if document.state.living}
+
+
+async def _again(once: Callable[[], Awaitable[None]]) -> None:
+    for _ in range(1, ATTEMPTS):
+        with suppress(ConcurrentUpdate):
+            await once()
+            return
+    await once()
+
+
+_ONE = "/allocations/{consumer}"
+_MAY = "placement:allocations"
+
+routes = [
+    Get(_ONE, show, may=f"{_MAY}:list"),
+    Put(_ONE, replace, may=f"{_MAY}:update", answers=204, body=Allocations, until="1.7"),
+    Put(_ONE, replace, may=f"{_MAY}:update", answers=204, body=Allocations8, since="1.8", until="1.11"),
+    Put(_ONE, replace, may=f"{_MAY}:update", answers=204, body=Allocations12, since="1.12", until="1.27"),
+    Put(_ONE, replace, may=f"{_MAY}:update", answers=204, body=Allocations28, since="1.28", until="1.33"),
+    Put(_ONE, replace, may=f"{_MAY}:update", answers=204, body=Allocations34, since="1.34", until="1.37"),
+    Put(_ONE, replace, may=f"{_MAY}:update", answers=204, body=Allocations38, since="1.38"),
+    Delete(_ONE, delete, may=f"{_MAY}:delete"),
+    Post("/allocations", replace_many, may=f"{_MAY}:manage", answers=204, body=Many13, since="1.13", until="1.27"),
+    Post("/allocations", replace_many, may=f"{_MAY}:manage", answers=204, body=Many28, since="1.28", until="1.33"),
+    Post("/allocations", replace_many, may=f"{_MAY}:manage", answers=204, body=Many34, since="1.34", until="1.37"),
+    Post("/allocations", replace_many, may=f"{_MAY}:manage", answers=204, body=Many38, since="1.38"),
+    Get(
+        "/resource_providers/{uuid}/allocations",
+        of_provider,
+        may="placement:resource_providers:allocations:list",
+    ),
+]

@@ -1,0 +1,68 @@
+"""Usages: what is claimed of one provider, and what one project (or one of its users) holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from api.placement.words import answered, parameters, provider_at
+from api.wire import Call, Get, Reply
+from bus.documents import Where
+from schema.placement.consumer import CONSUMER, Consumer
+from schema.placement.provider import Provider
+from schema.refusal import Invalid
+
+UNKNOWN, ALL = "unknown", "all"
+
+
+async def of_provider(call: Call) -> Reply:
+    parameters(call, {})
+    provider: Provider = (await provider_at(call)).state
+    body = {
+        "resource_provider_generation": provider.generation,
+        "usages": {name: provider.used.get(name, 0) for name in provider.inventories},
+    }
+    return answered(call, body, [provider.updated_at])
+
+
+async def of_project(call: Call) -> Reply:
+    parameters(call, {"project_id": (1, 9), "user_id": (1, 9), "consumer_type": (1, 38)})
+    project_id, user_id = call.query.get("project_id"), call.query.get("user_id")
+    if not project_id:
+        raise Invalid("Invalid query string parameters: 'project_id' is a required property")
+    for name in call.query:
+        if not 1 <= len(call.query[name]) <= 255:
+            raise Invalid(f"Invalid query string parameters: {name} must have from 1 to 255 characters.")
+    call.must("placement:usages", project_id=project_id)
+    where = [Where("project_id", "=", project_id)]
+    if user_id is not None:
+        where.append(Where("user_id", "=", user_id))
+    consumers = [it.state for it in await call.cloud.documents.find(CONSUMER, where=where, limit=None)]
+    usages = _by_type(consumers, call.query.get("consumer_type")) if call.version >= (1, 38) else _sum(consumers)
+    return answered(call, {"usages": usages}, (it.updated_at for it in consumers))
+
+
+def _sum(consumers: list[Consumer]) -> dict[str, int]:
+    usages: dict[str, int] = {}
+    for consumer in consumers:
+        for resources in consumer.allocations.values():
+            for name, amount in resources.items():
+                usages[name] = usages.get(name, 0) + amount
+    return usages
+
+
+def _by_type(consumers: list[Consumer], wanted: str | None) -> dict[str, Any]:
+    groups: dict[str, list[Consumer]] = defaultdict(list)
+    for consumer in consumers:
+        kind = consumer.consumer_type or UNKNOWN
+        if wanted in {None, kind}:
+            groups[kind].append(consumer)
+        elif wanted == ALL:
+            groups[ALL].append(consumer)
+    return {kind: {"consumer_count": len(them), **_sum(them)} for kind, them in groups.items()}
+
+
+routes = [
+    Get("/resource_providers/{uuid}/usages", of_provider, may="placement:resource_providers:usages"),
+    Get("/usages", of_project, may="placement:usages", since="1.9"),
+]
