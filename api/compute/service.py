@@ -18,7 +18,7 @@ from api.compute import (
     usage,
 )
 from api.compute.policy import POLICY
-from api.wire import Service
+from api.wire import Service, versions
 from api.wire.errors import NOVA
 from api.wire.microversion import COMPUTE_HEADER, Microversions
 from schema.compute.aggregate import AGGREGATE
@@ -38,6 +38,7 @@ SERVICE = Service(
     microversions=MICROVERSIONS,
     policy=POLICY,
     mirrors=(FLAVOR, HOST, AGGREGATE, QUOTA_CLASS, PROVIDER),
+    roots=versions.compute(MICROVERSIONS),
     extra_headers=lambda request_id: {"X-Compute-Request-Id": request_id},
     routes=[
         *flavor.routes,
