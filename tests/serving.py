@@ -99,6 +99,7 @@ async def serving(settings: Settings, dsn: str, services: Sequence[Service]) -> 
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
+        cloud.settings = msgspec.structs.replace(settings, listen=f"127.0.0.1:{port}")
         async with aiohttp.ClientSession(skip_auto_headers=["Content-Type"]) as session:
             yield Served(cloud, application, f"http://127.0.0.1:{port}", session)
         await runner.cleanup()
