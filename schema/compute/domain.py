@@ -161,11 +161,11 @@ class Desired(Word, tag=True):
     """To a host: what it should hold. A nudge: it holds the whole truth about each domain in it."""
 
     epoch: int
+    position: int
+    """The log's position this was read at."""
     domains: tuple[Domain, ...] = ()
     full: bool = False
-    """This is the whole manifest: whatever else the host holds (of Cumulog) goes."""
-    position: int = 0
-    """The log's position this was read at."""
+    """It is the whole manifest: what else the host holds of Cumulog goes, unless made known later than this."""
 
 
 class Lease(Word, tag=True):
