@@ -255,6 +255,7 @@ class Reactions:
         for attempt in range(RETRIES):
             try:
                 await self._react(streams)
+                self._unpark(streams)
                 return
             except AWAY as error:
                 log.warning("reaction waits", error=repr(error))
@@ -265,12 +266,16 @@ class Reactions:
         for stream in streams:
             try:
                 await self._react([stream])
-                self.parked.pop(stream, None)
+                self._unpark([stream])
             except AWAY:
                 raise
             except Exception as error:
                 self.parked[stream] = repr(error)
                 log.exception("parked", consumer=self.CONSUMER, stream=stream, error=repr(error))
+
+    def _unpark(self, streams: Sequence[str]) -> None:
+        for stream in streams if self.parked else ():
+            self.parked.pop(stream, None)
 
     async def _react(self, streams: Sequence[str]) -> None:
         documents = await self._executor.load(streams)
