@@ -18,7 +18,7 @@ _encode = msgspec.json.Encoder(enc_hook=repr).encode
 def configure(settings: Settings, role: str) -> None:
     """Set up this process's logs, third parties' too, on standard output."""
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
-    render: Any = structlog.dev.ConsoleRenderer() if console else _json
+    render: Any = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback) if console else _json
     level = _LEVELS[settings.log_level]
     structlog.configure(
         processors=[
