@@ -162,7 +162,9 @@ async def park(connection: Any, consumer: str, stream: str, position: int, error
 class Reactor(Protocol):
     """Follow-through for some kinds: looks at states, never at the event that woke it."""
 
-    kinds: Sequence[Kind[Any]]
+    @property
+    def kinds(self) -> Sequence[Kind[Any]]:
+        """What it follows through."""
 
     async def react(self, documents: Sequence[Document]) -> None:
         """Do what these states still need. Idempotent: called after events, and by the sweep past a deadline."""

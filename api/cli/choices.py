@@ -6,11 +6,13 @@ Kept in <home>/run/choices.json as environment variables. Real environment varia
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from bus import clock
 from bus.config import Settings, default_home, load
 
 
@@ -38,6 +40,14 @@ def remember(home: Path, options: dict[str, Any]) -> dict[str, str]:
     aside.write_bytes(msgspec.json.encode(chosen))
     aside.rename(path)
     return chosen
+
+
+def admin_password(home: Path) -> str:
+    """The admin's first password: <home>/admin-password, made when it is first asked for."""
+    path = home / "admin-password"
+    with suppress(FileExistsError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(clock.password(20) + "\n")
+    return path.read_text().strip()
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import asyncpg
@@ -19,6 +19,7 @@ from aiohttp import web
 
 import api
 from api.cli import metrics
+from api.cli.choices import admin_password
 from api.cli.metrics import Metrics
 from api.cli.steering import Links, agents
 from api.wire import Call, Get, Reply, Service
@@ -26,13 +27,13 @@ from api.wire.app import make_app
 from api.wire.errors import PLAIN
 from bus.amqp_broker import AmqpBroker
 from bus.amqp_host import AmqpHosts
-from bus.broker import Broker
 from bus.cloud import Cloud, open_cloud
-from bus.config import EMBEDDED, MEMORY, Settings
-from bus.consumer import PROJECTIONS, ProjectionWorker, Reactions, Sweep
+from bus.config import EMBEDDED, MEMORY, RABBITMQ, ConfigurationError, Settings
+from bus.consumer import PROJECTIONS, ProjectionWorker, Reactions, Reactor, Sweep
 from bus.leader import Leader
 from bus.memory_broker import MemoryBroker
 from bus.postgres import EmbeddedPostgres
+from bus.rabbitmq_server import RabbitServer
 from bus.relay import Relay
 from handlers.compute.bootstrap import bootstrap as compute_bootstrap
 from handlers.compute.build import ServerReactor
@@ -80,19 +81,13 @@ class Process:
 
     async def open(self) -> Cloud:
         """The cloud, as soon as PostgreSQL and the broker answer."""
-        delay, said = RETRY_SECONDS, False
-        while True:
-            try:
-                cloud = await open_cloud(self.settings, dsn(self.settings), make_broker(self.settings))
-            except NOT_YET as error:
-                if delay >= LONGEST_RETRY_SECONDS and not said:
-                    log.warning("waiting for PostgreSQL and the bus", error=repr(error))
-                    said = True
-                await asyncio.sleep(delay)
-                delay = min(delay * 1.5, LONGEST_RETRY_SECONDS)
-            else:
-                self.stack.push_async_callback(cloud.close)
-                return cloud
+        url = amqp_url(self.settings)
+        broker = AmqpBroker(url, self.role) if url else None
+        if broker:
+            await _patiently(broker.start)
+        cloud: Cloud = await _patiently(lambda: open_cloud(self.settings, dsn(self.settings), broker))
+        self.stack.push_async_callback(cloud.close)
+        return cloud
 
     def task(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Something that runs as long as the role; if it ends, so does the role."""
@@ -146,6 +141,7 @@ async def _projections(process: Process) -> None:
 
 
 async def _relay(process: Process) -> None:
+    _must_be_amqp(process.settings)
     cloud = await process.open()
     await cloud.start()
     process.task(Relay(cloud.pool, cast("AmqpBroker", cloud.broker)).run(), "relay")
@@ -154,10 +150,9 @@ async def _relay(process: Process) -> None:
 
 async def _agent(process: Process) -> None:
     """It has no database: the bus is all it speaks to."""
-    hosts = AmqpHosts(process.settings.bus)
+    hosts = AmqpHosts(_must_be_amqp(process.settings))
     process.stack.push_async_callback(hosts.close)
-    with suppress(ConnectionError):  # it goes on trying by itself
-        await hosts.start()
+    await _patiently(hosts.start)
     await _steer(process, hosts)
 
 
@@ -183,11 +178,11 @@ def dsn(settings: Settings) -> str:
     return EmbeddedPostgres(settings.home).dsn() if settings.postgres == EMBEDDED else settings.postgres
 
 
-def make_broker(settings: Settings) -> Broker | None:
-    """None is the in-process one."""
+def amqp_url(settings: Settings) -> str | None:
+    """Where RabbitMQ is; None where the bus is in the process."""
     if settings.bus == MEMORY:
         return None
-    return AmqpBroker(settings.bus)
+    return RabbitServer(settings.home).url if settings.bus == RABBITMQ else settings.bus
 
 
 def _served(process: Process, cloud: Cloud, measured: Metrics) -> Callable[[], Awaitable[None]]:
@@ -227,7 +222,7 @@ class _Following:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         servers = ServerReactor(cloud)
-        reactors = [servers, ImageReactor(cloud), Upkeep(cloud)]
+        reactors: list[Reactor] = [servers, ImageReactor(cloud), Upkeep(cloud)]
         self._reports = Reports(cloud, servers.telling)
         self._reactions = Reactions(cloud.log, cloud.executor, cloud.broker, cloud.checkpoints, reactors)
 
@@ -261,8 +256,29 @@ async def _steer(process: Process, links: Links) -> None:
 
 async def _bootstrap(settings: Settings, cloud: Cloud) -> None:
     """What every cloud begins with: the admin, the catalog, the default flavors."""
-    await identity_bootstrap(cloud, (settings.home / "admin-password").read_text().strip())
+    await identity_bootstrap(cloud, admin_password(settings.home))
     await compute_bootstrap(cloud)
+
+
+def _must_be_amqp(settings: Settings) -> str:
+    url = amqp_url(settings)
+    if url is None:
+        raise ConfigurationError("bus is 'memory': relay and agent are for RabbitMQ; `serve all` is the whole cloud")
+    return url
+
+
+async def _patiently(attempt: Callable[[], Awaitable[Any]]) -> Any:
+    """Try until what it needs is there, ever more slowly; said once."""
+    delay, said = RETRY_SECONDS, False
+    while True:
+        try:
+            return await attempt()
+        except NOT_YET as error:
+            if delay >= LONGEST_RETRY_SECONDS and not said:
+                log.warning("waiting for PostgreSQL and the bus", error=repr(error))
+                said = True
+            await asyncio.sleep(delay)
+            delay = min(delay * 1.5, LONGEST_RETRY_SECONDS)
 
 
 async def _tell(process: Process, measured: Metrics) -> None:

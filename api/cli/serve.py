@@ -81,7 +81,8 @@ def _show_tasks() -> None:
 
 def _frames(task: asyncio.Task[Any]) -> list[Any]:
     """The whole chain of awaits, outermost first; `Task.get_stack` shows only the first."""
-    frames, waiting = [], task.get_coro()
+    frames: list[Any] = []
+    waiting: Any = task.get_coro()
     while waiting is not None:
         frame = getattr(waiting, "cr_frame", None)
         if frame is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from agents.hypervisor.agent import Agent
 from agents.hypervisor.driver import Driver
@@ -21,7 +21,7 @@ class Links(Protocol):
     async def link(self, host: str) -> HostLink: ...
 
 
-Run = Callable[[], Awaitable[None]]
+Run = Callable[[], Coroutine[Any, Any, None]]
 
 
 async def agents(settings: Settings, links: Links) -> list[tuple[str, Run]]:

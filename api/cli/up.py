@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -60,7 +59,7 @@ def bring_up(**options: str | int | None) -> Settings:
         if settings.postgres == EMBEDDED:
             EmbeddedPostgres(settings.home).check()
         _check_port(settings)
-        _make_password(settings)
+        choices.admin_password(settings.home)
         supervisor.spawn(settings)
         _wait(settings)
     return settings
@@ -87,12 +86,6 @@ def _make_home(settings: Settings) -> None:
             f"the home {settings.home} belongs to another user",
             "Run as that user, or choose another home: CUMULOG_HOME=~/somewhere ./cumulog up",
         )
-
-
-def _make_password(settings: Settings) -> None:
-    path = settings.home / "admin-password"
-    with suppress(FileExistsError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(clock.password(20) + "\n")
 
 
 def _install_rabbitmq() -> None:
