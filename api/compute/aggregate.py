@@ -107,7 +107,7 @@ async def add_host(call: Call) -> dict[str, Any]:
     found = call.cloud.mirror(HOST).get(host)
     if found is None:
         raise NotFound(f"Compute host {host} could not be found.")
-    if host in aggregate.hosts:
+    if host in aggregate.hosts and not call.by.idempotency:
         raise Conflict(f"Aggregate {aggregate.id} already has host {host}.")
     if aggregate.zone and aggregate.zone != found.state.zone:
         _must_be_empty(call, host)
@@ -118,7 +118,7 @@ async def add_host(call: Call) -> dict[str, Any]:
 async def remove_host(call: Call) -> dict[str, Any]:
     document, host = await _by_id(call), call.body.host
     aggregate: Aggregate = document.state
-    if host not in aggregate.hosts:
+    if host not in aggregate.hosts and not call.by.idempotency:
         raise NotFound(f"Aggregate {aggregate.id} has no host {host}.")
     if aggregate.zone:
         _must_be_empty(call, host)

@@ -106,7 +106,7 @@ async def create(call: Call) -> dict[str, Any]:
         )
     id = _id_of(wanted)
     description = wanted.description if isinstance(wanted, DescribedNewFlavor) else None
-    if call.cloud.mirror(FLAVOR).get(id) is not None:
+    if not call.by.idempotency and call.cloud.mirror(FLAVOR).get(id) is not None:
         raise Conflict(f"Flavor with ID {id} already exists.")
     command = CreateFlavor(
         name=wanted.name,

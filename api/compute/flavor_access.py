@@ -34,7 +34,7 @@ async def add(call: Call) -> dict[str, Any]:
     await must_be_project(call, project_id)
     if flavor.is_public and call.version >= (2, 7):
         raise Conflict("Can not add access to a public flavor.")
-    if project_id in flavor.access:
+    if project_id in flavor.access and not call.by.idempotency:
         raise Conflict(f"Flavor access already exists for flavor {flavor.id} and project {project_id} combination.")
     [document] = await call.execute(Wish(FLAVORS, flavor.id, GrantFlavorAccess(project_id=project_id)))
     return _view(document.state)
@@ -44,7 +44,7 @@ async def remove(call: Call) -> dict[str, Any]:
     flavor = await visible(call)
     project_id = call.body.tenant
     await must_be_project(call, project_id)
-    if project_id not in flavor.access:
+    if project_id not in flavor.access and not call.by.idempotency:
         raise NotFound(f"Flavor access not found for {flavor.id} / {project_id} combination.")
     [document] = await call.execute(Wish(FLAVORS, flavor.id, RevokeFlavorAccess(project_id=project_id)))
     return _view(document.state)

@@ -14,7 +14,7 @@ from api.compute.times import written
 from api.wire import Call, Delete, Post, Reply
 from bus import clock
 from bus.documents import Sort, Where
-from bus.execute import AlreadyTaken, Wish
+from bus.execute import COMMAND_SCOPE, AlreadyTaken, Wish
 from handlers.compute.keypair import KEYPAIRS
 from handlers.compute.public_key import fingerprint, make
 from handlers.compute.quota import defaults as quota_defaults
@@ -133,6 +133,8 @@ async def create(call: Call) -> Reply:
         [document] = await call.execute(Wish(KEYPAIRS, clock.uuid4(), command))
     except AlreadyTaken:
         raise Conflict(f"Key pair '{wanted.name}' already exists.") from None
+    if document.state.public_key != public_key:
+        private = {}  # the request came again: the key that was made then went out with the answer of then
     keypair = {**_brief(call, document.state), "user_id": user_id, **private}
     return Reply({"keypair": keypair}, status=201 if call.version >= (2, 2) else 200)
 
@@ -176,8 +178,14 @@ async def _check_quota(call: Call, user_id: str) -> None:
     if limit == UNLIMITED:
         return
     used = await call.cloud.documents.count(KEYPAIR, where=[Where("parent_id", "=", user_id)])
-    if used >= limit:
+    if used >= limit and not await _repeated(call):
         raise OverQuota(f"Quota exceeded, too many key pairs: {used} of {limit} are there already.")
+
+
+async def _repeated(call: Call) -> bool:
+    """Whether this very request was granted before."""
+    key = call.by.idempotency
+    return bool(key) and await call.cloud.log.holder(COMMAND_SCOPE, key) is not None
 
 
 def _brief(call: Call, keypair: Keypair) -> dict[str, Any]:

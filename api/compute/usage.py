@@ -68,8 +68,6 @@ async def show(call: Call) -> dict[str, Any]:
     call.must(f"{RULE}:show", project_id=project_id)
     period = _period(call)
     servers = await _servers(call, period, Where("project_id", "=", project_id))
-    if not servers:
-        return {"tenant_usage": {}}
     usage = _usage(project_id, [document.state for document in servers], period, detailed=True)
     return {"tenant_usage": usage, **_links(call, servers, "tenant_usage_links")}
 

@@ -24,8 +24,10 @@ class Client:
         self.token = token
         self.version = version
 
-    async def __call__(self, method, path, json=None, *, expect=200, version=None):
+    async def __call__(self, method, path, json=None, *, expect=200, version=None, key=None):
         headers = {"OpenStack-API-Version": f"compute {version or self.version}"}
+        if key:
+            headers["Idempotency-Key"] = key
         answer = await self.served.call(method, "/compute/v2.1" + path, json, token=self.token, headers=headers)
         assert answer.status == expect, answer.body
         return answer.json if answer.body.startswith(b"{") else answer.body

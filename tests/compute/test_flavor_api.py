@@ -181,3 +181,14 @@ async def test_known_namespaces_are_checked_since_2_86(client):
     await older("POST", "/flavors", flavor(id="1"))
     specs = {"extra_specs": {"hw:no_such": "1"}}
     assert await older("POST", "/flavors/1/os-extra_specs", specs) == specs
+
+
+async def test_a_repeated_request_is_the_same_request(client, served):
+    admin = await client(project="a" * 32)
+    body = flavor(**{"os-flavor-access:is_public": False})
+    first = await admin("POST", "/flavors", body, key="one")
+    head = await served.cloud.log.head()
+    assert await admin("POST", "/flavors", body, key="one") == first
+    assert await served.cloud.log.head() == head
+    await admin("POST", "/flavors", body, key="two", expect=409)
+    await admin("POST", "/flavors", flavor(name="other"), key="one", expect=422)
