@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
+import msgspec
 from aiohttp import web
 
+from api.wire.call import Call
 from api.wire.dispatch import Dispatch
-from api.wire.route import Service
+from api.wire.errors import PLAIN
+from api.wire.openapi import document
+from api.wire.route import Get, Service
 from bus.cloud import Cloud
 
 KEEPALIVE_SECONDS = 75
@@ -26,7 +31,7 @@ class Application:
     """
 
     def __init__(self, cloud: Cloud, services: Sequence[Service]) -> None:
-        self.dispatch = Dispatch(cloud, services)
+        self.dispatch = Dispatch(cloud, [*services, _description(cloud, services)])
         self.tallies = self.dispatch.tallies
         """A prometheus collector."""
 
@@ -34,6 +39,30 @@ class Application:
         """The server, ready for `setup` and sites."""
         server = web.Server(self.dispatch.handle, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS)
         return web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
+
+
+def _description(cloud: Cloud, services: Sequence[Service]) -> Service:
+    """/openapi.json, written when first asked for."""
+
+    @cache
+    def written() -> bytes:
+        return msgspec.json.encode(
+            document([service for service in services if not service.hidden], cloud.settings.url)
+        )
+
+    async def show(call: Call) -> bytes:
+        return written()
+
+    path = "/openapi.json"
+    return Service(
+        name="openapi",
+        type="openapi",
+        prefix=path,
+        routes=(),
+        roots=[Get(path, show, public=True)],
+        errors=PLAIN,
+        hidden=True,
+    )
 
 
 def make_app(cloud: Cloud, services: Sequence[Service]) -> Application:
