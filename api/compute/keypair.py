@@ -14,7 +14,8 @@ from api.compute.times import written
 from api.wire import Call, Delete, Post, Reply
 from bus import clock
 from bus.documents import Sort, Where
-from bus.execute import COMMAND_SCOPE, AlreadyTaken, Wish
+from bus.execute import AlreadyTaken, Wish
+from bus.log import COMMAND_SCOPE
 from handlers.compute.keypair import KEYPAIRS
 from handlers.compute.public_key import fingerprint, make
 from handlers.compute.quota import defaults as quota_defaults
