@@ -149,7 +149,7 @@ async def stop_implying(call: Call) -> None:
     prior, implied = await _pair(call)
     if implied.id not in prior.state.implies:
         raise not_found("implied role", f"{prior.id} implies {implied.id}")
-    await call.execute(Wish(ROLES, prior.id, StopImplyingRole(role_id=implied.id)), *revoke(f"role/{implied.id}"))
+    await call.execute(Wish(ROLES, prior.id, StopImplyingRole(role_id=implied.id)), *revoke(f"role/{prior.id}"))
 
 
 async def implied(call: Call) -> dict[str, Any]:
