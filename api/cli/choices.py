@@ -55,6 +55,7 @@ def environment(settings: Settings) -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[2])
     chosen = {**remembered(settings.home), **os.environ}
     chosen["CUMULOG_HOME"] = str(settings.home)
+    chosen["CUMULOG_HYPERVISOR"] = settings.hypervisor
     chosen["PYTHONPATH"] = root
     config = chosen.get("CUMULOG_CONFIG")
     if config:

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from api.cli import choices, client, processes, supervisor
+from api.cli import choices, client, hypervisor, processes, supervisor
 from api.cli.screen import Failure, done, note, say, step
 from bus import clock
 from bus.config import Settings
@@ -33,7 +33,7 @@ def down(guests: bool) -> None:
     left = _running(settings)
     if left:
         raise Failure(f"{', '.join(left)} did not stop", f"See the logs in {settings.log_folder}.")
-    if not guests and settings.hypervisor not in {"none", "simulated"}:
+    if not guests and hypervisor.last(settings) == "libvirt":
         note("Guests keep running; `./cumulog up` finds them again, `./cumulog down --guests` stops them.")
 
 

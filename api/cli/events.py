@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -16,7 +16,9 @@ from bus.postgres_log import PostgresLog
 
 POLL_SECONDS = 0.2
 PAGE = 1000
-_NO_CHANGE = ("type",)
+LONGEST = 60
+"""Letters of one value, at most."""
+_UNTOLD = ("type", "request_id")
 
 
 @click.command()
@@ -71,21 +73,31 @@ def story(stream: str) -> None:
         if not found:
             raise Failure(f"the log knows no {stream}", "`./cumulog events` shows what there is.")
         console().print(f"[bold]{name}[/bold], from {found[0].at:%Y-%m-%d %H:%M:%S} UTC")
-        for line in told(found):
+        for line in told(found, await names(log, found)):
             console().print(line)
 
     _with_log(tell)
 
 
-def told(events: Sequence[Recorded]) -> list[str]:
-    """A stream's events, each with the time since the first, what changed, who asked, and what led to it."""
+def told(events: Sequence[Recorded], names: Mapping[str, str]) -> list[str]:
+    """A stream's events, each with the time since the first, what changed, and, where it is new, who and why."""
     born = events[0].at
-    lines = []
+    lines, before = [], ""
     for recorded in events:
         after = f"+{(recorded.at - born).total_seconds():.3f} s"
-        because = f"  [dim]{_cause(recorded)}[/dim]" if _cause(recorded) else ""
-        lines.append(f"{after:>12}  [bold]{_words(recorded.type)}[/bold]{_changes(recorded)}{because}")
+        lines.append(f"{after:>12}  [bold]{_words(recorded.type)}[/bold]{_changes(recorded)}")
+        cause = _cause(recorded, names)
+        if cause and cause != before:
+            lines.append(f"{'':>12}    [dim]{cause}[/dim]")
+        before = cause
     return lines
+
+
+async def names(log: PostgresLog, events: Iterable[Recorded]) -> dict[str, str]:
+    """The names of the users who acted, by id."""
+    ids = {recorded.actor.user for recorded in events if recorded.actor.user}
+    rows = await log.pool.fetch("SELECT id, name FROM documents WHERE kind = 'user' AND id = ANY($1)", sorted(ids))
+    return {row["id"]: row["name"] for row in rows if row["name"]}
 
 
 def _words(name: str) -> str:
@@ -94,10 +106,12 @@ def _words(name: str) -> str:
 
 
 def _changes(recorded: Recorded) -> str:
-    fields = msgspec.to_builtins(recorded.event)
-    shown = [
-        f"{key}={_short(value)}" for key, value in fields.items() if key not in _NO_CHANGE and value not in ("", None)
-    ]
+    """The fields of an event that a line has room for: plain ones, and the names of the others."""
+    shown = []
+    for key, value in msgspec.to_builtins(recorded.event).items():
+        text = value.get("name", "") if isinstance(value, dict) else value
+        if key not in _UNTOLD and text not in ("", None, [], False):
+            shown.append(f"{key}={_short(text)}")
     return "  " + " ".join(shown) if shown else ""
 
 
@@ -105,11 +119,12 @@ def _short(value: Any) -> str:
     from rich.markup import escape
 
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return escape(text if len(text) <= 60 else text[:57] + "…")
+    return escape(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
 
 
-def _cause(recorded: Recorded) -> str:
-    who = recorded.actor.user and f"by user {recorded.actor.user}"
+def _cause(recorded: Recorded, names: Mapping[str, str]) -> str:
+    user = recorded.actor.user
+    who = user and f"by {names.get(user, user)}"
     why = recorded.causation and f"because of {recorded.causation}"
     request = recorded.correlation and f"in {recorded.correlation}"
     return ", ".join(part for part in (who, why, request) if part)

@@ -17,6 +17,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from bus.cloud import Cloud
+from bus.config import MEMORY
+from bus.relay import CONSUMER as RELAY
 
 log = structlog.get_logger()
 
@@ -88,6 +90,8 @@ class Metrics:
     async def _ask_the_log(self) -> None:
         self._head.set(await self.cloud.log.head())
         for row in await self.cloud.pool.fetch(_LAG):
+            if row["consumer"] == RELAY and self.cloud.settings.bus == MEMORY:
+                continue  # from a time when the bus was RabbitMQ
             self._lag.labels(row["consumer"]).set(row["events"])
             self._late.labels(row["consumer"]).set(max(float(row["seconds"]), 0) if row["events"] else 0)
         self._parked.clear()

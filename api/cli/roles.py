@@ -18,8 +18,10 @@ import structlog
 from aiohttp import web
 
 import api
+from agents.image import builtin
 from api.cli import metrics
 from api.cli.choices import admin_password
+from api.cli.hypervisor import image
 from api.cli.metrics import Metrics
 from api.cli.steering import Links, agents
 from api.wire import Call, Get, Reply, Service
@@ -38,9 +40,13 @@ from bus.relay import Relay
 from handlers.compute.bootstrap import bootstrap as compute_bootstrap
 from handlers.compute.build import ServerReactor
 from handlers.compute.reports import Reports
+from handlers.identity.bootstrap import ADMIN, named_id
 from handlers.identity.bootstrap import bootstrap as identity_bootstrap
 from handlers.identity.upkeep import Upkeep
-from handlers.image.cleaning import ImageReactor
+from handlers.image import bootstrap as image_bootstrap
+from handlers.image.cleaning import ImageReactor, remove_orphans
+from handlers.image.store import image_store
+from schema.refusal import Refused
 
 log = structlog.get_logger()
 
@@ -115,6 +121,7 @@ async def _all(process: Process) -> None:
     _project(process, cloud)
     await serving()
     await _steer(process, cast("MemoryBroker", cloud.broker))
+    await _register_image(process.settings, cloud)
 
 
 async def _api(process: Process) -> None:
@@ -123,6 +130,7 @@ async def _api(process: Process) -> None:
     await cloud.start()
     await _bootstrap(process.settings, cloud)
     await serving()
+    await _register_image(process.settings, cloud)
 
 
 async def _handlers(process: Process) -> None:
@@ -258,6 +266,26 @@ async def _bootstrap(settings: Settings, cloud: Cloud) -> None:
     """What every cloud begins with: the admin, the catalog, the default flavors."""
     await identity_bootstrap(cloud, admin_password(settings.home))
     await compute_bootstrap(cloud)
+
+
+async def _register_image(settings: Settings, cloud: Cloud) -> None:
+    """The image that `up` made, if it made one. Without it a cloud is a cloud all the same."""
+    path = image(settings)
+    if not path.exists():
+        return
+    try:
+        await image_bootstrap.register(
+            cloud,
+            path,
+            project_id=named_id("project", ADMIN),
+            name=builtin.NAME,
+            disk_format=path.suffix[1:],
+            min_disk_gb=builtin.MINIMUM_DISK_GB,
+            min_ram_mb=builtin.MINIMUM_RAM_MB,
+        )
+        await remove_orphans(cloud, image_store(settings))
+    except (Refused, *NOT_YET) as error:
+        log.warning("the built-in image is not registered", error=repr(error))
 
 
 def _must_be_amqp(settings: Settings) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import click
 
-from api.cli import choices, client, processes, supervisor
+from api.cli import choices, client, hypervisor, processes, supervisor
 from api.cli.screen import console, note, say
 from bus import clock
 from bus.config import Settings
@@ -46,8 +46,9 @@ def _processes(settings: Settings) -> None:
     say()
     say(f"API         {settings.url}")
     say(f"home        {settings.home}")
-    simulated = f", {settings.hosts} hosts" if settings.hypervisor == "simulated" else ""
-    say(f"hypervisor  {settings.hypervisor}{simulated}")
+    used = hypervisor.last(settings) or settings.hypervisor
+    simulated = f", {settings.hosts} hosts" if used == "simulated" else ""
+    say(f"hypervisor  {used}{simulated}")
     say(f"bus         {settings.bus.partition('@')[2] or settings.bus}")
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import click
 
-from api.cli import choices, client, clouds_yaml, processes, supervisor
-from api.cli.hypervisor import choose
+from api.cli import choices, client, clouds_yaml, hypervisor, processes, supervisor
 from api.cli.screen import Failure, done, note, say
 from bus import clock
 from bus.config import EMBEDDED, MEMORY, RABBITMQ, Settings
@@ -31,15 +30,15 @@ POLL_SECONDS = 0.02
 )
 @click.option("--hosts", type=int, help="How many hosts the simulated hypervisor plays.")
 @click.option("--listen", metavar="HOST:PORT", help="Where the API listens; 127.0.0.1:8774 by default.")
-def up(bus: str | None, hypervisor: str | None, hosts: int | None, listen: str | None) -> None:
+def up(**options: str | int | None) -> None:
     """Start the whole cloud in the background, and say how to use it.
 
     What is running already is left alone. Options hold until another `up` says otherwise.
     """
     started = clock.monotonic()
-    settings = bring_up(bus=bus, hypervisor=hypervisor, hosts=hosts, listen=listen)
+    settings = bring_up(**options)
     done("The cloud is up", clock.monotonic() - started)
-    _introduce(settings)
+    introduce(settings)
 
 
 def bring_up(**options: str | int | None) -> Settings:
@@ -50,7 +49,10 @@ def bring_up(**options: str | int | None) -> Settings:
         fcntl.flock(lock, fcntl.LOCK_EX)
         changed = _remember(settings, options)
         settings = choices.settings()
-        settings = choose(settings)
+        before = hypervisor.last(settings)
+        settings = hypervisor.choose(settings)
+        changed |= before != settings.hypervisor
+        hypervisor.make_image(settings)
         if settings.bus == RABBITMQ:
             _install_rabbitmq()
         if changed and _running(settings):
@@ -135,7 +137,8 @@ def _wait(settings: Settings) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _introduce(settings: Settings) -> None:
+def introduce(settings: Settings) -> None:
+    """Say where it is and how to use it; write clouds.yaml."""
     password = client.admin_password(settings)
     say(f"  API         {settings.url}   (identity: {settings.url}/identity/v3)")
     say(f"  home        {settings.home}")
