@@ -1,5 +1,7 @@
 """Flavors as clients see them."""
 
+import asyncio
+
 import pytest
 
 
@@ -192,3 +194,12 @@ async def test_a_repeated_request_is_the_same_request(client, served):
     assert await served.cloud.log.head() == head
     await admin("POST", "/flavors", body, key="two", expect=409)
     await admin("POST", "/flavors", flavor(name="other"), key="one", expect=422)
+
+
+async def test_of_many_at_once_one_gets_the_name(client, served):
+    admin = await client()
+    answers = await asyncio.gather(
+        *(served.call("POST", "/compute/v2.1/flavors", flavor(id=f"id-{nth}"), token=admin.token) for nth in range(40))
+    )
+    assert sorted(answer.status for answer in answers) == [200] + [409] * 39
+    assert len((await admin("GET", "/flavors"))["flavors"]) == 1

@@ -1,5 +1,7 @@
 """Hypervisors, services, zones and aggregates as administrators see them."""
 
+import asyncio
+
 import pytest
 
 from bus.execute import Wish
@@ -230,3 +232,10 @@ async def test_hosts_were_listed_once(client, hosts):
     admin = await client(version="2.42")
     assert (await admin("GET", "/os-hosts"))["hosts"][0] == {"host_name": "h1", "service": "compute", "zone": "nova"}
     await admin("GET", "/os-hosts", expect=404, version="2.43")
+
+
+async def test_aggregates_made_at_once_get_numbers_of_their_own(client):
+    admin = await client()
+    names = [f"rack-{nth}" for nth in range(10)]
+    made = await asyncio.gather(*(admin("POST", "/os-aggregates", {"aggregate": {"name": name}}) for name in names))
+    assert sorted(it["aggregate"]["id"] for it in made) == list(range(1, 11))

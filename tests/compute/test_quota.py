@@ -3,13 +3,17 @@
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bus.execute import Executor, Wish
 from bus.memory_log import MemoryLog
 from handlers.compute.quota import QUOTA_CLASSES, QUOTAS, limits_in_force, room
 from schema.compute.quota import (
     DEFAULTS,
+    HELD,
     QUOTA,
+    UNLIMITED,
     ClearQuotaLimits,
     QuotaClassLimitsSet,
     QuotaLimitsCleared,
@@ -128,3 +132,30 @@ async def test_of_a_thousand_reserves_at_once_exactly_as_many_succeed_as_the_lim
     assert state.usage == {"instances": 137, "cores": 137, "ram": 137 * 512}
     for executor in executors:
         await executor.close()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(reserve, st.sampled_from("abcd"), st.integers(0, 8), st.integers(0, 4096)),
+            st.builds(ReleaseQuota, server_id=st.sampled_from("abcd")),
+            st.builds(SetQuotaLimits, limits=st.dictionaries(st.sampled_from(HELD), st.integers(-1, 20))),
+        ),
+        max_size=40,
+    )
+)
+def test_usage_is_always_the_sum_of_what_servers_hold_and_never_grows_past_a_limit(commands):
+    story = quota.given()
+    for command in commands:
+        before = story.state
+        try:
+            story = story.after(*QUOTAS.decide(before, command))
+        except (OverQuota, Invalid):
+            continue
+        after = story.state
+        assert after.cores == sum(hold.cores for hold in after.held.values())
+        assert after.ram_mb == sum(hold.ram_mb for hold in after.held.values())
+        limits = limits_in_force(after, DEFAULTS)
+        for name in HELD:
+            grew = after.usage[name] > before.usage[name]
+            assert not grew or limits[name] == UNLIMITED or after.usage[name] <= limits[name]
