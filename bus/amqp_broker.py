@@ -1,15 +1,15 @@
 """RabbitMQ as the broker: any number of processes on any number of machines. AMQP 0-9-1, RabbitMQ 3.10 or newer.
 
-    relay ─▶ cumulog.events (topic) ─┬─ log ──────────▶ events.<group>       quorum, one active consumer, capped
-                                     │            └───▶ (exclusive)          one per process that watches
-                                     └─ partition.<n> ▶ events.<group>.<n>   quorum, one active consumer, capped
+    relay ─▶ cumulog.events (topic) ─┬─ log ──────────▶ a reader's own queue
+                                     └─ partition.<n> ▶ its own queue, if it reads some partitions only
     executors ─▶ cumulog.pokes (fanout) ─▶ the relay
     control ─▶ host.<name>            a host's words and questions: capped, each for a minute
     hosts ─▶ cumulog.reports (topic) ─┬─ report ───▶ reports                 quorum, shared by all who listen
                                       └─ answer.* ─▶ (exclusive)             one per process that asks
 
-Nothing grows without bound: queues are capped and unused ones expire, because the log is the buffer and every reader
-can go there. Publishing and consuming have a connection each, so that a broker short of memory, which holds publishers
+The log is the buffer, so queues of events are their readers' own, capped, and gone with them: nothing grows without
+bound, and a reader that is not there holds up nobody. Who of several readers works is for the lock in PostgreSQL
+(`bus.shares`) and the checkpoint to say (docs/decisions/0010-queues-belong-to-their-readers.md). Publishing and consuming have a connection each, so that a broker short of memory, which holds publishers
 up, does not keep consumers from emptying its queues. What a host may do is in `bus.amqp_host`.
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -53,6 +53,8 @@ QUEUE_MESSAGES = 2000
 QUEUE_BYTES = 64 * 1024 * 1024
 REPORT_MESSAGES = 50_000
 REPORT_MS = 60_000
+LEADER_SECONDS = 8.0
+"""How long the queue of reports may be without a leader before it is given up."""
 UNBOUND_SECONDS = 30.0
 """How long nothing is published to a partition nobody is bound to; whoever binds says so."""
 AWAY_SECONDS = 0.1
@@ -114,28 +116,10 @@ class AmqpBroker:
             raise
 
     async def subscribe(self, group: str, partitions: frozenset[int] | None = None) -> AmqpSubscription:
-        if partitions is None or len(partitions) == PARTITIONS:
-            queues = {f"events.{group}": WHOLE}
-        else:
-            queues = {f"events.{group}.{n}": f"partition.{n}" for n in sorted(partitions)}
-
-        async def declare(channel: AbstractChannel) -> list[str]:
-            for queue, key in queues.items():
-                await channel.queue_declare(queue, durable=True, arguments=_EVENT_QUEUE)
-                await channel.queue_bind(queue, EVENTS, key)
-            await channel.basic_publish(_BOUND, exchange=POKES)
-            return list(queues)
-
-        return await AmqpSubscription(self._consuming, declare).open()
+        return await AmqpSubscription(self._consuming, group, partitions).open()
 
     async def watch(self) -> AmqpSubscription:
-        async def declare(channel: AbstractChannel) -> list[str]:
-            declared = await channel.queue_declare("", exclusive=True, auto_delete=True, arguments=_WATCH_QUEUE)
-            assert declared.queue
-            await channel.queue_bind(declared.queue, EVENTS, WHOLE)
-            return [declared.queue]
-
-        return await AmqpSubscription(self._consuming, declare).open()
+        return await AmqpSubscription(self._consuming, "watch", None).open()
 
     def hand_on(self, batch: Batch) -> None:
         self._poke.set()
@@ -171,11 +155,16 @@ class AmqpBroker:
         finally:
             self._questions.pop(number, None)
 
+    @property
+    def hears(self) -> bool:
+        return self._consuming.up.is_set()
+
     async def listen(self, on_report: OnReport) -> None:
         lanes = Lanes(on_report, LISTENERS)
         self._lanes.append(lanes)
 
         async def set_up(connection: AbstractConnection) -> None:
+            await self._mend_reports(connection)
             channel = await self._consuming.channel(connection)
             await _declare_reports(channel)
             await channel.basic_qos(prefetch_count=PREFETCH)
@@ -205,6 +194,22 @@ class AmqpBroker:
         self._links.append(link)
         return link
 
+    async def _mend_reports(self, connection: AbstractConnection) -> None:
+        """A quorum queue whose node was killed moments after it was declared may never have a leader again: replace it.
+
+        Seen with RabbitMQ 3.10.8. Hosts repeat what they had reported.
+        """
+        channel = await connection.channel(publisher_confirms=False)
+        await _declare_reports(channel)
+        try:
+            tag = (await channel.basic_consume(REPORT_QUEUE, _ignored, timeout=LEADER_SECONDS)).consumer_tag
+            await channel.basic_cancel(tag or "")
+        except TimeoutError:
+            log.warning("the queue of reports has no leader, making a new one", queue=REPORT_QUEUE)
+            channel = await connection.channel(publisher_confirms=False)
+            await channel.queue_delete(REPORT_QUEUE)
+        await channel.close()
+
     async def _set_up_publishing(self, connection: AbstractConnection) -> None:
         channel = await self._publishing.channel(connection, confirms=True)
         await _declare_exchanges(channel)
@@ -217,7 +222,7 @@ class AmqpBroker:
     async def _set_up_answers(self, connection: AbstractConnection) -> None:
         channel = await self._consuming.channel(connection)
         await _declare_exchanges(channel)
-        declared = await channel.queue_declare("", exclusive=True, auto_delete=True, arguments=_WATCH_QUEUE)
+        declared = await channel.queue_declare("", exclusive=True, auto_delete=True, arguments=_EVENT_QUEUE)
         assert declared.queue
         await channel.queue_bind(declared.queue, REPORTS, self._answer_to)
 
@@ -269,7 +274,7 @@ class AmqpBroker:
         if channel is None or not self._publishing.up.is_set():
             raise ConnectionError("RabbitMQ is away")
         mandatory = key != WHOLE
-        properties = Basic.Properties(delivery_mode=2)
+        properties = Basic.Properties(delivery_mode=1)
         with translated("publishing"):
             try:
                 await channel.basic_publish(
@@ -300,11 +305,13 @@ class AmqpBroker:
 
 
 class AmqpSubscription:
-    """One queue, or one for each of some partitions, read by one worker."""
+    """A queue of its own, bound to the whole log or to some partitions, read by one worker."""
 
-    def __init__(self, wire: Wire, declare: Callable[[AbstractChannel], Awaitable[list[str]]]) -> None:
+    def __init__(self, wire: Wire, group: str, partitions: frozenset[int] | None) -> None:
         self._wire = wire
-        self._declare = declare
+        self._name = f"events.{group}.{clock.hex_id()[:12]}"
+        whole = partitions is None or len(partitions) == PARTITIONS
+        self._keys = [WHOLE] if whole else [f"partition.{n}" for n in sorted(partitions or ())]
         self._waiting: asyncio.Queue[tuple[AbstractChannel, int, bytes]] = asyncio.Queue()  # bounded by the prefetch
         self._channel: AbstractChannel | None = None
         self._unacknowledged = 0
@@ -345,7 +352,10 @@ class AmqpSubscription:
     async def _set_up(self, connection: AbstractConnection) -> None:
         channel = await self._wire.channel(connection)
         await channel.basic_qos(prefetch_count=PREFETCH)
-        queues = await self._declare(channel)
+        await channel.queue_declare(self._name, exclusive=True, auto_delete=True, arguments=_EVENT_QUEUE)
+        for key in self._keys:
+            await channel.queue_bind(self._name, EVENTS, key)
+        await channel.basic_publish(_BOUND, exchange=POKES)
         self._channel = channel
         self._unacknowledged = 0
 
@@ -354,8 +364,7 @@ class AmqpSubscription:
             assert tag is not None
             self._waiting.put_nowait((channel, tag, message.body))
 
-        for queue in queues:
-            await channel.basic_consume(queue, deliver)
+        await channel.basic_consume(self._name, deliver)
 
     async def _acknowledge(self, channel: AbstractChannel, tag: int) -> None:
         """This one and all before it; not every one by itself."""
@@ -370,9 +379,7 @@ class AmqpSubscription:
                 log.debug("acknowledgement lost", error=repr(error))
 
 
-_QUORUM: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": 20, "x-expires": 600_000}
-_EVENT_QUEUE: dict[str, Any] = _QUORUM | {
-    "x-single-active-consumer": True,
+_EVENT_QUEUE: dict[str, Any] = {
     "x-max-length": QUEUE_MESSAGES,
     "x-max-length-bytes": QUEUE_BYTES,
     "x-overflow": "drop-head",
@@ -384,8 +391,11 @@ _REPORT_QUEUE: dict[str, Any] = {
     "x-overflow": "reject-publish",
     "x-message-ttl": REPORT_MS,
 }
-_WATCH_QUEUE: dict[str, Any] = {"x-max-length": QUEUE_MESSAGES, "x-overflow": "drop-head"}
 _POKE_QUEUE: dict[str, Any] = {"x-max-length": 1, "x-overflow": "drop-head"}
+
+
+async def _ignored(message: DeliveredMessage) -> None:
+    """Taken back when the channel closes."""
 
 
 async def _declare_exchanges(channel: AbstractChannel) -> None:

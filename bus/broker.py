@@ -115,6 +115,10 @@ class Broker(Protocol):
     async def ask(self, host: str, message: bytes, timeout_seconds: float) -> bytes:
         """A question for one host's agent. Raises TimeoutError when no answer came."""
 
+    @property
+    def hears(self) -> bool:
+        """Whether what hosts say can reach this process now."""
+
     async def listen(self, on_report: OnReport) -> None:
         """Hear what agents report, shared out among all processes that listen."""
 

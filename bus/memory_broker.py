@@ -63,6 +63,10 @@ class MemoryBroker:
         async with asyncio.timeout(timeout_seconds):
             return await link.on_question(message)
 
+    @property
+    def hears(self) -> bool:
+        return True
+
     async def listen(self, on_report: OnReport) -> None:
         self._listeners.append(asyncio.create_task(self._hear(on_report), name="reports"))
 

@@ -19,6 +19,7 @@ import asyncpg
 import structlog
 
 from bus import clock
+from bus.away import AWAY
 from bus.cloud import Cloud
 from bus.config import MEMORY, Settings
 from bus.execute import Wish
@@ -79,7 +80,7 @@ class Hosts:
             await asyncio.sleep(self._lease_seconds / LOOKS_IN_A_LEASE)
             try:
                 await self.look()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except AWAY as error:
                 # Nothing heard can be told or asked: whoever seems silent now has a whole lease to be heard again.
                 self._listening_since = clock.monotonic()
                 log.warning("hosts are not watched, trying again", error=repr(error))
@@ -89,6 +90,8 @@ class Hosts:
         now = clock.monotonic()
         fresh, self._unshared = self._unshared, set()
         await self._others.share(fresh)
+        if not self._cloud.broker.hears:
+            self._listening_since = now  # it is we who are deaf: nobody is lost for that
         if now - self._listening_since < self._lease_seconds:
             return []
         overdue = {

@@ -8,6 +8,7 @@ import pytest
 from bus import clock
 from bus.cloud import Cloud, open_cloud
 from bus.execute import Wish
+from bus.memory_broker import MemoryBroker
 from handlers.compute.host import HOSTS
 from handlers.compute.lease import Hosts, SharedHeard
 from handlers.placement.provider import PROVIDERS
@@ -171,3 +172,26 @@ async def test_what_another_process_heard_is_not_silent(pool):
     await there.share(["h1"])
     assert await here.silent(["h1", "h2"], 30.0) == {"h2"}
     assert await here.silent(["h1"], 0.0) == {"h1"}
+
+
+class Earmuffs(MemoryBroker):
+    """A broker that loses and finds its connection when told to."""
+
+    hears = True
+
+
+async def test_who_is_deaf_loses_nobody(settings, fresh_database, time):
+    earmuffs = Earmuffs()
+    cloud = await open_cloud(msgspec.structs.replace(settings, lease_seconds=10.0), fresh_database, earmuffs)
+    hosts = Hosts(cloud)
+    await cloud.start()
+    await hosts.on_heartbeat("h1", beat())
+    earmuffs.hears = False
+    time(60)
+    assert await hosts.look() == []
+    earmuffs.hears = True
+    time(9)
+    assert await hosts.look() == []
+    time(2)
+    assert await hosts.look() == ["h1"]
+    await cloud.close()
