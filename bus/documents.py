@@ -17,7 +17,7 @@ from schema.refusal import NotFound
 LIMIT = 1000
 """Documents in one page, unless the caller asks for fewer (or, for inner use, more)."""
 
-Operator = Literal["=", "!=", "<", "<=", ">", ">=", "~", "in", "not in", "contains", "has", "is"]
+Operator = Literal["=", "!=", "<", "<=", ">", ">=", "~", "in", "not in", "contains", "has", "has not", "is"]
 
 _COLUMNS = {"project_id", "parent_id", "name", "created_at", "updated_at", "version", "id", "gone"}
 _NUMBERS = (int, float)
@@ -28,7 +28,8 @@ class Where(msgspec.Struct, frozen=True):
 
     `field` is a column (project_id, parent_id, name, id, created_at, updated_at) or a dotted path into the state
     (`status`, `flavor.id`). Operators: comparisons; `~` case-sensitive regular expression (PostgreSQL's); `in` a list;
-    `contains` the state's object or array contains this JSON; `has` the state's array or object has this string;
+    `contains` the state's object or array contains this JSON; `has` the state's array or object has this string,
+    `has not` the opposite (true of one that is not there);
     `is` with True (present) or False (absent or default).
     """
 
@@ -143,6 +144,8 @@ class _Query:
             return f"{self._json(field)} @> {self._argument(_json(value))}::jsonb"
         if op == "has":
             return f"{self._json(field)} ? {self._argument(value)}"
+        if op == "has not":
+            return f"NOT coalesce({self._json(field)} ? {self._argument(value)}, false)"
         if op in ("in", "not in"):
             values = list(value)
             any_of = f"{self._value(field, values[0] if values else '')} = ANY({self._argument(values)})"

@@ -1,7 +1,7 @@
 """A cloud that answers HTTP, for tests: services of your choice on a free port, and tokens for anybody."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -88,11 +88,14 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, dsn: str, services: Sequence[Service]) -> AsyncIterator[Served]:
-    """Serve these services from this database until the block ends."""
+async def serving(
+    settings: Settings, dsn: str, services: Sequence[Service], prepare: Callable[[Cloud], Any] = lambda cloud: None
+) -> AsyncIterator[Served]:
+    """Serve these services from this database until the block ends. `prepare` is called before the cloud starts."""
     cloud = await open_cloud(settings, dsn)
     try:
         application = make_app(cloud, services)
+        prepare(cloud)
         await cloud.start()
         runner = application.runner()
         await runner.setup()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 from agents.hypervisor.agent import Agent
 from agents.hypervisor.simulated import SimulatedDriver
@@ -28,14 +28,30 @@ PROJECT = "project-1"
 
 
 class Steered:
-    """A cloud whose servers are followed through."""
+    """A cloud whose servers are followed through. Make it before the cloud starts; `async with` is when it works."""
 
-    def __init__(self, cloud: Cloud, reactor: ServerReactor, sweep: Sweep) -> None:
+    def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
-        self.reactor = reactor
-        self.sweep = sweep
+        self.reactor = ServerReactor(cloud)
+        self.reports = Reports(cloud, self.reactor.telling)
         self.drivers: dict[str, SimulatedDriver] = {}
         self._agents: dict[str, asyncio.Task[None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        cloud = self.cloud
+        await cloud.broker.listen(self.reports.on_report)
+        reactions = Reactions(cloud.log, cloud.executor, cloud.broker, cloud.checkpoints, [self.reactor])
+        sweep = Sweep(cloud.log, reactions)
+        self._tasks = [asyncio.create_task(it) for it in (reactions.run(), sweep.run(), self.reports.hosts.listen())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for name in list(self._agents):
+            await self.kill(name)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def host(self, name: str, **fields: Any) -> SimulatedDriver:
         """Start a host; its driver, to make things go wrong with."""
@@ -98,10 +114,6 @@ class Steered:
             and not any(driver.domains for driver in self.drivers.values())
         )
 
-    async def close(self) -> None:
-        for name in list(self._agents):
-            await self.kill(name)
-
     def _usable(self, name: str) -> bool:
         document = self.cloud.mirror(HOST).get(name)
         return document is not None and document.state.usable
@@ -109,23 +121,14 @@ class Steered:
 
 @asynccontextmanager
 async def steered(settings: Settings, dsn: str) -> AsyncIterator[Steered]:
+    """The same, with a cloud of its own, and a project without limits."""
     cloud = await open_cloud(settings, dsn)
-    reactor = ServerReactor(cloud)
-    reports = Reports(cloud, reactor.telling)
-    reactions = Reactions(cloud.log, cloud.executor, cloud.broker, cloud.checkpoints, [reactor])
-    sweep = Sweep(cloud.log, reactions)
+    steering = Steered(cloud)
     await cloud.start()
-    await cloud.broker.listen(reports.on_report)
-    tasks = [asyncio.create_task(work) for work in (reactions.run(), sweep.run(), reports.hosts.listen())]
-    steering = Steered(cloud, reactor, sweep)
-    await cloud.executor.execute(
-        Wish(QUOTAS, PROJECT, SetQuotaLimits(limits={"instances": -1, "cores": -1, "ram": -1}))
-    )
+    unlimited = SetQuotaLimits(limits={"instances": -1, "cores": -1, "ram": -1})
+    await cloud.executor.execute(Wish(QUOTAS, PROJECT, unlimited))
     try:
-        yield steering
+        async with steering:
+            yield steering
     finally:
-        await steering.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         await cloud.close()

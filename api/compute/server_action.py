@@ -1,0 +1,192 @@
+"""Actions on servers: one word each, one command each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from api.compute.server import OVERRIDES_LOCK, RULE, by, server_in_path
+from api.wire import Call, Post, Route
+from bus.execute import Wish
+from handlers.compute.server import SERVERS
+from schema.compute.domain import ConsoleOutput, decode_answer, encode
+from schema.compute.server import (
+    Action,
+    DeleteServer,
+    HardRebootServer,
+    LockServer,
+    PauseServer,
+    RebootServer,
+    ResetServerState,
+    ResumeServer,
+    StartServer,
+    StopServer,
+    SuspendServer,
+    UnlockServer,
+    UnpauseServer,
+    VmState,
+)
+from schema.event import Command
+from schema.refusal import Conflict, Refused
+
+PATH = "/servers/{id}/action"
+CONSOLE_SECONDS = 10.0
+
+
+class Reboot(Struct, forbid_unknown_fields=True):
+    type: Literal["SOFT", "Soft", "soft", "HARD", "Hard", "hard"]
+
+
+class LockReason(Struct, forbid_unknown_fields=True):
+    locked_reason: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+
+
+class State(Struct, forbid_unknown_fields=True):
+    state: Literal["active", "error"]
+
+
+class Console(Struct, forbid_unknown_fields=True):
+    length: int | None = None
+
+
+class Password(Struct, forbid_unknown_fields=True):
+    adminPass: Annotated[str, Meta(max_length=255)]  # noqa: N815  the wire's own word
+
+
+class NotImplementedHere(Refused):
+    """Nova knows this action; Cumulog does not do it (501)."""
+
+    status = 501
+
+
+async def reboot(call: Call) -> None:
+    hard = call.body.type.upper() == "HARD"
+    await _do(call, (HardRebootServer if hard else RebootServer)(**by(call)))
+
+
+async def lock(call: Call) -> None:
+    reason = call.body.locked_reason if call.body is not None else None
+    server = await server_in_path(call)
+    owner = server.project_id == call.token.project_id and not call.token.is_admin
+    await call.execute(Wish(SERVERS, server.id, LockServer(by="owner" if owner else "admin", reason=reason)))
+
+
+async def unlock(call: Call) -> None:
+    await _do(call, UnlockServer(overrides_lock=call.may(OVERRIDES_LOCK)))
+
+
+async def reset_state(call: Call) -> None:
+    await _do(call, ResetServerState(vm_state=VmState(call.body.state)))
+
+
+async def console_output(call: Call) -> dict[str, str]:
+    """The end of the guest's serial console, from the agent of its host."""
+    server = await server_in_path(call)
+    if server.host is None:
+        raise Conflict(f"Server {server.id} has no console: no host has it.", code="InstanceNotReady")
+    length = call.body.length
+    lines = None if length is None or length < 0 else length
+    question = encode(ConsoleOutput(server_id=server.id, lines=lines))
+    try:
+        answer = decode_answer(await call.cloud.broker.ask(server.host, question, CONSOLE_SECONDS))
+    except (TimeoutError, msgspec.DecodeError):
+        raise Conflict(f"The host of server {server.id} does not answer; try again in a moment.") from None
+    if answer.fault is not None:
+        raise Conflict(f"The console of server {server.id} cannot be read: {answer.fault}")
+    return {"output": answer.text}
+
+
+async def change_password(call: Call) -> None:
+    server = await server_in_path(call)
+    raise Conflict(f"Failed to set admin password on {server.id}: its guest has no agent that could.")
+
+
+async def _do(call: Call, command: Command) -> None:
+    server = await server_in_path(call)
+    await call.execute(Wish(SERVERS, server.id, command))
+
+
+def _action(word: str, command: type[Action], rule: str) -> Route:
+    """An action that carries nothing but its name."""
+
+    async def handler(call: Call) -> None:
+        await _do(call, command(**by(call)))
+
+    return _row(word, handler, rule)
+
+
+def _refused(word: str) -> Route:
+    async def handler(call: Call) -> None:
+        await server_in_path(call)
+        raise NotImplementedHere(f"Cumulog cannot do {word} with servers yet.")
+
+    return _row(word, handler, f"{RULE}:update")
+
+
+def _row(word: str, handler: Callable[[Call], Awaitable[Any]], rule: str, **fields: Any) -> Route:
+    fields.setdefault("answers", 202)
+    route: Route = Post(PATH, handler, may=rule, action=word, **fields)
+    return route
+
+
+_LOCK = "os_compute_api:os-lock-server"
+
+routes = [
+    _action("os-start", StartServer, f"{RULE}:start"),
+    _action("os-stop", StopServer, f"{RULE}:stop"),
+    _row("reboot", reboot, f"{RULE}:reboot", body=Reboot),
+    _action("pause", PauseServer, "os_compute_api:os-pause-server:pause"),
+    _action("unpause", UnpauseServer, "os_compute_api:os-pause-server:unpause"),
+    _action("suspend", SuspendServer, "os_compute_api:os-suspend-server:suspend"),
+    _action("resume", ResumeServer, "os_compute_api:os-suspend-server:resume"),
+    _action("forceDelete", DeleteServer, "os_compute_api:os-deferred-delete:force"),
+    _row("lock", lock, f"{_LOCK}:lock", until="2.72"),
+    _row("lock", lock, f"{_LOCK}:lock", body=LockReason, optional_body=True, since="2.73"),
+    _row("unlock", unlock, f"{_LOCK}:unlock"),
+    _row("os-resetState", reset_state, "os_compute_api:os-admin-actions:reset_state", body=State),
+    _row(
+        "os-getConsoleOutput",
+        console_output,
+        "os_compute_api:os-console-output",
+        body=Console,
+        optional_body=True,
+        answers=200,
+        lenient=True,
+    ),
+    _row("changePassword", change_password, "os_compute_api:os-admin-password", body=Password),
+    *map(
+        _refused,
+        (
+            "createImage",
+            "createBackup",
+            "resize",
+            "confirmResize",
+            "revertResize",
+            "rebuild",
+            "rescue",
+            "unrescue",
+            "shelve",
+            "shelveOffload",
+            "unshelve",
+            "migrate",
+            "os-migrateLive",
+            "evacuate",
+            "restore",
+            "addSecurityGroup",
+            "removeSecurityGroup",
+            "addFixedIp",
+            "removeFixedIp",
+            "addFloatingIp",
+            "removeFloatingIp",
+            "os-getVNCConsole",
+            "os-getSPICEConsole",
+            "os-getSerialConsole",
+            "trigger_crash_dump",
+            "resetNetwork",
+            "injectNetworkInfo",
+        ),
+    ),
+]

@@ -1,0 +1,298 @@
+"""Ordering servers: everything that can be known to be wrong is said at once; what is left is one append."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from api.compute.page import links
+from api.compute.server import (
+    RULE,
+    Description,
+    DiskConfig,
+    Name,
+    checked_address,
+    checked_hostname,
+    checked_name,
+)
+from api.compute.server_source import flavor_asked, flavor_kept, image_asked, image_kept, public_keys
+from api.wire import Call, Post, Reply
+from api.wire.route import Version
+from bus import clock
+from bus.execute import Wish
+from handlers.compute.quota import QUOTAS, limits_in_force, quota_of, room
+from handlers.compute.quota import defaults as quota_defaults
+from handlers.compute.server import SERVERS
+from schema.compute.host import HOST
+from schema.compute.quota import UNLIMITED, ReserveQuota
+from schema.compute.server import Boot, CreateServer, Order, Server
+from schema.refusal import Forbidden, Invalid, OverQuota
+
+FORCED_HOST = f"{RULE}:create:forced_host"
+REQUESTED_DESTINATION = "os_compute_api:servers:create:requested_destination"
+
+SERVERS_AT_ONCE = 1000
+USER_DATA_BYTES = 65_535
+GIB = 1024**3
+TAGS = 50
+
+Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9\-_:. ]{1,255}$")]
+Metadata = dict[Key, Annotated[str, Meta(max_length=255)]]
+Tag = Annotated[str, Meta(min_length=1, max_length=60, pattern=r"^[^,/]*$")]
+Count = Annotated[int, Meta(ge=1)]
+Ref = str | int
+
+
+class SecurityGroup(Struct, forbid_unknown_fields=True):
+    name: str
+
+
+class NewServer(Struct, forbid_unknown_fields=True):
+    """Every field of any version; `_SINCE` and `_UNTIL` say which versions know it."""
+
+    name: Name
+    flavorRef: Ref  # noqa: N815  the wire's own word
+    imageRef: str = ""  # noqa: N815
+    adminPass: Annotated[str, Meta(max_length=255)] | None = None  # noqa: N815
+    metadata: Metadata = {}
+    networks: list[dict[str, Any]] | Literal["auto", "none"] | None = None
+    disk_config: DiskConfig = field(default="MANUAL", name="OS-DCF:diskConfig")
+    accessIPv4: str | None = None  # noqa: N815
+    accessIPv6: str | None = None  # noqa: N815
+    availability_zone: Annotated[str, Meta(max_length=255)] | None = None
+    block_device_mapping: list[dict[str, Any]] = []
+    block_device_mapping_v2: list[dict[str, Any]] = []
+    config_drive: bool | Literal[""] | None = None
+    key_name: Name | None = None
+    min_count: Count | None = None
+    max_count: Count | None = None
+    return_reservation_id: bool = False
+    security_groups: list[SecurityGroup] = []
+    user_data: Annotated[str, Meta(max_length=USER_DATA_BYTES)] | None = None
+    personality: list[dict[str, Any]] | UnsetType = UNSET
+    description: Description | UnsetType | None = UNSET
+    tags: Annotated[list[Tag], Meta(max_length=TAGS)] | UnsetType = UNSET
+    trusted_image_certificates: list[str] | UnsetType | None = UNSET
+    host: Name | UnsetType = UNSET
+    hypervisor_hostname: Name | UnsetType = UNSET
+    hostname: str | UnsetType = UNSET
+
+
+class CreateBody(Struct, forbid_unknown_fields=True):
+    server: NewServer
+    hints: dict[str, Any] = field(default={}, name="os:scheduler_hints")
+    older_hints: dict[str, Any] = field(default={}, name="OS-SCH-HNT:scheduler_hints")
+
+
+_SINCE: dict[str, Version] = {
+    "description": (2, 19),
+    "tags": (2, 52),
+    "trusted_image_certificates": (2, 63),
+    "host": (2, 74),
+    "hypervisor_hostname": (2, 74),
+    "hostname": (2, 90),
+}
+_UNTIL: dict[str, Version] = {"personality": (2, 56)}
+NETWORKS_REQUIRED_SINCE = (2, 37)
+
+
+async def create(call: Call) -> Reply:
+    wanted: NewServer = call.body.server
+    _check_version(wanted, call.version)
+    _check_unsupported(wanted)
+    project_id = call.token.project_id
+    if not project_id:
+        raise Forbidden("A server belongs to a project; use a token that is scoped to one.")
+    minimum, maximum = _counts(wanted)
+    flavor = await flavor_asked(call, str(wanted.flavorRef))
+    image = await image_asked(call, wanted.imageRef, wanted.block_device_mapping_v2, flavor)
+    boot = Boot(
+        admin_password=wanted.adminPass or clock.password(),
+        user_data=_checked_user_data(wanted.user_data),
+        public_keys=await public_keys(call, wanted.key_name),
+    )
+    command = CreateServer(
+        name=checked_name(wanted.name),
+        project_id=project_id,
+        order=_order(call, wanted),
+        flavor=flavor_kept(flavor),
+        image=image_kept(image),
+        description=wanted.description or None,
+        hostname=checked_hostname(wanted.hostname, call.version) if wanted.hostname else "",
+        access_ipv4=checked_address("accessIPv4", wanted.accessIPv4, 4),
+        access_ipv6=checked_address("accessIPv6", wanted.accessIPv6, 6),
+        disk_config=wanted.disk_config,
+        metadata=wanted.metadata,
+        tags=tuple(dict.fromkeys(wanted.tags or ())),
+        request_id=call.request_id,
+    )
+    count = await _affordable(call, command, minimum, maximum)
+    wishes: list[Wish] = []
+    for nth in range(count):
+        wishes += await _wishes(call, _nth(command, nth) if maximum > 1 else command, boot)
+    [document, *_] = await call.execute(*wishes)
+    if wanted.return_reservation_id:
+        return Reply({"reservation_id": document.state.order.reservation_id})
+    return await _made(call, document.state, wishes[0], boot)
+
+
+async def _wishes(call: Call, command: CreateServer, boot: Boot) -> tuple[Wish, Wish]:
+    """One server and the quota it holds, with what only its guest may learn."""
+    id, project_id, flavor = clock.uuid4(), command.project_id, command.flavor
+    secret = await call.cloud.vault.seal(clock.uuid4(), f"project/{project_id}", msgspec.json.encode(boot))
+    command = msgspec.structs.replace(
+        command,
+        hostname=command.hostname or _hostname(command.name, id),
+        order=msgspec.structs.replace(command.order, secret_id=secret.id),
+    )
+    reserve = ReserveQuota(server_id=id, cores=flavor.vcpus, ram_mb=flavor.ram_mb, defaults=quota_defaults(call.cloud))
+    return Wish(SERVERS, id, command, (secret,)), Wish(QUOTAS, project_id, reserve)
+
+
+async def _made(call: Call, server: Server, wish: Wish, boot: Boot) -> Reply:
+    if server.id != wish.id:
+        # The same request came before, and its answer was lost: it is answered as it was then.
+        boot = msgspec.json.decode(await call.cloud.vault.open(server.order.secret_id), type=Boot)
+    groups = [{"name": group.name} for group in call.body.server.security_groups]
+    made = {
+        "id": server.id,
+        "links": links(call, f"/servers/{server.id}"),
+        "OS-DCF:diskConfig": server.disk_config,
+        "security_groups": groups or [{"name": "default"}],
+        "adminPass": boot.admin_password,
+    }
+    return Reply({"server": made}, headers={"Location": call.url(f"/servers/{server.id}")})
+
+
+def _order(call: Call, wanted: NewServer) -> Order:
+    zone, host = _destination(call, wanted)
+    settings = call.cloud.settings
+    return Order(
+        user_id=call.token.user_id,
+        reservation_id=f"r-{clock.hex_id()[:8]}",
+        key_name=wanted.key_name,
+        zone=zone,
+        host=host,
+        networks=_networks(wanted),
+        config_drive=bool(wanted.config_drive),
+        scheduler_hints=_hints(call.body),
+        has_user_data=bool(wanted.user_data),
+        attempts=settings.scheduler.attempts,
+        build_seconds=settings.build_deadline_seconds,
+    )
+
+
+def _check_version(wanted: NewServer, version: Version) -> None:
+    """Refuse fields that this version does not know (yet, or any more), as Nova does."""
+    unknown = [name for name, since in _SINCE.items() if version < since and getattr(wanted, name) is not UNSET]
+    unknown += [name for name, until in _UNTIL.items() if version > until and getattr(wanted, name) is not UNSET]
+    if unknown:
+        names = ", ".join(f"'{name}'" for name in unknown)
+        raise Invalid(f"Additional properties are not allowed in server ({names} was unexpected)")
+    if wanted.networks is None and version >= NETWORKS_REQUIRED_SINCE:
+        raise Invalid("Invalid input in server: 'networks' is a required property")
+    if isinstance(wanted.networks, str) and version < NETWORKS_REQUIRED_SINCE:
+        raise Invalid(f"Invalid input for field server.networks: {wanted.networks!r} needs microversion 2.37")
+
+
+def _check_unsupported(wanted: NewServer) -> None:
+    """What is understood, and cannot be had here."""
+    if wanted.personality:
+        raise Invalid("personality is not supported: files cannot be injected; use user_data instead.")
+    if wanted.trusted_image_certificates:
+        raise Invalid("trusted_image_certificates are not supported: images are not checked against certificates.")
+    if wanted.block_device_mapping:
+        raise Invalid("block_device_mapping is not supported; boot from an image with imageRef.")
+
+
+def _counts(wanted: NewServer) -> tuple[int, int]:
+    minimum = wanted.min_count or 1
+    maximum = wanted.max_count or minimum
+    if minimum > maximum:
+        raise Invalid(f"min_count ({minimum}) must be <= max_count ({maximum})")
+    if maximum > SERVERS_AT_ONCE:
+        raise Invalid(f"max_count may be {SERVERS_AT_ONCE} at most, not {maximum}")
+    return minimum, maximum
+
+
+def _networks(wanted: NewServer) -> Literal["auto", "none"]:
+    """The door of networking: ports, networks and fixed addresses come in here."""
+    if isinstance(wanted.networks, list) and wanted.networks:
+        raise Invalid("This cloud has no networks to attach servers to yet; ask for networks 'none' or 'auto'.")
+    return wanted.networks if isinstance(wanted.networks, str) else "auto"
+
+
+def _destination(call: Call, wanted: NewServer) -> tuple[str | None, str | None]:
+    """(zone, host) as asked for: `zone`, `zone:host`, `zone:host:node`, or by `host` and `hypervisor_hostname`."""
+    zone, _, forced = (wanted.availability_zone or "").partition(":")
+    forced, _, node = forced.partition(":")
+    names = {name for name in (forced, node) if name}
+    if names:
+        call.must(FORCED_HOST)
+    asked = {name for name in (wanted.host, wanted.hypervisor_hostname) if name is not UNSET}
+    if asked:
+        call.must(REQUESTED_DESTINATION)
+        if names:
+            raise Invalid("Name the host in availability_zone or in host, not in both.")
+        names = {str(name) for name in asked}
+    hosts = {document.id: document.state for document in call.cloud.mirror(HOST).values()}
+    if zone and zone not in {host.zone for host in hosts.values()}:
+        raise Invalid("The requested availability zone is not available")
+    if len(names) > 1 or names - hosts.keys():
+        raise Invalid(f"No such host: {' and '.join(sorted(names))}. Compute host could not be found.")
+    return zone or None, names.pop() if names else None
+
+
+async def _affordable(call: Call, command: CreateServer, minimum: int, maximum: int) -> int:
+    """How many of the wanted servers the quota has room for; if too few, they are refused where they are reserved."""
+    quota = await quota_of(call.cloud, command.project_id)
+    limits = limits_in_force(quota, quota_defaults(call.cloud))
+    if limits["metadata_items"] != UNLIMITED and len(command.metadata) > limits["metadata_items"]:
+        raise OverQuota(f"Maximum number of metadata items exceeds {limits['metadata_items']}")
+    return max(minimum, room(limits, quota.usage, command.flavor.vcpus, command.flavor.ram_mb, maximum))
+
+
+def _checked_user_data(text: str | None) -> str:
+    if not text:
+        return ""
+    try:
+        base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Invalid("Invalid input for field server.user_data: it must be base64.") from None
+    return text
+
+
+def _hints(body: CreateBody) -> dict[str, list[str]]:
+    """Scheduler hints under either name, every value a list."""
+    given = body.older_hints | body.hints
+    return {
+        key[:255]: [str(item)[:255] for item in (value if isinstance(value, list) else [value])]
+        for key, value in list(given.items())[:64]
+    }
+
+
+def _nth(command: CreateServer, nth: int) -> CreateServer:
+    """One of many servers of a request: each has its number in its names."""
+    return msgspec.structs.replace(
+        command,
+        name=f"{command.name}-{nth + 1}",
+        hostname=f"{command.hostname}-{nth + 1}" if command.hostname else "",
+        order=msgspec.structs.replace(command.order, launch_index=nth),
+    )
+
+
+_UNFIT = re.compile(r"[^a-z0-9.-]+")
+
+
+def _hostname(name: str, id: str) -> str:
+    """A name as a hostname: `My server!` → `my-server`."""
+    plain = _UNFIT.sub("", name.lower().replace(" ", "-").replace("_", "-")).strip(".-")
+    return plain[:63].rstrip(".-").replace(".", "-") or f"server-{id}"
+
+
+routes = [Post("/servers", create, may=f"{RULE}:create", body=CreateBody, answers=202, lenient=True)]

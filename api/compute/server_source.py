@@ -1,0 +1,104 @@
+"""What a server is made from: the flavor, image and keypair that somebody names, as far as they may use them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from api.wire import Call
+from bus.documents import Where
+from handlers.compute.flavor import flavor_seen_by
+from schema.compute.flavor import Flavor
+from schema.compute.keypair import KEYPAIR, KeyType
+from schema.compute.server import ServerFlavor, ServerImage
+from schema.image.image import ACTIVE, IMAGE, Image
+from schema.refusal import Invalid, NotFound
+
+GIB = 1024**3
+
+_FOR_THE_HOST = re.compile(r"hw_|os_|img_|trait:")
+
+
+async def flavor_asked(call: Call, reference: str) -> Flavor:
+    """A flavor by id or URL. Raises Invalid."""
+    id = reference.rstrip("/").rpartition("/")[2]
+    try:
+        return await flavor_seen_by(call.cloud, id, None if call.token.is_admin else call.token.project_id)
+    except NotFound:
+        raise Invalid(f"Flavor {id} could not be found.") from None
+
+
+async def image_asked(call: Call, reference: str, devices: Sequence[dict[str, Any]], flavor: Flavor) -> Image:
+    """The image to boot, by id or URL, or as a block device; it must fit the flavor. Raises Invalid."""
+    id = _booted_image(devices, reference.rstrip("/").rpartition("/")[2])
+    if not id:
+        raise Invalid("Invalid imageRef provided: a server boots from an image.")
+    stream = IMAGE.stream(id)
+    document = (await call.cloud.executor.load([stream])).get(stream)
+    image: Image | None = document.state if document else None
+    if image is None or not image.living or not (call.token.is_admin or image.visible_to(call.token.project_id)):
+        raise Invalid(f"Image {id} could not be found.")
+    if image.status != ACTIVE:
+        raise Invalid(f"Image {id} is not active.")
+    _check_fits(image, flavor)
+    return image
+
+
+async def public_keys(call: Call, key_name: str | None) -> dict[str, str]:
+    """The caller's keypair of that name, as the guest gets it. Raises Invalid."""
+    if key_name is None:
+        return {}
+    where = [Where("parent_id", "=", call.token.user_id), Where("name", "=", key_name)]
+    found = await call.cloud.documents.find(KEYPAIR, where=where, limit=1)
+    if not found:
+        raise Invalid("Invalid key_name provided: there is no such keypair of yours.")
+    keypair = found[0].state
+    return {keypair.name: keypair.public_key} if keypair.key_type == KeyType.SSH else {}
+
+
+def flavor_kept(flavor: Flavor) -> ServerFlavor:
+    """The part of a flavor that a server keeps."""
+    return ServerFlavor(
+        id=flavor.id,
+        name=flavor.name,
+        vcpus=flavor.vcpus,
+        ram_mb=flavor.ram_mb,
+        disk_gb=flavor.disk_gb,
+        ephemeral_gb=flavor.ephemeral_gb,
+        swap_mb=flavor.swap_mb,
+        extra_specs=flavor.extra_specs,
+    )
+
+
+def image_kept(image: Image) -> ServerImage:
+    """The part of an image that a server keeps."""
+    properties = {key: value for key, value in image.properties.items() if _FOR_THE_HOST.match(key)}
+    return ServerImage(id=image.id, properties=properties)
+
+
+def _booted_image(devices: Sequence[dict[str, Any]], image_id: str) -> str:
+    """The image a block device mapping boots from: only one device is possible, the image on a local disk."""
+    for device in devices:
+        local = device.get("source_type") == "image" and device.get("destination_type", "local") == "local"
+        if not local or device.get("boot_index") not in {0, "0"} or len(devices) > 1:
+            raise Invalid("Volumes are not part of this cloud yet: the one block device is an image on a local disk.")
+        if image_id and device.get("uuid") != image_id:
+            raise Invalid("Block Device Mapping is Invalid: imageRef and the boot device name different images.")
+        image_id = str(device.get("uuid") or "")
+    return image_id
+
+
+def _check_fits(image: Image, flavor: Flavor) -> None:
+    if flavor.ram_mb < image.min_ram_mb:
+        raise Invalid(
+            f"Flavor's memory is too small for requested image: it has {flavor.ram_mb} MB, "
+            f"the image wants {image.min_ram_mb} MB."
+        )
+    if flavor.disk_gb:
+        size_gb = max(image.min_disk_gb, -(-max(image.size, image.virtual_size) // GIB))
+        if flavor.disk_gb < size_gb:
+            raise Invalid(
+                f"Flavor's disk is too small for requested image: it has {flavor.disk_gb} GB, "
+                f"the image wants {size_gb} GB."
+            )

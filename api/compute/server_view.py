@@ -1,0 +1,218 @@
+"""Servers as Nova shows them, in every microversion: one pass from states to what is written on the wire."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from api.compute.page import bookmark
+from api.wire import Call
+from api.wire.route import Version
+from handlers.compute.desired import instance_name
+from schema.compute.host import HOST, Host
+from schema.compute.server import Boot, Server, ServerFlavor, Task, VmState
+
+EXTENDED = "os_compute_api:os-extended-server-attributes"
+HOST_STATUS = "os_compute_api:servers:show:host_status"
+EXTRA_SPECS = "os_compute_api:os-flavor-extra-specs:index"
+
+ROOT_DEVICE = "/dev/vda"
+
+STATUS: dict[VmState, str] = {
+    VmState.BUILDING: "BUILD",
+    VmState.ACTIVE: "ACTIVE",
+    VmState.STOPPED: "SHUTOFF",
+    VmState.PAUSED: "PAUSED",
+    VmState.SUSPENDED: "SUSPENDED",
+    VmState.ERROR: "ERROR",
+    VmState.DELETED: "DELETED",
+}
+REBOOTING: dict[Task, str] = {Task.REBOOTING: "REBOOT", Task.REBOOTING_HARD: "HARD_REBOOT"}
+"""What an ACTIVE server is called meanwhile."""
+
+_WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "DELETED"})
+_WITH_FAULT = frozenset({"ERROR", "DELETED"})
+
+
+def status(server: Server) -> str:
+    """Nova's one word for it."""
+    if server.task is not None and server.vm_state is VmState.ACTIVE and server.task in REBOOTING:
+        return REBOOTING[server.task]
+    return STATUS[server.vm_state]
+
+
+class View:
+    """How one caller sees servers: the version and the caller's rights are looked at once, not for every server."""
+
+    def __init__(self, call: Call) -> None:
+        self._version: Version = call.version
+        self._extended = call.may(EXTENDED)
+        self._host_status = call.version >= (2, 16) and call.may(HOST_STATUS)
+        self._extra_specs = call.version < (2, 47) or call.may(EXTRA_SPECS)
+        self._self = call.url("/servers/")
+        self._bookmark = bookmark(call, "/servers/")
+        self._images = bookmark(call, "/images/")
+        self._flavors = bookmark(call, "/flavors/")
+        self._hosts = call.cloud.mirror(HOST)
+        self._vault = call.cloud.vault
+
+    async def one(self, server: Server, *, updated: bool = False) -> dict[str, Any]:
+        """The answer that shows one server. `updated`: after a change, of which Nova says less before 2.75."""
+        if updated and self._version < (2, 75):
+            return {"server": self._core(server)}
+        user_data = await self._user_data([server])
+        shown = self._whole(server, user_data)
+        if self._version >= (2, 71):
+            shown["server_groups"] = [server.order.group_id] if server.order.group_id else []
+        return {"server": shown}
+
+    async def many(self, servers: Sequence[Server]) -> list[dict[str, Any]]:
+        """Whole servers, for a list."""
+        user_data = await self._user_data(servers)
+        return [self._whole(server, user_data) for server in servers]
+
+    def brief(self, servers: Sequence[Server]) -> list[dict[str, Any]]:
+        """Ids, names and links, for the short list."""
+        return [{"id": server.id, "name": server.name, "links": self.links(server.id)} for server in servers]
+
+    def links(self, id: str) -> list[dict[str, str]]:
+        return [{"rel": "self", "href": self._self + id}, {"rel": "bookmark", "href": self._bookmark + id}]
+
+    def _core(self, server: Server) -> dict[str, Any]:
+        """What every answer about a server has."""
+        version, word = self._version, status(server)
+        shown: dict[str, Any] = {
+            "id": server.id,
+            "name": server.name,
+            "status": word,
+            "tenant_id": server.project_id,
+            "user_id": server.order.user_id,
+            "metadata": server.metadata,
+            "hostId": host_id(server.project_id, server.host),
+            "image": self._image(server),
+            "flavor": self._flavor(server.flavor),
+            "created": _zulu(server.created_at),
+            "updated": _zulu(server.updated_at),
+            "addresses": {},
+            "accessIPv4": server.access_ipv4,
+            "accessIPv6": server.access_ipv6,
+            "links": self.links(server.id),
+            "OS-DCF:diskConfig": server.disk_config,
+        }
+        if word in _WITH_PROGRESS:
+            shown["progress"] = 0
+        if word in _WITH_FAULT and server.fault is not None:
+            shown["fault"] = self._fault(server)
+        if version >= (2, 9):
+            shown["locked"] = server.locked_by is not None
+        if version >= (2, 19):
+            shown["description"] = server.description
+        if version >= (2, 26):
+            shown["tags"] = server.tags
+        if version >= (2, 63):
+            shown["trusted_image_certificates"] = None
+        if version >= (2, 73):
+            shown["locked_reason"] = server.locked_reason
+        return shown
+
+    def _whole(self, server: Server, user_data: Mapping[str, str]) -> dict[str, Any]:
+        """With what Nova's extensions once added."""
+        shown = self._core(server)
+        shown["config_drive"] = "True" if server.order.config_drive else ""
+        shown["key_name"] = server.order.key_name
+        shown["OS-EXT-AZ:availability_zone"] = server.zone or server.order.zone or ""
+        shown["OS-EXT-STS:task_state"] = server.task
+        shown["OS-EXT-STS:vm_state"] = server.vm_state
+        shown["OS-EXT-STS:power_state"] = server.power_state
+        shown["OS-SRV-USG:launched_at"] = _micro(server.launched_at)
+        shown["OS-SRV-USG:terminated_at"] = _micro(server.deleted_at)
+        shown["os-extended-volumes:volumes_attached"] = []
+        if self._extended:
+            self._extend(shown, server, user_data)
+        if self._version >= (2, 90):
+            shown["OS-EXT-SRV-ATTR:hostname"] = server.hostname
+        if self._host_status:
+            shown["host_status"] = _status_of(self._host(server.host)) if server.host else ""
+        if self._version >= (2, 96):
+            shown["pinned_availability_zone"] = server.order.zone
+        return shown
+
+    def _extend(self, shown: dict[str, Any], server: Server, user_data: Mapping[str, str]) -> None:
+        shown["OS-EXT-SRV-ATTR:host"] = server.host
+        shown["OS-EXT-SRV-ATTR:hypervisor_hostname"] = server.host
+        shown["OS-EXT-SRV-ATTR:instance_name"] = instance_name(server)
+        if self._version >= (2, 3):
+            shown["OS-EXT-SRV-ATTR:hostname"] = server.hostname
+            shown["OS-EXT-SRV-ATTR:reservation_id"] = server.order.reservation_id
+            shown["OS-EXT-SRV-ATTR:launch_index"] = server.order.launch_index
+            shown["OS-EXT-SRV-ATTR:kernel_id"] = ""
+            shown["OS-EXT-SRV-ATTR:ramdisk_id"] = ""
+            shown["OS-EXT-SRV-ATTR:root_device_name"] = ROOT_DEVICE
+            shown["OS-EXT-SRV-ATTR:user_data"] = user_data.get(server.order.secret_id)
+
+    def _image(self, server: Server) -> Any:
+        if server.image is None:
+            return ""
+        return {"id": server.image.id, "links": [{"rel": "bookmark", "href": self._images + server.image.id}]}
+
+    def _flavor(self, flavor: ServerFlavor) -> dict[str, Any]:
+        if self._version < (2, 47):
+            return {"id": flavor.id, "links": [{"rel": "bookmark", "href": self._flavors + flavor.id}]}
+        shown: dict[str, Any] = {
+            "original_name": flavor.name,
+            "vcpus": flavor.vcpus,
+            "ram": flavor.ram_mb,
+            "disk": flavor.disk_gb,
+            "ephemeral": flavor.ephemeral_gb,
+            "swap": flavor.swap_mb,
+        }
+        if self._extra_specs:
+            shown["extra_specs"] = flavor.extra_specs
+        return shown
+
+    def _fault(self, server: Server) -> dict[str, Any]:
+        fault = server.fault
+        assert fault is not None
+        shown = {"code": fault.code, "created": _zulu(fault.at), "message": fault.message}
+        if fault.details and self._extended:
+            shown["details"] = fault.details
+        return shown
+
+    def _host(self, name: str) -> Host | None:
+        document = self._hosts.get(name)
+        return document.state if document else None
+
+    async def _user_data(self, servers: Sequence[Server]) -> dict[str, str]:
+        """By secret id, for those who may see it: one query for all servers that have some."""
+        if not self._extended or self._version < (2, 3):
+            return {}
+        ids = [server.order.secret_id for server in servers if server.order.has_user_data]
+        opened = await self._vault.open_many(ids) if ids else {}
+        return {id: msgspec.json.decode(plain, type=Boot).user_data for id, plain in opened.items()}
+
+
+@lru_cache(8192)
+def host_id(project_id: str, host: str | None) -> str:
+    """The host as a project knows it: the same for two of its servers on one host, and no name."""
+    return hashlib.sha224(f"{project_id}{host}".encode()).hexdigest() if host else ""
+
+
+def _status_of(host: Host | None) -> str:
+    if host is None:
+        return "UNKNOWN"
+    if not host.alive:
+        return "DOWN"
+    return "UP" if host.enabled else "MAINTENANCE"
+
+
+def _zulu(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()[:19] + "Z"
+
+
+def _micro(at: datetime | None) -> str | None:
+    return None if at is None else at.replace(tzinfo=None).isoformat(timespec="microseconds")

@@ -1,0 +1,494 @@
+"""Servers as clients see them, on simulated hosts."""
+
+import asyncio
+import base64
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from api.compute.service import SERVICE
+from bus import clock
+from bus.execute import Wish
+from handlers.compute.flavor import FLAVORS
+from handlers.compute.keypair import KEYPAIRS
+from handlers.image.image import IMAGES
+from schema.compute.flavor import CreateFlavor
+from schema.compute.keypair import ImportKeypair, KeyType
+from schema.image.image import CreateImage, DeactivateImage, FinishImageUpload, StartImageUpload
+from tests.compute.conftest import Client
+from tests.compute.steering import Steered
+from tests.serving import serving
+
+IMAGE = "11111111-1111-4111-8111-111111111111"
+PROJECT, OTHER = "a" * 32, "b" * 32
+GONE = "00000000-0000-4000-8000-000000000000"
+
+
+class World:
+    """A cloud with two hosts, a flavor and an image; and somebody in it."""
+
+    def __init__(self, served, steered):
+        self.served = served
+        self.cloud = served.cloud
+        self.steered = steered
+
+    async def client(self, role="member", version="latest", project=PROJECT, **fields):
+        return Client(self.served, await self.served.token(role, project=project, **fields), version)
+
+    async def image(self, id, size=1000, **fields):
+        await self.cloud.executor.execute(
+            Wish(IMAGES, id, CreateImage(visibility="public", disk_format="qcow2", container_format="bare", **fields)),
+            Wish(IMAGES, id, StartImageUpload(upload_id="u", deadline=clock.now() + timedelta(hours=1))),
+            Wish(
+                IMAGES,
+                id,
+                FinishImageUpload(upload_id="u", size=size, checksum="c", hash_algorithm="sha512", hash_value="h"),
+            ),
+        )
+
+    async def boot(self, client, status="ACTIVE", **fields):
+        """A server of that client's, once it has that status."""
+        made = (await client("POST", "/servers", {"server": wanted(client, **fields)}, expect=202))["server"]
+        return await self.becomes(client, made["id"], status)
+
+    async def becomes(self, client, id, status):
+        async with asyncio.timeout(10):
+            while True:
+                shown = (await client("GET", f"/servers/{id}"))["server"]
+                if shown["status"] == status and shown["OS-EXT-STS:task_state"] is None:
+                    return shown
+                await asyncio.sleep(0.01)
+
+    async def gone(self, client, id):
+        async with asyncio.timeout(10):
+            path = f"/compute/v2.1/servers/{id}"
+            while (await self.served.call("GET", path, token=client.token)).status != 404:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+def wanted(client=None, **fields):
+    server = {"name": "web", "flavorRef": "1", "imageRef": IMAGE} | fields
+    if client is None or client.version == "latest" or int(client.version.partition(".")[2]) >= 37:
+        server.setdefault("networks", "none")
+    return server
+
+
+@pytest.fixture
+async def world(settings, fresh_database):
+    steering = []
+    prepare = lambda cloud: steering.append(Steered(cloud))  # noqa: E731
+    async with serving(settings, fresh_database, [SERVICE], prepare) as served, steering[0] as steered:
+        it = World(served, steered)
+        await steered.host("h1")
+        await steered.host("h2")
+        await it.image(IMAGE)
+        flavor = CreateFlavor(name="small", vcpus=1, ram_mb=512, disk_gb=1)
+        await served.cloud.executor.execute(Wish(FLAVORS, "1", flavor))
+        yield it
+
+
+async def test_a_server_goes_through_life(world):
+    member = await world.client()
+    made = await member("POST", "/servers", {"server": wanted(description="d", tags=["x"])}, expect=202)
+    assert set(made["server"]) == {"id", "links", "OS-DCF:diskConfig", "adminPass", "security_groups"}
+    id = made["server"]["id"]
+    shown = await world.becomes(member, id, "ACTIVE")
+    assert (shown["name"], shown["OS-EXT-SRV-ATTR:hostname"]) == ("web", "web")
+    assert shown["OS-EXT-STS:power_state"] == 1
+    assert shown["flavor"] == {
+        "original_name": "small",
+        "vcpus": 1,
+        "ram": 512,
+        "disk": 1,
+        "ephemeral": 0,
+        "swap": 0,
+        "extra_specs": {},
+    }
+    assert shown["image"]["id"] == IMAGE
+    assert (shown["description"], shown["tags"], shown["addresses"]) == ("d", ["x"], {})
+    for action, status in (
+        ({"os-stop": None}, "SHUTOFF"),
+        ({"os-start": None}, "ACTIVE"),
+        ({"reboot": {"type": "SOFT"}}, "ACTIVE"),
+        ({"reboot": {"type": "HARD"}}, "ACTIVE"),
+        ({"pause": None}, "PAUSED"),
+        ({"unpause": None}, "ACTIVE"),
+        ({"suspend": None}, "SUSPENDED"),
+        ({"resume": None}, "ACTIVE"),
+    ):
+        await member("POST", f"/servers/{id}/action", action, expect=202)
+        await world.becomes(member, id, status)
+    await member("DELETE", f"/servers/{id}", expect=204)
+    await world.gone(member, id)
+    assert await world.steered.clean()
+
+
+async def test_every_version_shows_what_it_knows(world):
+    member, admin = await world.client(), await world.client("admin")
+    id = (await world.boot(member))["id"]
+    oldest = (await member("GET", f"/servers/{id}", version="2.1"))["server"]
+    assert oldest["flavor"]["id"] == "1"
+    assert not {"locked", "description", "tags", "server_groups", "host_status"} & set(oldest)
+    assert "OS-EXT-SRV-ATTR:host" not in oldest
+    newest = (await admin("GET", f"/servers/{id}"))["server"]
+    assert newest["OS-EXT-SRV-ATTR:host"] in {"h1", "h2"}
+    assert newest["host_status"] == "UP"
+    assert newest["server_groups"] == []
+    assert (newest["locked"], newest["locked_reason"], newest["pinned_availability_zone"]) == (False, None, None)
+    assert newest["OS-EXT-AZ:availability_zone"] == "nova"
+    assert (await member("GET", f"/servers/{id}"))["server"]["OS-EXT-SRV-ATTR:hostname"] == "web"
+    assert "OS-EXT-SRV-ATTR:hostname" not in (await member("GET", f"/servers/{id}", version="2.89"))["server"]
+
+
+@pytest.mark.parametrize(
+    "fields,text",
+    [
+        ({"flavorRef": "nope"}, "Flavor nope could not be found"),
+        ({"imageRef": GONE}, f"Image {GONE} could not be found"),
+        ({"imageRef": ""}, "boots from an image"),
+        ({"name": ""}, "name"),
+        ({"name": " x"}, "name"),
+        ({"name": "x" * 256}, "name"),
+        ({"name": "a\0b"}, "NUL"),
+        ({"name": None}, "name"),
+        ({"key_name": "nope"}, "Invalid key_name"),
+        ({"availability_zone": "mars"}, "availability zone"),
+        ({"user_data": "not base64!"}, "user_data"),
+        ({"user_data": "A" * 65_536}, "user_data"),
+        ({"networks": [{"uuid": GONE}]}, "networks"),
+        ({"networks": "some"}, "networks"),
+        ({"min_count": 3, "max_count": 2}, "min_count"),
+        ({"min_count": 0}, "min_count"),
+        ({"metadata": {"k" * 256: "v"}}, "metadata"),
+        ({"metadata": {"k": 7.5}}, "metadata"),
+        ({"hostname": "-nope-"}, "hostname"),
+        ({"accessIPv4": "nope"}, "accessIPv4"),
+        ({"tags": ["a,b"]}, "tags"),
+        ({"surprise": 1}, "surprise"),
+        ({"personality": []}, "personality"),
+        ({"trusted_image_certificates": ["c"]}, "certificates"),
+        ({"block_device_mapping_v2": [{"source_type": "volume", "uuid": GONE}]}, "Volumes"),
+        ({"OS-DCF:diskConfig": "NOPE"}, "diskConfig"),
+    ],
+)
+async def test_what_is_wrong_is_named_and_leaves_nothing(world, fields, text):
+    member = await world.client()
+    head = await world.cloud.log.head()
+    answer = await member("POST", "/servers", {"server": wanted(**fields)}, expect=400)
+    assert text in answer["badRequest"]["message"]
+    assert await world.cloud.log.head() == head
+
+
+async def test_networks_are_required_since_2_37_and_no_words_before(world):
+    member = await world.client()
+    bare = {"name": "web", "flavorRef": "1", "imageRef": IMAGE}
+    assert "networks" in str(await member("POST", "/servers", {"server": bare}, expect=400))
+    await member("POST", "/servers", {"server": bare}, expect=202, version="2.36")
+    await member("POST", "/servers", {"server": bare | {"networks": "none"}}, expect=400, version="2.36")
+    await member("POST", "/servers", {"server": bare | {"description": "x"}}, expect=400, version="2.18")
+
+
+async def test_an_image_must_fit_the_flavor(world):
+    member = await world.client()
+    await world.image("22222222-2222-4222-8222-222222222222", min_ram_mb=1024)
+    await world.image("33333333-3333-4333-8333-333333333333", size=3 * 1024**3)
+    await world.image("44444444-4444-4444-8444-444444444444")
+    await world.cloud.executor.execute(Wish(IMAGES, "44444444-4444-4444-8444-444444444444", DeactivateImage()))
+    for id, text in (("2", "memory is too small"), ("3", "disk is too small"), ("4", "is not active")):
+        image = f"{id * 8}-{id * 4}-4{id * 3}-8{id * 3}-{id * 12}"
+        answer = await member("POST", "/servers", {"server": wanted(imageRef=image)}, expect=400)
+        assert text in answer["badRequest"]["message"]
+
+
+async def test_many_are_made_at_once(world):
+    member = await world.client()
+    body = {"server": wanted(min_count=2, max_count=3, return_reservation_id=True)}
+    reservation = (await member("POST", "/servers", body, expect=202))["reservation_id"]
+    servers = (await member("GET", f"/servers?reservation_id={reservation}"))["servers"]
+    assert {server["name"] for server in servers} == {"web-1", "web-2", "web-3"}
+    for server in servers:
+        await world.becomes(member, server["id"], "ACTIVE")
+    many = await member("POST", "/servers", {"server": wanted(min_count=1, max_count=20)}, expect=202)
+    assert many["server"]["adminPass"]
+    assert len((await member("GET", "/servers"))["servers"]) == 10
+    over = await member("POST", "/servers", {"server": wanted()}, expect=403)
+    assert "Quota exceeded for instances: Requested 1, but already used 10 of 10" in over["forbidden"]["message"]
+
+
+async def test_the_same_request_makes_one_server(world):
+    member = await world.client()
+    body = {"server": wanted()}
+    headers = {"OpenStack-API-Version": "compute 2.90", "Idempotency-Key": "k1"}
+    answers = [
+        await world.served.call("POST", "/compute/v2.1/servers", body, token=member.token, headers=headers)
+        for _ in range(3)
+    ]
+    assert len({msgspec.json.decode(answer.body)["server"]["id"] for answer in answers}) == 1
+    assert len({answer.json["server"]["adminPass"] for answer in answers}) == 1
+    assert len((await member("GET", "/servers"))["servers"]) == 1
+
+
+async def test_other_projects_see_nothing(world):
+    mine, theirs, admin = (
+        await world.client(),
+        await world.client(project=OTHER),
+        await world.client("admin", project=OTHER),
+    )
+    id = (await world.boot(mine))["id"]
+    for method, path, body in (
+        ("GET", "", None),
+        ("PUT", "", {"server": {"name": "x"}}),
+        ("DELETE", "", None),
+        ("POST", "/action", {"os-stop": None}),
+        ("GET", "/metadata", None),
+        ("GET", "/tags", None),
+        ("GET", "/os-instance-actions", None),
+        ("GET", "/ips", None),
+    ):
+        await theirs(method, f"/servers/{id}{path}", body, expect=404)
+    assert (await theirs("GET", "/servers"))["servers"] == []
+    await theirs("GET", "/servers?all_tenants=1", expect=403)
+    assert [it["id"] for it in (await admin("GET", "/servers?all_tenants=1"))["servers"]] == [id]
+    assert (await admin("GET", "/servers"))["servers"] == []
+    assert (await admin("GET", f"/servers/{id}"))["server"]["tenant_id"] == PROJECT
+
+
+async def test_readers_only_read(world):
+    member, reader = await world.client(), await world.client("reader")
+    id = (await world.boot(member))["id"]
+    assert (await reader("GET", f"/servers/{id}"))["server"]["id"] == id
+    await reader("POST", f"/servers/{id}/action", {"os-stop": None}, expect=403)
+    await reader("DELETE", f"/servers/{id}", expect=403)
+    await reader("POST", "/servers", {"server": wanted()}, expect=403)
+
+
+async def test_servers_are_found_by_many_things(world):
+    member, admin = await world.client(), await world.client("admin")
+    one = await world.boot(member, name="alpha", tags=["a", "b"], metadata={"k": "v"})
+    two = await world.boot(member, name="beta", tags=["b"], config_drive=True)
+    await member("POST", f"/servers/{two['id']}/action", {"os-stop": None}, expect=202)
+    await world.becomes(member, two["id"], "SHUTOFF")
+
+    async def found(query, client=member):
+        return [
+            it["name"]
+            for it in (await client("GET", f"/servers/detail?sort_key=display_name&sort_dir=asc&{query}"))["servers"]
+        ]
+
+    assert await found("") == ["alpha", "beta"]
+    assert await found("name=^al") == ["alpha"]
+    assert await found("status=SHUTOFF") == ["beta"]
+    assert await found("status=ACTIVE&status=SHUTOFF") == ["alpha", "beta"]
+    assert await found("status=REBOOT") == []
+    assert await found("vm_state=stopped") == ["beta"]
+    assert await found("power_state=1") == ["alpha"]
+    assert await found("tags=a,b") == ["alpha"]
+    assert await found("tags-any=a,c") == ["alpha"]
+    assert await found("not-tags=a,b") == ["beta"]
+    assert await found("not-tags-any=a") == ["beta"]
+    assert await found("flavor=1") == ["alpha", "beta"]
+    assert await found("flavor=2") == []
+    assert await found(f"image={IMAGE}") == ["alpha", "beta"]
+    assert await found("config_drive=true") == ["beta"]
+    assert await found("locked=true") == []
+    assert await found("availability_zone=nova") == ["alpha", "beta"]
+    assert await found(f"changes-since={one['created']}") == ["alpha", "beta"]
+    assert await found("changes-since=2040-01-01T00:00:00Z") == []
+    assert await found("changes-before=2000-01-01T00:00:00Z") == []
+    host = (await admin("GET", f"/servers/{one['id']}"))["server"]["OS-EXT-SRV-ATTR:host"]
+    assert "alpha" in await found(f"host={host}&all_tenants=1", admin)
+    assert await found("host=nowhere&all_tenants=1", admin) == []
+    assert await found("host=nowhere") == ["alpha", "beta"]
+    assert await found("deleted=true&all_tenants=1", admin) == []
+    for query in ("name=(", "limit=-1", "limit=x", "marker=nope", "sort_key=nope", "sort_dir=up", "changes-since=x",
+                  "status=NOPE", "surprise=1", "locked=maybe"):  # fmt: skip
+        await member("GET", f"/servers?{query}", expect=400)
+    await member("GET", "/servers?surprise=1", version="2.74")
+    assert (await member("GET", "/servers?status=NOPE", version="2.37"))["servers"] == []
+    await member("GET", "/servers?status=DELETED", expect=403)
+
+
+async def test_pages_join_into_the_whole(world):
+    member = await world.client()
+    await member("POST", "/servers", {"server": wanted(min_count=5)}, expect=202)
+    whole = [it["id"] for it in (await member("GET", "/servers"))["servers"]]
+    pages, path = [], "/servers?limit=2"
+    while path:
+        page = await member("GET", path)
+        pages += [it["id"] for it in page["servers"]]
+        links = page.get("servers_links")
+        path = links[0]["href"].partition("/compute/v2.1")[2] if links else None
+    assert pages == whole
+    assert len(whole) == 5
+
+
+async def test_deleted_servers_are_listed_for_administrators(world):
+    member, admin = await world.client(), await world.client("admin")
+    server = await world.boot(member)
+    await member("DELETE", f"/servers/{server['id']}", expect=204)
+    await world.gone(member, server["id"])
+    [shown] = (await admin("GET", "/servers/detail?deleted=true&all_tenants=1"))["servers"]
+    assert (shown["status"], shown["OS-EXT-STS:vm_state"]) == ("DELETED", "deleted")
+    assert shown["OS-SRV-USG:terminated_at"]
+    assert (await member("GET", f"/servers?changes-since={server['created']}"))["servers"][0]["id"] == server["id"]
+
+
+async def test_details_change(world):
+    member = await world.client()
+    id = (await world.boot(member))["id"]
+    change = {"name": "db", "description": "x", "accessIPv4": "192.0.2.1", "hostname": "db.example.org"}
+    shown = (await member("PUT", f"/servers/{id}", {"server": change}))["server"]
+    assert (shown["name"], shown["description"], shown["accessIPv4"]) == ("db", "x", "192.0.2.1")
+    assert shown["OS-EXT-SRV-ATTR:hostname"] == "db.example.org"
+    older = (await member("PUT", f"/servers/{id}", {"server": {"name": "e"}}, version="2.74"))["server"]
+    assert "OS-EXT-STS:vm_state" not in older
+    for wrong in ({"name": ""}, {"name": None}, {"surprise": 1}, {"accessIPv6": "192.0.2.1"}, {"hostname": "a_b"}):
+        await member("PUT", f"/servers/{id}", {"server": wrong}, expect=400)
+    await member("PUT", f"/servers/{id}", {"server": {"hostname": "h"}}, expect=400, version="2.89")
+
+
+async def test_metadata_is_kept(world):
+    member = await world.client()
+    id = (await world.boot(member, metadata={"a": "1"}))["id"]
+    path = f"/servers/{id}/metadata"
+    assert (await member("GET", path))["metadata"] == {"a": "1"}
+    assert (await member("POST", path, {"metadata": {"b": "2"}}))["metadata"] == {"a": "1", "b": "2"}
+    assert (await member("PUT", path, {"metadata": {"c": "3"}}))["metadata"] == {"c": "3"}
+    assert (await member("PUT", f"{path}/d", {"meta": {"d": "4"}}))["meta"] == {"d": "4"}
+    assert (await member("GET", f"{path}/d"))["meta"] == {"d": "4"}
+    await member("DELETE", f"{path}/d", expect=204)
+    await member("DELETE", f"{path}/d", expect=404)
+    await member("GET", f"{path}/d", expect=404)
+    await member("PUT", f"{path}/d", {"meta": {"e": "4"}}, expect=400)
+    await member("PUT", f"{path}/d", {"meta": {"d": "x" * 256}}, expect=400)
+    over = {"metadata": {f"k{n}": "v" for n in range(129)}}
+    await member("POST", path, over, expect=403)
+    await member("PUT", path, over, expect=403)
+
+
+async def test_tags_are_kept(world):
+    member = await world.client()
+    id = (await world.boot(member))["id"]
+    path = f"/servers/{id}/tags"
+    assert (await member("PUT", path, {"tags": ["a", "b", "a"]}))["tags"] == ["a", "b"]
+    await member("GET", f"{path}/a", expect=204)
+    await member("GET", f"{path}/z", expect=404)
+    await member("PUT", f"{path}/c", expect=201)
+    await member("PUT", f"{path}/c", expect=204)
+    await member("DELETE", f"{path}/a", expect=204)
+    await member("DELETE", f"{path}/a", expect=404)
+    assert (await member("GET", path))["tags"] == ["b", "c"]
+    await member("PUT", f"{path}/{'x' * 61}", expect=400)
+    await member("PUT", path, {"tags": [f"t{n}" for n in range(51)]}, expect=400)
+    await member("DELETE", path, expect=204)
+    assert (await member("GET", path))["tags"] == []
+    await member("GET", path, expect=404, version="2.25")
+
+
+async def test_a_locked_server_is_left_alone(world):
+    member, admin = await world.client(), await world.client("admin")
+    id = (await world.boot(member))["id"]
+    await member("POST", f"/servers/{id}/action", {"lock": {"locked_reason": "mine"}}, expect=202)
+    shown = (await member("GET", f"/servers/{id}"))["server"]
+    assert (shown["locked"], shown["locked_reason"]) == (True, "mine")
+    answer = await member("POST", f"/servers/{id}/action", {"os-stop": None}, expect=409)
+    assert "is locked" in answer["conflictingRequest"]["message"]
+    await member("DELETE", f"/servers/{id}", expect=409)
+    await member("POST", f"/servers/{id}/action", {"unlock": None}, expect=202)
+    await admin("POST", f"/servers/{id}/action", {"lock": None}, expect=202)
+    await member("POST", f"/servers/{id}/action", {"unlock": None}, expect=409)
+    await admin("POST", f"/servers/{id}/action", {"unlock": None}, expect=202)
+
+
+async def test_actions_that_make_no_sense_are_refused(world):
+    member = await world.client()
+    id = (await world.boot(member))["id"]
+    path = f"/servers/{id}/action"
+    answer = await member("POST", path, {"os-start": None}, expect=409)
+    assert f"Cannot 'start' server {id} while it is in vm_state active" in answer["conflictingRequest"]["message"]
+    assert "no such action" in str(await member("POST", path, {"dance": None}, expect=400))
+    for wrong in ({}, {"os-start": None, "os-stop": None}, {"reboot": {"type": "GENTLE"}}, {"reboot": None}):
+        await member("POST", path, wrong, expect=400)
+    await member("POST", path, {"resize": {"flavorRef": "2"}}, expect=501)
+    await member("POST", path, {"changePassword": {"adminPass": "x"}}, expect=409)
+    await member("POST", path, {"os-resetState": {"state": "error"}}, expect=403)
+    await member("POST", f"/servers/{GONE}/action", {"os-start": None}, expect=404)
+
+
+async def test_an_administrator_resets_a_state(world):
+    member, admin = await world.client(), await world.client("admin")
+    id = (await world.boot(member))["id"]
+    await admin("POST", f"/servers/{id}/action", {"os-resetState": {"state": "error"}}, expect=202)
+    assert (await member("GET", f"/servers/{id}"))["server"]["status"] == "ERROR"
+    await admin("POST", f"/servers/{id}/action", {"os-resetState": {"state": "active"}}, expect=202)
+    assert (await member("GET", f"/servers/{id}"))["server"]["status"] == "ACTIVE"
+
+
+async def test_the_console_is_read(world):
+    member = await world.client()
+    id = (await world.boot(member))["id"]
+    answer = await member("POST", f"/servers/{id}/action", {"os-getConsoleOutput": {}})
+    assert isinstance(answer["output"], str)
+    await member("POST", f"/servers/{id}/action", {"os-getConsoleOutput": {"length": 1}})
+    await member("POST", f"/servers/{id}/action", {"os-getConsoleOutput": {"length": "x"}}, expect=400)
+
+
+async def test_what_was_done_can_be_read_back(world):
+    member, admin = await world.client(), await world.client("admin")
+    id = (await world.boot(member))["id"]
+    await member("POST", f"/servers/{id}/action", {"os-stop": None}, expect=202)
+    await world.becomes(member, id, "SHUTOFF")
+    actions = (await member("GET", f"/servers/{id}/os-instance-actions"))["instanceActions"]
+    assert [it["action"] for it in actions] == ["stop", "create"]
+    assert actions[0]["request_id"].startswith("req-")
+    shown = (await member("GET", f"/servers/{id}/os-instance-actions/{actions[0]['request_id']}"))["instanceAction"]
+    [event] = shown["events"]
+    assert (event["event"], event["result"]) == ("compute_stop_instance", "Success")
+    assert "traceback" not in event
+    assert event["finish_time"] >= event["start_time"]
+    request_id = actions[1]["request_id"]
+    made = (await admin("GET", f"/servers/{id}/os-instance-actions/{request_id}"))["instanceAction"]
+    assert made["events"][0]["host"] in {"h1", "h2"}
+    await member("GET", f"/servers/{id}/os-instance-actions/req-nope", expect=404)
+    await member("DELETE", f"/servers/{id}", expect=204)
+    await world.gone(member, id)
+    actions = (await member("GET", f"/servers/{id}/os-instance-actions"))["instanceActions"]
+    assert actions[0]["action"] == "delete"
+    one = await member("GET", f"/servers/{id}/os-instance-actions?limit=1")
+    assert (len(one["instanceActions"]), one["links"][0]["rel"]) == (1, "next")
+
+
+async def test_a_guest_gets_its_secrets_and_nobody_else_sees_them(world):
+    member, admin = await world.client(), await world.client("admin")
+    text = base64.b64encode(b"#!/bin/sh\necho hello").decode()
+    key = ImportKeypair(
+        name="k", user_id="u" * 32, key_type=KeyType.SSH, public_key="ssh-ed25519 AAAA", fingerprint="f"
+    )
+    await world.cloud.executor.execute(Wish(KEYPAIRS, "k1", key))
+    shown = await world.boot(member, user_data=text, key_name="k", adminPass="sesame")
+    assert (shown["key_name"], "OS-EXT-SRV-ATTR:user_data" in shown) == ("k", False)
+    seen = (await admin("GET", f"/servers/{shown['id']}"))["server"]
+    assert seen["OS-EXT-SRV-ATTR:user_data"] == text
+    events = await world.cloud.log.read_stream(f"server/{shown['id']}")
+    written = msgspec.json.encode([it.event for it in events]).decode()
+    assert text not in written
+    assert "sesame" not in written
+
+
+async def test_administrators_choose_a_host(world):
+    member, admin = await world.client(), await world.client("admin")
+    assert (await world.boot(admin, host="h2"))["OS-EXT-SRV-ATTR:host"] == "h2"
+    assert (await world.boot(admin, availability_zone="nova:h1"))["OS-EXT-SRV-ATTR:host"] == "h1"
+    await member("POST", "/servers", {"server": wanted(host="h2")}, expect=403)
+    await member("POST", "/servers", {"server": wanted(availability_zone="nova:h1")}, expect=403)
+    await admin("POST", "/servers", {"server": wanted(host="h9")}, expect=400)
+
+
+async def test_an_unattached_server_has_no_addresses(world):
+    member = await world.client()
+    id = (await world.boot(member))["id"]
+    assert (await member("GET", f"/servers/{id}/ips"))["addresses"] == {}
+    await member("GET", f"/servers/{id}/ips/private", expect=404)
+    assert (await member("GET", f"/servers/{id}/os-interface"))["interfaceAttachments"] == []
+    assert (await member("GET", f"/servers/{id}/os-security-groups"))["security_groups"] == []
