@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from bus.archive import Archives
 from bus.away import reaching
 from bus.log import READ_LIMIT, Actor, Append, Document, Recorded, Reservation, Stale, Taken, partition_of
 from schema.event import Key, decode, id_of, kind_named, kind_of
@@ -22,9 +23,10 @@ _encode = msgspec.json.Encoder().encode
 _decode_actor = msgspec.json.Decoder(Actor).decode
 
 _COLUMNS = "position, stream, version, type, at, partition, actor, correlation, causation, data"
-_READ = f"SELECT {_COLUMNS} FROM events WHERE position > $1 ORDER BY position LIMIT $2"
+_LIVE = "position > $1 AND NOT EXISTS (SELECT FROM archives WHERE last > $1)"
+_READ = f"SELECT {_COLUMNS} FROM events WHERE {_LIVE} ORDER BY position LIMIT $2"
 _READ_PARTITIONS = (
-    f"SELECT {_COLUMNS} FROM events WHERE position > $1 AND partition = ANY($3::smallint[]) ORDER BY position LIMIT $2"
+    f"SELECT {_COLUMNS} FROM events WHERE {_LIVE} AND partition = ANY($3::smallint[]) ORDER BY position LIMIT $2"
 )
 _READ_STREAM = f"SELECT {_COLUMNS} FROM events WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3"
 _LOAD = "SELECT stream, version, state FROM documents WHERE stream = ANY($1)"
@@ -71,6 +73,7 @@ class PostgresLog:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self.pool = pool
+        self._archives = Archives(pool)
 
     async def append(self, append: Append) -> int:
         with reaching(LOG):
@@ -93,14 +96,26 @@ class PostgresLog:
     async def read(
         self, after: int, limit: int = READ_LIMIT, partitions: frozenset[int] | None = None
     ) -> list[Recorded]:
-        if partitions is None:
-            rows = await self._fetch(_READ, after, limit)
-        else:
-            rows = await self._fetch(_READ_PARTITIONS, after, limit, sorted(partitions))
-        return [record(row) for row in rows]
+        while True:
+            if partitions is None:
+                rows = await self._fetch(_READ, after, limit)
+            else:
+                rows = await self._fetch(_READ_PARTITIONS, after, limit, sorted(partitions))
+            with reaching(LOG):
+                archive = None if rows else await self._archives.holding(after)
+            if archive is None:
+                return [record(row) for row in rows]
+            archived = await self._archives.read(archive, after, limit, partitions)
+            if archived:
+                return [record(row[:-1]) for row in archived]
+            after = archive.last
 
     async def read_stream(self, stream: str, after_version: int = 0, limit: int = READ_LIMIT) -> list[Recorded]:
-        return [record(row) for row in await self._fetch(_READ_STREAM, stream, after_version, limit)]
+        rows = await self._fetch(_READ_STREAM, stream, after_version, limit)
+        whole = bool(rows) and rows[0][2] == after_version + 1
+        with reaching(LOG):
+            archived = [] if whole else await self._archives.read_stream(stream, after_version, limit)
+        return [record(row) for row in (*(row[:-1] for row in archived), *rows)][:limit]
 
     async def head(self) -> int:
         return int((await self._fetch("SELECT position FROM head"))[0][0])

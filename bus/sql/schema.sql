@@ -122,11 +122,12 @@ CREATE TABLE IF NOT EXISTS parked (
     PRIMARY KEY (consumer, stream)
 );
 
--- Ranges of the log that live in files now; replay reads them from there.
+-- Ranges of the log that live in files now; replay reads them from there. hash: the chain's at the last of them.
 CREATE TABLE IF NOT EXISTS archives (
     first  bigint PRIMARY KEY,
     last   bigint NOT NULL,
     path   text NOT NULL,
     sha256 bytea NOT NULL,
+    hash   bytea NOT NULL,
     at     timestamptz NOT NULL DEFAULT now()
 );
