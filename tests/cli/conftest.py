@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,14 @@ class Person:
         lines = self.types("status").stdout.splitlines()[1:]
         rows = [line.split() for line in lines[: lines.index("")]]
         return {row[0]: int(row[1]) for row in rows if row[1].isdigit()}
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for a condition; fail when it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -2,23 +2,15 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import until
+
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 PARTS = {"supervisor", "all", "postgres"}
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for a condition; fail when it does not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)
 
 
 def test_up_twice_is_up_once_and_down_twice_is_down_once(person):
