@@ -17,7 +17,7 @@ from api.placement.words import (
     Uuid,
     answered,
     dashed,
-    must_know_classes,
+    known_class,
     parameters,
     provider_at,
 )
@@ -37,7 +37,7 @@ ATTEMPTS = 5
 
 ClassAmounts = Annotated[dict[ClassName, Amount], Meta(min_length=1)]
 ConsumerType = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[A-Z0-9_]+$")]
-Mappings = dict[str, Annotated[list[Uuid], Meta(min_length=1)]]
+Mappings = Annotated[dict[str, Annotated[list[Uuid], Meta(min_length=1)]], Meta(min_length=1)]
 
 
 class OneOfList(Struct, forbid_unknown_fields=True):
@@ -159,7 +159,9 @@ async def change(
     """Every consumer shall hold what its body says, all of them or none; `before` and `after` happen with it."""
     bodies = {dashed_consumer(id): body for id, body in wanted.items()}
     allocations = {id: _allocations(body) for id, body in bodies.items()}
-    must_know_classes(call, {name for all_ in allocations.values() for it in all_.values() for name in it})
+    for name in {name for all_ in allocations.values() for it in all_.values() for name in it}:
+        if not known_class(call, name):
+            raise Invalid(f"Unable to allocate inventory for consumer: No such resource class {name}.")
     await _must_exist(call, {id for all_ in allocations.values() for id in all_})
 
     async def once() -> None:

@@ -79,10 +79,8 @@ def _suffix_of(call: Call, name: str) -> tuple[str, ...]:
     """The group a parameter belongs to; none for those about the whole. Raises Invalid for what is not known (yet)."""
     since = _SINCE.get(name)
     if since is not None and call.version >= since:
-        many = {"same_subtree", *(("member_of",) if call.version >= (1, 24) else ())}
-        many |= {"required"} if call.version >= (1, 39) else set()
-        if name not in many and len(call.query.getall(name)) > 1:
-            raise Invalid(f"Query parameter {name!r} may be given only once.", code=DUPLICATE_KEY)
+        if name == "root_required" and len(call.query.getall(name)) > 1:
+            raise Invalid(f"Query parameter {name!r} may be specified only once.", code=DUPLICATE_KEY)
         return ("",) if name in _KEYS_SINCE_GRANULAR else ()
     match = _GROUP_KEYS.fullmatch(name)
     form = _SUFFIX if call.version >= (1, 33) else _NUMBER
@@ -96,13 +94,7 @@ def _suffix_of(call: Call, name: str) -> tuple[str, ...]:
 def _group(call: Call, suffix: str) -> Group:
     query = call.query
     keys = {key: f"{key}{suffix}" for key in _KEYS_SINCE_GRANULAR}
-    for key in ("resources", "in_tree"):
-        if len(query.getall(keys[key], ())) > 1:
-            raise Invalid(f"Query parameter {keys[key]!r} may be given only once.", code=DUPLICATE_KEY)
-    given = query.getall(keys["required"], ())
-    if len(given) > 1 and call.version < (1, 39):
-        raise Invalid(f"Query parameter {keys['required']!r} may be given only once.", code=DUPLICATE_KEY)
-    required, forbidden = traits(call, given, keys["required"])
+    required, forbidden = traits(call, query.getall(keys["required"], ()), keys["required"])
     member_of, not_member_of = aggregates(call, query.getall(keys["member_of"], ()), keys["member_of"])
     return Group(
         suffix=suffix,
@@ -122,9 +114,9 @@ def _same_subtree(call: Call, groups: tuple[Group, ...]) -> tuple[frozenset[str]
         suffixes = frozenset(text.split(","))
         unknown = sorted(suffixes - known)
         if "" in suffixes:
-            raise Invalid("Empty string found in same_subtree value.", code=BAD_VALUE)
+            raise Invalid("Empty string (unsuffixed group) can not be specified in `same_subtree`.", code=BAD_VALUE)
         if unknown:
-            raise Invalid(f"Real suffixes should be specified in same_subtree: {unknown[0]} is none.", code=BAD_VALUE)
+            raise Invalid(f"Real suffixes should be specified in `same_subtree`: {unknown[0]} is none.", code=BAD_VALUE)
         subtrees.append(suffixes)
     return tuple(subtrees)
 
@@ -133,15 +125,15 @@ def _check_groups(call: Call, groups: tuple[Group, ...], subtrees: tuple[frozens
     if not any(group.resources for group in groups):
         if call.version < (1, 25) or not groups:
             raise Invalid("Invalid query string parameters: 'resources' is a required property", code=MISSING_VALUE)
-        raise Invalid("At least one group must ask for resources.", code=MISSING_VALUE)
+        raise Invalid("There must be at least one resources or resources[$S] parameter.", code=MISSING_VALUE)
     for group in groups:
         if group.resources:
             continue
         resourceless = call.version >= (1, 36) and group.suffix and any(group.suffix in them for them in subtrees)
         if not resourceless:
             raise Invalid(
-                f"All traits, aggregates and trees must be associated with resources: resources{group.suffix} is "
-                "missing.",
+                f"All request groups must specify resources: resources{group.suffix} is missing. "
+                "Resourceless suffixed group request should be specified in `same_subtree` query param (since 1.36).",
                 code=BAD_VALUE,
             )
 
@@ -149,7 +141,7 @@ def _check_groups(call: Call, groups: tuple[Group, ...], subtrees: tuple[frozens
 def _policy(call: Call, groups: tuple[Group, ...]) -> str:
     policy = call.query.get("group_policy")
     if policy not in {None, "none", "isolate"}:
-        raise Invalid("Invalid query string parameters: group_policy must be none or isolate.")
+        raise Invalid(f"Invalid query string parameters: {policy!r} is not one of ['none', 'isolate']")
     if policy is None and sum(1 for group in groups if group.suffix and group.resources) > 1:
         raise Invalid(
             'The "group_policy" parameter is required when specifying more than one "resources{N}" parameter.',

@@ -22,7 +22,7 @@ from bus.execute import Wish
 from bus.log import Document
 from handlers.placement.provider import PROVIDERS
 from schema.placement.provider import MOST, Inventory, Provider, RemoveInventory, SetInventories, SetInventory
-from schema.refusal import Invalid, NotFound
+from schema.refusal import Conflict, Invalid, NotFound
 
 Reserved = Annotated[int, Meta(ge=0, le=MOST)]
 Ratio = Annotated[float, Meta(gt=0, le=3.40282e38)]
@@ -75,9 +75,11 @@ async def no_clear(call: Call) -> None:
 
 
 async def create(call: Call) -> Reply:
-    await provider_at(call)
+    there: Provider = (await provider_at(call)).state
     name = call.body.resource_class
     must_know_classes(call, [name])
+    if name in there.inventories and not call.by.idempotency:
+        raise Conflict(f"Update conflict: there is an inventory of {name} on resource provider {there.id} already.")
     command = SetInventory(
         resource_class=name,
         inventory=inventory(call, name, call.body),
@@ -120,8 +122,8 @@ def inventory(call: Call, name: str, body: InventoryBody) -> Inventory:
     """A body as it is kept. Raises Invalid where all would be reserved (since 1.26 that may be) or more than all."""
     if body.reserved > body.total or (body.reserved == body.total and call.version < (1, 26)):
         raise Invalid(
-            f"Invalid inventory for '{name}' on resource provider: reserved is {body.reserved} of a total of "
-            f"{body.total}."
+            f"Unable to update inventory or create it for resource provider {call.path.get('uuid', '')}: of {name} "
+            f"{body.reserved} would be reserved of a total of {body.total}."
         )
     return Inventory(
         total=body.total,

@@ -11,7 +11,7 @@ from api.placement.inventory import InventoryBody, inventory
 from api.placement.words import ClassName, Generation, ProviderKey, dashed, must_know_classes
 from api.wire import Call, Post
 from bus.execute import Wish
-from handlers.placement.provider import PROVIDERS, ConcurrentUpdate
+from handlers.placement.provider import PROVIDERS, ConcurrentUpdate, NoRoom
 from schema.placement.provider import PROVIDER, Provider, SetInventories
 from schema.refusal import Invalid
 
@@ -42,7 +42,7 @@ async def reshape(call: Call) -> None:
     must_know_classes(call, {name for body in wanted.values() for name in body.inventories})
     found = await call.cloud.documents.get_many(PROVIDER, list(wanted))
     first: list[Wish] = []
-    last: list[Wish] = []
+    last: dict[str, SetInventories] = {}
     for id, body in wanted.items():
         if id not in found or not found[id].state.living:
             raise Invalid(f"Resource provider {id} in inventories not found.", code=NOT_FOUND)
@@ -51,8 +51,21 @@ async def reshape(call: Call) -> None:
         new = {name: inventory(call, name, it) for name, it in body.inventories.items()}
         generation = body.resource_provider_generation
         first.append(Wish(PROVIDERS, id, SetInventories(inventories=provider.inventories | new, generation=generation)))
-        last.append(Wish(PROVIDERS, id, SetInventories(inventories=new)))
-    await change(call, call.body.allocations, before=first, after=last)
+        last[id] = SetInventories(inventories=new)
+    for body in call.body.allocations.values():
+        for id, it in body.allocations.items():
+            _must_fit(dashed(id), it.resources, last)
+    after = [Wish(PROVIDERS, id, command) for id, command in last.items()]
+    await change(call, call.body.allocations, before=first, after=after)
+
+
+def _must_fit(id: str, resources: dict[str, int], last: dict[str, SetInventories]) -> None:
+    """What stays as it is must be a size that the new inventories give, too."""
+    if id in last:
+        for name, amount in resources.items():
+            offered = last[id].inventories.get(name)
+            if offered is None or not offered.fits(amount):
+                raise NoRoom(id, f"{amount} of {name} is not a size it would give.")
 
 
 NOT_FOUND = "placement.resource_provider.not_found"

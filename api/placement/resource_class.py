@@ -49,9 +49,9 @@ async def rename(call: Call) -> Reply:
     old, new = call.path["name"], call.body.name
     _must_exist(call, old)
     if old != new:
+        _must_be_own_and_free(call, old)
         if known_class(call, new):
             raise Conflict(f"Resource class already exists: {new}", code=DUPLICATE_NAME)
-        _must_be_own_and_free(call, old)
         await call.execute(
             Wish(RESOURCE_CLASSES, new, CreateResourceClass()), Wish(RESOURCE_CLASSES, old, DeleteResourceClass())
         )
@@ -65,7 +65,7 @@ async def ensure(call: Call) -> Reply:
     there = known_class(call, name)
     await call.execute(Wish(RESOURCE_CLASSES, name, CreateResourceClass()))
     location = {"Location": call.url(f"/resource_classes/{name}")}
-    return answered(call, None, status=204 if there else 201, headers=location)
+    return Reply(None, status=204 if there else 201, headers=location)
 
 
 async def delete(call: Call) -> None:
@@ -82,10 +82,12 @@ def _must_exist(call: Call, name: str) -> None:
 
 def _must_be_own_and_free(call: Call, name: str) -> None:
     if name in STANDARD_CLASSES:
-        raise Invalid(f"Cannot update or delete standard resource class {name}.")
+        raise Invalid(f"Cannot delete standard resource class {name}, nor rename it.")
     users = [it.id for it in all_providers(call).values() if name in it.inventories]
     if users:
-        raise Conflict(f"Cannot change resource class {name}: it is in use by {len(users)} resource providers.")
+        raise Conflict(
+            f"Error in delete resource class or rename: {name} is in use in the inventory of {len(users)} providers."
+        )
 
 
 def _view(call: Call, name: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ _LIST_SINCE = {
 
 
 async def index(call: Call) -> Reply:
-    parameters(call, _LIST_SINCE, repeated=("member_of", *(("required",) if call.version >= (1, 39) else ())))
+    parameters(call, _LIST_SINCE)
     query = call.query
     providers = all_providers(call)
     any_of, forbidden = traits(call, query.getall("required", ()), "required")
@@ -181,14 +181,15 @@ async def _parent(call: Call, parent_id: str, child_id: str) -> Provider:
     try:
         parent: Provider = (await call.cloud.documents.get(PROVIDER, parent_id)).state
     except NotFound:
-        raise Invalid(f"parent provider UUID does not exist: {parent_id}.") from None
+        raise Invalid(f"Unable to save resource provider: parent provider UUID does not exist: {parent_id}.") from None
     return parent
 
 
 async def _moving(call: Call, state: Provider, parent_id: str | None) -> list[Wish]:
     """The wishes that hang a provider, and all below it, somewhere else."""
     if call.version < (1, 37) and (parent_id is None or state.parent_id is not None):
-        raise Invalid("Unable to save resource provider: re-parenting a provider is not currently allowed before 1.37.")
+        what = "un-parenting" if parent_id is None else "re-parenting"
+        raise Invalid(f"Unable to save resource provider: {what} a provider is not currently allowed before 1.37.")
     providers = all_providers(call)
     below = _below(providers, state.id)
     wishes = []

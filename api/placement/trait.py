@@ -61,8 +61,8 @@ async def create(call: Call) -> Reply:
     name = call.path["name"]
     if not CUSTOM_NAME.fullmatch(name):
         raise Invalid(
-            f"The trait is invalid. A valid trait must be no longer than 255 characters, start with the prefix "
-            f"CUSTOM_ and use following characters: A-Z, 0-9 and _; got {name[:64]!r}."
+            f"The trait is invalid. It must begin with CUSTOM_, use only A-Z, 0-9 and _, and have no more than 255 "
+            f"characters; got {name[:64]!r}."
         )
     there = known_trait(call, name)
     await call.execute(Wish(TRAITS, name, CreateTrait()))
@@ -77,7 +77,7 @@ async def delete(call: Call) -> None:
         raise Invalid(f"Cannot delete standard trait {name}.")
     users = [it.id for it in all_providers(call).values() if name in it.traits]
     if users:
-        raise Conflict(f"The trait {name} is in use by {len(users)} resource providers.")
+        raise Conflict(f"The trait {name} is in use by a resource provider: {users[0]}.")
     await call.execute(Wish(TRAITS, name, DeleteTrait()))
 
 
@@ -92,7 +92,7 @@ async def replace(call: Call) -> Reply:
         raise Invalid("Invalid input for field traits: it has non-unique elements.")
     must_know_traits(call, call.body.traits)
     command = SetProviderTraits(
-        traits=tuple(sorted(call.body.traits)), generation=call.body.resource_provider_generation
+        traits=tuple(sorted(call.body.traits, key=standard_first)), generation=call.body.resource_provider_generation
     )
     [document] = await call.execute(Wish(PROVIDERS, call.path["uuid"], command))
     return _view(call, document)
@@ -101,6 +101,11 @@ async def replace(call: Call) -> Reply:
 async def clear(call: Call) -> None:
     await provider_at(call)
     await call.execute(Wish(PROVIDERS, call.path["uuid"], SetProviderTraits(traits=())))
+
+
+def standard_first(name: str) -> tuple[bool, str]:
+    """The order traits are shown in."""
+    return name.startswith("CUSTOM_"), name
 
 
 def _must_exist(call: Call, name: str) -> None:

@@ -79,15 +79,13 @@ def all_providers(call: Call) -> dict[str, Provider]:
     return {document.id: document.state for document in call.cloud.mirror(PROVIDER).values()}
 
 
-def parameters(call: Call, since: Since, repeated: Iterable[str] = ()) -> None:
-    """Refuse query parameters that are not in `since` or came later, and those that come twice and may not."""
+def parameters(call: Call, since: Since) -> None:
+    """Refuse query parameters that are not in `since` or came later."""
     for name in call.query:
         if name not in since or call.version < since[name]:
             raise Invalid(
                 f"Invalid query string parameters: Additional properties are not allowed ({name!r} was unexpected)"
             )
-        if name not in repeated and len(call.query.getall(name)) > 1:
-            raise Invalid(f"Query parameter {name!r} may be given only once.", code=DUPLICATE_KEY)
 
 
 def known_class(call: Call, name: str) -> bool:
@@ -101,7 +99,7 @@ def known_trait(call: Call, name: str) -> bool:
 def must_know_classes(call: Call, names: Iterable[str]) -> None:
     unknown = sorted(name for name in names if not known_class(call, name))
     if unknown:
-        raise Invalid(f"Unknown resource class in request: No such resource class {', '.join(unknown)}.")
+        raise Invalid(f"Unknown resource class in inventory or allocations: No such resource class {unknown[0]}.")
 
 
 def must_know_traits(call: Call, names: Iterable[str]) -> None:
@@ -117,7 +115,8 @@ def resources(call: Call, text: str, name: str = "resources") -> dict[str, int]:
         resource_class, colon, amount = part.partition(":")
         if not colon or not amount.strip().isdecimal() or not _NAME.fullmatch(resource_class):
             raise Invalid(
-                f"Badly formed {name} parameter. Expected resources=CLASS:AMOUNT,… such as VCPU:2; got {text!r}.",
+                f"Badly formed {name} parameter. Expected resources query string parameter in form: "
+                f"?{name}=VCPU:2,MEMORY_MB:512; got {text!r}.",
                 code=BAD_VALUE,
             )
         if resource_class in found:
@@ -125,19 +124,25 @@ def resources(call: Call, text: str, name: str = "resources") -> dict[str, int]:
         found[resource_class] = int(amount)
         if not 1 <= found[resource_class] <= MOST:
             raise Invalid(f"{name} asks {amount} of {resource_class}; it must be from 1 to {MOST}.", code=BAD_VALUE)
-    must_know_classes(call, found)
+    unknown = [resource_class for resource_class in found if not known_class(call, resource_class)]
+    if unknown:
+        raise Invalid(f"Invalid resource class in {name} parameter: No such resource class {', '.join(unknown)}.")
     return found
 
 
 def traits(call: Call, texts: Iterable[str], name: str) -> tuple[tuple[frozenset[str], ...], frozenset[str]]:
-    """(any-of sets of required, forbidden): `A,B`, since 1.22 `!C`, since 1.39 `in:A,B`. Raises Invalid."""
+    """(any-of sets of required, forbidden): `A,B`, since 1.22 `!C`, since 1.39 `in:A,B`. Raises Invalid.
+
+    Before 1.39 the last of several parameters counts.
+    """
     any_of: list[frozenset[str]] = []
     forbidden: set[str] = set()
+    texts = list(texts) if call.version >= (1, 39) else list(texts)[-1:]
     for text in texts:
         if text.startswith("in:") and call.version >= (1, 39):
-            any_of.append(frozenset(text[3:].split(",")))
+            any_of.append(frozenset(part.strip() for part in text[3:].split(",")))
             continue
-        for part in text.split(","):
+        for part in map(str.strip, text.split(",")):
             if part.startswith("!") and call.version >= (1, 22):
                 forbidden.add(part[1:])
             else:
@@ -146,11 +151,15 @@ def traits(call: Call, texts: Iterable[str], name: str) -> tuple[tuple[frozenset
     wrong = sorted(trait for trait in named if not _NAME.fullmatch(trait))
     if wrong:
         form = "HW_CPU_X86_VMX,CUSTOM_MAGIC" if call.version < (1, 22) else "HW_CPU_X86_VMX,!CUSTOM_MAGIC"
-        raise Invalid(f"Invalid query string parameters: Expected {name!r} to be of the form {form}; got {wrong}.")
+        later = "" if call.version >= (1, 39) else " The format 'in:HW_CPU_X86_VMX' came with 1.39."
+        raise Invalid(
+            f"Invalid query string parameters: Expected {name!r} parameter value of the form: {form}. "
+            f"Got: {','.join(texts)}.{later}"
+        )
     must_know_traits(call, named)
     both = sorted(forbidden & {trait for one in any_of if len(one) == 1 for trait in one})
     if both:
-        raise Invalid(f"{name!r} both requires and forbids {', '.join(both)}.", code=BAD_VALUE)
+        raise Invalid(f"Conflicting required and forbidden traits found in {name}: {', '.join(both)}.", code=BAD_VALUE)
     return tuple(dict.fromkeys(any_of)), frozenset(forbidden)
 
 
@@ -168,7 +177,8 @@ def aggregates(call: Call, texts: Iterable[str], name: str) -> tuple[tuple[froze
         wrong = next((id for id in ids if not _UUID.fullmatch(id)), None)
         if wrong is not None:
             raise Invalid(
-                f"Expected {name!r} parameter to be a UUID, or in: and UUIDs separated by commas; got {wrong!r}.",
+                f"Invalid query string parameters: Expected {name!r} parameter to contain valid UUID(s). "
+                f"Got {wrong!r}; several are written in:UUID,UUID.{_forbidding(call, text, name)}",
                 code=BAD_VALUE,
             )
         if negated:
@@ -178,7 +188,13 @@ def aggregates(call: Call, texts: Iterable[str], name: str) -> tuple[tuple[froze
     return tuple(any_of), frozenset(forbidden)
 
 
+def _forbidding(call: Call, text: str, name: str) -> str:
+    if not text.startswith("!"):
+        return ""
+    return f" Forbidden {name} parameters are not supported in the specified microversion, only since 1.32."
+
+
 def one_uuid(text: str, name: str) -> str:
     if not _UUID.fullmatch(text):
-        raise Invalid(f"Invalid query string parameters: {name} must be a UUID; got {text!r}.", code=BAD_VALUE)
+        raise Invalid(f"Expected {name!r} parameter to be a format of uuid; got {text!r}.", code=BAD_VALUE)
     return dashed(text)

@@ -61,7 +61,7 @@ class NoRoom(Conflict):
     """The provider cannot give what is claimed, not now or not in this size. Another one may."""
 
     def __init__(self, provider_id: str, reason: str) -> None:
-        super().__init__(f"Unable to allocate from resource provider {provider_id}: {reason}")
+        super().__init__(f"Unable to allocate inventory: resource provider {provider_id}: {reason}")
         self.provider_id = provider_id
 
 
@@ -112,7 +112,7 @@ def decide(provider: Provider, command: Command) -> list[ProviderEvent]:
             return [InventoriesSet(inventories=_with(provider, command))]
         case RemoveInventory():
             if command.resource_class not in provider.inventories:
-                raise NotFound(f"No inventory of class {command.resource_class} found for {provider.id}")
+                raise NotFound(f"No inventory of class {command.resource_class} found for delete on {provider.id}")
             _not_in_use(provider, {command.resource_class})
             rest = {name: it for name, it in provider.inventories.items() if name != command.resource_class}
             return [InventoriesSet(inventories=rest)]
@@ -185,7 +185,7 @@ def _expect(provider: Provider, generation: int | None) -> None:
     if generation is not None and generation != provider.generation:
         raise ConcurrentUpdate(
             f"resource provider generation conflict: {provider.id} is at generation {provider.generation}, "
-            f"the request was made for {generation}; read it again."
+            f"the request was made for {generation}. Update conflict: read it again."
         )
 
 
@@ -194,7 +194,7 @@ def _with(provider: Provider, command: SetInventory) -> dict[str, Inventory]:
     if command.fresh and there:
         raise Conflict(f"Resource provider {provider.id} has an inventory of {command.resource_class} already.")
     if not command.fresh and not there:
-        raise Invalid(f"Resource provider {provider.id} has no inventory of {command.resource_class} to update.")
+        raise Invalid(f"No inventory record with resource class {command.resource_class} to update on {provider.id}.")
     return provider.inventories | {command.resource_class: command.inventory}
 
 
@@ -214,7 +214,7 @@ def _room(provider: Provider, command: Claim) -> None:
         mine = held.get(name, 0)
         inventory = provider.inventories.get(name)
         if inventory is None:
-            raise NoRoom(provider.id, f"it has no inventory of {name}.")
+            raise NoRoom(provider.id, f"Inventory for '{name}' on it is missing.")
         if not inventory.fits(amount):
             raise NoRoom(
                 provider.id,
@@ -224,19 +224,22 @@ def _room(provider: Provider, command: Claim) -> None:
         free = provider.free(name) + mine
         if amount > free and amount > mine:
             raise NoRoom(
-                provider.id, f"the requested amount exceeds its capacity: {amount} of {name} asked, {free} left."
+                provider.id,
+                f"The requested amount would exceed the capacity: {amount} of {name} asked, {free} left.",
             )
 
 
 def _deletable(provider: Provider) -> None:
     if provider.children:
         raise Conflict(
-            f"Resource provider {provider.id} has {len(provider.children)} child providers; delete them first.",
+            f"Unable to delete parent resource provider {provider.id}: It has child resource providers, delete them "
+            f"first ({len(provider.children)}).",
             code="placement.resource_provider.cannot_delete_parent",
         )
     if provider.claims:
         raise InUse(
-            f"Unable to delete resource provider {provider.id}: {len(provider.claims)} consumers have allocations.",
+            f"Unable to delete resource provider {provider.id}: Resource provider has allocations, of "
+            f"{len(provider.claims)} consumers.",
             code="placement.resource_provider.inuse",
         )
 

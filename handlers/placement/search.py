@@ -208,16 +208,13 @@ def _root_fits(root: Provider, wanted: Search) -> bool:
 
 
 def _isolated(groups: Sequence[Group], chosen: Sequence[Option]) -> bool:
-    taken = [
-        next(iter(option.allocations))
-        for group, option in zip(groups, chosen, strict=True)
-        if group.suffix and group.resources
-    ]
+    taken = [next(iter(option.allocations)) for group, option in zip(groups, chosen, strict=True) if group.suffix]
     return len(set(taken)) == len(taken)
 
 
 def _flat(providers: Providers, chosen: Sequence[Option]) -> bool:
-    return all(providers[id].parent_id is None for option in chosen for id in option.allocations)
+    roots = [providers[id].root_id for id in {id for option in chosen for id in option.allocations}]
+    return len(set(roots)) == len(roots)
 
 
 def _together(chosen: Sequence[Option]) -> dict[str, Resources]:

@@ -48,7 +48,8 @@ ConsumerEvent = ResourcesAllocated | AllocationsEnded
 class Allocate(Command):
     """Hold exactly this, instead of what is held now.
 
-    `generation`: the one the caller saw, refused if it is another by now; NEW_CONSUMER: it must hold nothing yet.
+    `generation`: the one the caller saw, refused if it is another by now; NEW_CONSUMER: it must hold nothing yet. A
+    consumer that holds this already and is one generation further has had this very command.
     """
 
     allocations: dict[str, Resources]

@@ -4,8 +4,9 @@
                                   there:  claims come and go, each decided here against the inventory
 
 Providers form trees (a host, its NUMA nodes, its cards): a provider knows its parent, its root and its children, so
-that a parent with children cannot go. `generation` is what placement's clients compare and swap with. The document
-grows with the consumers a provider has, about 90 bytes for each.
+that a parent with children cannot go. `generation` is what placement's clients compare and swap with; it moves with
+everything that could take room, so neither with names nor with what is released. The document grows with the consumers
+a provider has, about 90 bytes for each.
 """
 
 from __future__ import annotations
@@ -231,7 +232,8 @@ def evolve(provider: Provider, event: ProviderEvent, at: datetime) -> Provider:
             generation = provider.generation + event.counted
             return replace(provider, aggregates=event.aggregates, generation=generation)
         case ResourcesClaimed():
-            return _holding(provider, event.consumer_id, event.resources)
+            held = _holding(provider, event.consumer_id, event.resources)
+            return replace(held, generation=provider.generation + 1)
         case ResourcesReleased():
             return _holding(provider, event.consumer_id, {})
         case ProviderDeleted():
@@ -247,7 +249,7 @@ def _holding(provider: Provider, consumer_id: str, resources: Resources) -> Prov
     if resources:
         claims[consumer_id] = resources
     used = {name: amount for name, amount in used.items() if amount}
-    return replace(provider, claims=claims, used=used, generation=provider.generation + 1)
+    return replace(provider, claims=claims, used=used)
 
 
 def _unique(provider: Provider) -> tuple[Key, ...]:
