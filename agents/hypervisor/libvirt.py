@@ -1,0 +1,459 @@
+"""Real guests: QEMU through libvirt.
+
+    <folder>/guests/<server id>/   disk  ephemeral  swap  config-drive.iso  console.log
+    <folder>/images/               what disks are laid over
+    libvirt                        the domain, named and numbered by server id, with what Cumulog remembers in its XML
+
+Files are made before the domain and removed before it, so that whatever a crash leaves is still seen, and cleaned up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import libvirt
+import msgspec
+import structlog
+
+from agents.hypervisor import config_drive, disk
+from agents.hypervisor.domain_xml import NAMESPACE, PREFIX, Disk, Remembered, domain_xml, remembered
+from agents.hypervisor.driver import OnChange, OnProgress, StepFailed
+from agents.hypervisor.image_cache import ImageCache
+from agents.hypervisor.kvm import kvm_works
+from agents.hypervisor.libvirt_connection import Connection
+from agents.hypervisor.plan import (
+    Adopt,
+    Define,
+    Pause,
+    Reboot,
+    Remove,
+    Start,
+    Step,
+    Stop,
+    Suspend,
+    Unpause,
+)
+from bus import clock
+from bus.config import Settings
+from schema.compute.domain import Domain, HostFacts, Observed, PowerSeen
+
+log = structlog.get_logger()
+
+ASK_AGAIN_SECONDS = 5.0
+"""A guest that is still booting misses the power button: it is pressed again this often."""
+LOOK_SECONDS = 0.2
+CONSOLE_LIMIT_BYTES = 1024 * 1024
+"""A console log that grows past this loses all but its end."""
+CONSOLE_KEPT_BYTES = 256 * 1024
+CONSOLE_SHOWN_BYTES = 100 * 1024
+TRIM_SECONDS = 5.0
+
+_PAUSED_BY_LIBVIRT = {
+    libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
+    libvirt.VIR_DOMAIN_PAUSED_SAVE,
+    libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT,
+    libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
+}
+_ENDED_BADLY = {libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED}
+_EVERYTHING = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+async def open_driver(settings: Settings, host: str) -> LibvirtDriver:
+    """The driver for this machine: over the system's libvirt where it has one, else over a libvirtd of our own."""
+    from agents.hypervisor.libvirtd import PrivateLibvirtd
+
+    folder = settings.home / "hypervisor"
+    image = settings.home / "images" / "cumulog-guest.qcow2"
+    works = await asyncio.to_thread(kvm_works, folder, image if image.exists() else None)
+    system = await asyncio.to_thread(system_libvirt_works, settings.libvirt_uri)
+    own = None if system else PrivateLibvirtd(folder / "libvirtd", kvm=works)
+    return LibvirtDriver(
+        host, own.uri if own else settings.libvirt_uri, folder, kvm=works, revive=own.start if own else None
+    )
+
+
+def system_libvirt_works(uri: str) -> bool:
+    """Whether the machine runs a libvirt that takes us. Blocks."""
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    try:
+        libvirt.open(uri).close()
+    except libvirt.libvirtError:
+        return False
+    return True
+
+
+class LibvirtDriver:
+    """`Driver` over one libvirt. `revive`: starts it again when it is gone, if it is ours."""
+
+    def __init__(
+        self, host: str, uri: str, folder: Path, *, kvm: bool = False, revive: Callable[[], object] | None = None
+    ) -> None:
+        self.host = host
+        self.images = ImageCache(folder / "images")
+        self._folder = folder
+        self._guests = folder / "guests"
+        self._kvm = kvm
+        self._libvirt = Connection(uri, revive)
+        self._boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._facts: HostFacts | None = None
+        self._on_progress: OnProgress = lambda id, words: None
+        self._trimming: asyncio.Task[None] | None = None
+
+    async def start(self, on_change: OnChange, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        for folder in (self._folder, self._guests, self.images.folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o711)
+
+        def returned() -> None:
+            for path in self._guests.iterdir():
+                on_change(path.name)
+
+        await self._libvirt.open(on_change, returned)
+        self._trimming = asyncio.create_task(self._trim_for_ever(), name=f"{self.host} trims consoles")
+
+    async def close(self) -> None:
+        if self._trimming:
+            self._trimming.cancel()
+        await self._libvirt.close()
+
+    async def facts(self) -> HostFacts:
+        if self._facts is None:
+            self._facts = await self._libvirt.call(self._look_at_host, "looking at the host")
+        return self._facts
+
+    async def observe(self, server_ids: Collection[str] | None = None) -> dict[str, Observed]:
+        ids = None if server_ids is None else [id for id in server_ids if _is_uuid(id)]
+        return await self._libvirt.call(lambda connection: self._observe(connection, ids), "looking at domains")
+
+    async def act(self, step: Step) -> None:
+        id = step.server_id
+        if not _is_uuid(id):
+            raise StepFailed(f"a server's id is a UUID, and {id} is none")
+        try:
+            match step:
+                case Define():
+                    await self._define(step.domain, step.position)
+                case Start():
+                    await self._on(id, "starting it", self._power_on)
+                case Stop():
+                    await self._stop(id, step.timeout_seconds)
+                case Reboot():
+                    await self._reboot(step)
+                case Pause():
+                    await self._on(id, "pausing it", lambda domain: _pause(domain, fence=step.fence))
+                case Unpause():
+                    await self._on(id, "unpausing it", _unpause)
+                case Suspend():
+                    await self._on(id, "suspending it", _suspend)
+                case Remove():
+                    await self._libvirt.call(lambda connection: self._remove(connection, id), "removing it")
+                case Adopt():
+                    await self._on(id, "noting its generation", lambda domain: _adopt(domain, step))
+        except libvirt.libvirtError:
+            raise StepFailed(f"host {self.host} holds no server {id}") from None
+
+    async def console(self, server_id: str, lines: int | None) -> str:
+        path = self._guest(server_id) / "console.log"
+        return await asyncio.to_thread(_console, path, lines)
+
+    # Making and removing
+
+    async def _define(self, domain: Domain, position: int) -> None:
+        folder = self._guest(domain.server_id)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o711)
+        root = folder / "disk"
+        if domain.image and not root.exists():
+            if domain.built:
+                raise StepFailed(f"the root disk of this server is gone from host {self.host}; rebuild it")
+            base = await self.images.get(domain.image, lambda done, whole: self._downloading(domain, done, whole))
+            await disk.overlay(root, base, domain.image.disk_format, domain.disk_gb * disk.GIB)
+        elif domain.built and not root.exists():
+            raise StepFailed(f"the disks of this server are gone from host {self.host}; rebuild it")
+        elif not root.exists():
+            await disk.blank(root, max(domain.disk_gb, 1) * disk.GIB)
+        if domain.ephemeral_gb:
+            await disk.blank(folder / "ephemeral", domain.ephemeral_gb * disk.GIB)
+        if domain.swap_mb:
+            await disk.blank(folder / "swap", domain.swap_mb * 1024 * 1024)
+        drive = folder / "config-drive.iso"
+        if domain.config_drive and not drive.exists():
+            await asyncio.to_thread(config_drive.write, domain, drive)
+            drive.chmod(0o600)
+        await self._libvirt.call(lambda connection: self._define_again(connection, domain, position), "defining it")
+
+    def _define_again(self, connection: Any, domain: Domain, position: int = 0) -> None:
+        """Write the definition, keeping what is remembered of it."""
+        known = _lookup(connection, domain.server_id)
+        memory = _remembered(known) if known else Remembered(position=position)
+        folder = self._guest(domain.server_id)
+        disks = [Disk(path=folder / name) for name in ("disk", "ephemeral", "swap") if (folder / name).exists()]
+        drive = folder / "config-drive.iso"
+        if drive.exists():
+            disks.append(Disk(path=drive, format="raw", readonly=True, serial="config-drive"))
+        xml = domain_xml(domain, kvm=self._kvm, disks=disks, console_log=folder / "console.log", memory=memory)
+        connection.defineXML(xml)
+
+    def _remove(self, connection: Any, id: str) -> None:
+        domain = _lookup(connection, id)
+        if domain:
+            _power_off(domain)
+        shutil.rmtree(self._guest(id), ignore_errors=True)
+        if domain:
+            domain.undefineFlags(_EVERYTHING)
+
+    def _downloading(self, domain: Domain, done: int, whole: int) -> None:
+        of = f" of {whole / 1e6:.0f}" if whole else ""
+        self._on_progress(domain.server_id, f"downloading its image: {done / 1e6:.0f}{of} MB")
+
+    # Power
+
+    async def _on(self, id: str, doing: str, function: Callable[[Any], Any]) -> Any:
+        """Do something with a domain, in a thread. A libvirtError says that there is none."""
+        return await self._libvirt.call(lambda connection: function(connection.lookupByUUIDString(id)), doing)
+
+    def _power_on(self, domain: Any) -> None:
+        state, _ = domain.state()
+        if state == libvirt.VIR_DOMAIN_PAUSED:
+            domain.resume()
+        elif not domain.isActive():
+            _remember(domain, boot=self._boot, fenced=False)
+            domain.create()
+            if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+                domain.resume()
+
+    async def _stop(self, id: str, timeout_seconds: float) -> None:
+        if timeout_seconds > 0:
+            await self._shut_down(id, timeout_seconds)
+        await self._on(id, "stopping it", _power_off)
+
+    async def _shut_down(self, id: str, timeout_seconds: float) -> None:
+        """Press the power button, now and then again, until the guest is off or the time is over."""
+        deadline = clock.monotonic() + timeout_seconds
+        press = 0.0
+        while await self._on(id, "looking at it", _listens):
+            now = clock.monotonic()
+            if now > deadline:
+                log.info("the guest does not shut down; its power is cut", server=id, seconds=timeout_seconds)
+                return
+            if now >= press:
+                await self._on(id, "asking it to shut down", _press_power_button)
+                press = now + ASK_AGAIN_SECONDS
+            self._on_progress(id, "waiting for the guest to shut down")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _reboot(self, step: Reboot) -> None:
+        id = step.server_id
+        if not step.hard and step.domain.stop_timeout_seconds:
+            await self._shut_down(id, step.domain.stop_timeout_seconds)
+        await self._on(id, "stopping it", _power_off)
+        if step.hard:
+            await self._libvirt.call(lambda connection: self._define_again(connection, step.domain), "defining it")
+        await self._on(id, "starting it", self._power_on)
+
+    # Looking
+
+    def _observe(self, connection: Any, ids: Collection[str] | None) -> dict[str, Observed]:
+        if ids is None:
+            folders = {path.name for path in self._guests.iterdir() if _is_uuid(path.name)}
+            domains = {domain.UUIDString(): domain for domain in connection.listAllDomains()}
+        else:
+            folders = {id for id in ids if self._guest(id).exists()}
+            domains = {}
+            domains = {id: domain for id in ids if (domain := _lookup(connection, id))}
+        found = {id: Observed(server_id=id) for id in folders}
+        for id, domain in domains.items():
+            try:
+                seen = self._look_at(id, domain)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+                continue
+            if seen:
+                found[id] = seen
+        return found
+
+    def _look_at(self, id: str, domain: Any) -> Observed | None:
+        """None if it is not Cumulog's."""
+        try:
+            memory = _remembered(domain)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+                return None
+            raise
+        power = _power(domain)
+        return Observed(
+            server_id=id,
+            power=power,
+            generation=memory.generation,
+            reboots=memory.reboots,
+            position=memory.position,
+            fenced=memory.fenced and power == "paused",
+            interrupted=power in {"stopped", "crashed"} and memory.boot not in {"", self._boot},
+        )
+
+    def _look_at_host(self, connection: Any) -> HostFacts:
+        model, memory_mb, cpus, _, nodes, sockets, cores, threads = connection.getInfo()
+        cpu = ET.fromstring(connection.getCapabilities()).find("host/cpu")  # noqa: S314  libvirt's own words
+        features = [] if cpu is None else [it.get("name", "") for it in cpu.findall("feature")]
+        return HostFacts(
+            hostname=platform.node(),
+            hypervisor_type="KVM" if self._kvm else "QEMU",
+            hypervisor_version=connection.getVersion(),
+            arch=model,
+            vcpus=cpus,
+            memory_mb=memory_mb,
+            disk_gb=shutil.disk_usage(self._folder).total // disk.GIB,
+            cpu_info={
+                "arch": model,
+                "model": (cpu.findtext("model") if cpu is not None else None) or model,
+                "vendor": (cpu.findtext("vendor") if cpu is not None else None) or "unknown",
+                "topology": {"sockets": sockets * nodes, "cores": cores, "threads": threads},
+                "features": features,
+            },
+            traits=_traits(features),
+        )
+
+    # Consoles
+
+    async def _trim_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_SECONDS)
+            await asyncio.to_thread(self._trim)
+
+    def _trim(self) -> None:
+        for path in self._guests.glob("*/console.log"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_size > CONSOLE_LIMIT_BYTES:
+                    _keep_end(path)
+
+    def _guest(self, id: str) -> Path:
+        return self._guests / id
+
+
+def _lookup(connection: Any, id: str) -> Any:
+    """The domain; None if there is none."""
+    try:
+        return connection.lookupByUUIDString(id)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return None
+
+
+def _power(domain: Any) -> PowerSeen:
+    state, reason = domain.state()
+    match state:
+        case libvirt.VIR_DOMAIN_PAUSED:
+            return "running" if reason in _PAUSED_BY_LIBVIRT else "paused"
+        case libvirt.VIR_DOMAIN_CRASHED:
+            return "crashed"
+        case libvirt.VIR_DOMAIN_SHUTOFF:
+            if domain.hasManagedSaveImage():
+                return "suspended"
+            return "crashed" if reason in _ENDED_BADLY else "stopped"
+    return "running"
+
+
+def _power_off(domain: Any) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        domain.destroy()
+    if domain.isActive():
+        raise StepFailed("its power could not be cut")
+    if domain.hasManagedSaveImage():
+        domain.managedSaveRemove()
+
+
+def _listens(domain: Any) -> bool:
+    """Whether there is a guest that could hear a power button."""
+    return bool(
+        domain.state()[0] in {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN}
+    )
+
+
+def _press_power_button(domain: Any) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+
+def _pause(domain: Any, *, fence: bool) -> None:
+    if fence != _remembered(domain).fenced:
+        _remember(domain, fenced=fence)
+    if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+        domain.suspend()
+
+
+def _unpause(domain: Any) -> None:
+    if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+        domain.resume()
+    if _remembered(domain).fenced:
+        _remember(domain, fenced=False)
+
+
+def _suspend(domain: Any) -> None:
+    if domain.isActive():
+        domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING)
+
+
+def _adopt(domain: Any, step: Adopt) -> None:
+    _remember(domain, generation=step.generation, soft=step.reboots.soft, hard=step.reboots.hard)
+
+
+def _remembered(domain: Any) -> Remembered:
+    element = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    return remembered(element)
+
+
+def _remember(domain: Any, **changes: Any) -> None:
+    memory = msgspec.structs.replace(_remembered(domain), **changes)
+    where = libvirt.VIR_DOMAIN_AFFECT_CONFIG | (libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0)
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, memory.xml(), PREFIX, NAMESPACE, where)
+
+
+def _console(path: Path, lines: int | None) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - CONSOLE_SHOWN_BYTES))
+            text = file.read().decode(errors="replace").replace("\r\n", "\n")
+    except FileNotFoundError:
+        raise StepFailed("it has no console output") from None
+    if lines is None or lines < 0:
+        return text
+    return "".join(text.splitlines(keepends=True)[-lines:]) if lines else ""
+
+
+def _keep_end(path: Path) -> None:
+    """Shorten a file that QEMU appends to. It writes at the end wherever that is, so it does not notice."""
+    with path.open("r+b") as file:
+        file.seek(-CONSOLE_KEPT_BYTES, os.SEEK_END)
+        end = file.read()
+        file.truncate(0)
+        file.seek(0)
+        file.write(end)
+
+
+def _traits(features: Collection[str]) -> tuple[str, ...]:
+    known = {"avx": "AVX", "avx2": "AVX2", "aes": "AESNI", "sse4.2": "SSE42", "vmx": "VMX", "svm": "SVM"}
+    return tuple(sorted(f"HW_CPU_X86_{trait}" for feature, trait in known.items() if feature in features))
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

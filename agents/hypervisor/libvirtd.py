@@ -1,0 +1,199 @@
+"""A libvirtd of our own, for a machine where nobody else runs one: started without systemd, with its own folders.
+
+    <folder>/etc lib run log cache ──bind mounts, in a mount namespace of its own──▶ /etc/libvirt /var/lib/libvirt …
+
+Whatever the machine has in libvirt's usual places is neither seen nor touched, and several may run side by side. Guests
+are processes of their own: they run on while libvirtd is stopped or killed, and it finds them again when it starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pwd
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from agents.hypervisor.packages import USER
+
+START_SECONDS = 30.0
+STOP_SECONDS = 10.0
+_MOUNTS = {
+    "etc": "/etc/libvirt",
+    "lib": "/var/lib/libvirt",
+    "run": "/run/libvirt",
+    "log": "/var/log/libvirt",
+    "cache": "/var/cache/libvirt",
+}
+
+
+class LibvirtdFailed(Exception):
+    """libvirtd does not run. The text says why, and what to do."""
+
+
+class PrivateLibvirtd:
+    """One libvirtd below a folder. Every method may be called at any time, by any process, and again.
+
+    Without `kvm` it does not see /dev/kvm: where KVM does not work, looking at what QEMU can do with it takes minutes.
+    """
+
+    def __init__(self, folder: Path, *, kvm: bool = False) -> None:
+        self.folder = folder.absolute()
+        self._kvm = kvm
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "run" / "libvirt-sock"
+
+    @property
+    def uri(self) -> str:
+        return f"qemu+unix:///system?socket={self.socket}"
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running libvirtd; None if there is none."""
+        try:
+            pid = int((self.folder / "libvirtd.pid").read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return None
+        return pid if b"libvirtd" in command[0] and str(self.folder).encode() in b" ".join(command) else None
+
+    def start(self) -> str:
+        """Start it unless it runs, wait until it answers; the URI to connect to. Raises LibvirtdFailed."""
+        if os.geteuid() != 0:
+            raise LibvirtdFailed("a libvirtd of our own needs root")
+        if len(str(self.socket)) > 100:
+            raise LibvirtdFailed(f"{self.socket} is too long for a socket's path; choose a home with a shorter one")
+        for program in ("libvirtd", "qemu-system-x86_64", "unshare"):
+            if not shutil.which(program):
+                raise LibvirtdFailed(f"{program} is not installed")
+        for name, place in _MOUNTS.items():
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            Path(place).mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            if self.pid is None:
+                self._configure()
+                self._spawn()
+            self._wait()
+        return self.uri
+
+    def stop(self) -> None:
+        """Stop libvirtd. Guests run on."""
+        with self._lock():
+            pid = self.pid
+            if pid is None:
+                return
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+                if _until(lambda: self.pid is None, STOP_SECONDS):
+                    return
+        raise LibvirtdFailed(f"libvirtd, process {pid}, cannot be stopped")
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _configure(self) -> None:
+        known = self.folder / "host_uuid"
+        if not known.exists():
+            known.write_text(str(uuid.uuid4()))
+        etc = self.folder / "etc"
+        (etc / "libvirtd.conf").write_text(
+            f'host_uuid = "{known.read_text().strip()}"\n'
+            'auth_unix_rw = "none"\n'
+            'unix_sock_rw_perms = "0700"\n'
+            'unix_sock_ro_perms = "0700"\n'
+            f'log_outputs = "3:file:{self.folder}/log/libvirtd.log"\n'
+            "max_clients = 100\n"
+        )
+        user, group = _guest_user(self.folder)
+        (etc / "qemu.conf").write_text(
+            f'user = "{user}"\n'
+            f'group = "{group}"\n'
+            "dynamic_ownership = 1\n"
+            "remember_owner = 0\n"
+            'security_driver = "none"\n'
+            "namespaces = []\n"
+            "cgroup_controllers = []\n"
+            # Guests write their consoles themselves: no virtlogd whose end would end them. The agent bounds the files.
+            'stdio_handler = "file"\n'
+        )
+
+    def _spawn(self) -> None:
+        mounts = [f"mount --bind {shlex.quote(str(self.folder / name))} {place}" for name, place in _MOUNTS.items()]
+        daemon = ["libvirtd", "--config", "/etc/libvirt/libvirtd.conf", "--pid-file", str(self.folder / "libvirtd.pid")]
+        if not self._kvm and Path("/dev/kvm").exists():
+            # Not to be written even by root, or libvirt would believe in it and ask QEMU anew each time.
+            nothing = self.folder / "no-kvm"
+            nothing.touch()
+            mounts.append(f"mount --bind {shlex.quote(str(nothing))} /dev/kvm")
+            mounts.append("mount -o remount,bind,ro /dev/kvm")
+        script = " && ".join([*mounts, f"exec {shlex.join(daemon)}"])
+        output = (self.folder / "log" / "libvirtd.out").open("ab")
+        with output:
+            self._process = subprocess.Popen(
+                ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+
+    def _wait(self) -> None:
+        """Until it takes connections."""
+        starting = getattr(self, "_process", None)
+
+        def answers() -> bool:
+            if starting is not None and starting.poll() is not None:
+                raise LibvirtdFailed(f"libvirtd ended at once:\n{_tail(self.folder / 'log' / 'libvirtd.out')}")
+            with socket.socket(socket.AF_UNIX) as trial:
+                trial.settimeout(1)
+                try:
+                    trial.connect(str(self.socket))
+                except OSError:
+                    return False
+            return True
+
+        if not _until(answers, START_SECONDS):
+            words = _tail(self.folder / "log" / "libvirtd.log")
+            raise LibvirtdFailed(f"libvirtd did not answer within {START_SECONDS:.0f} s:\n{words}")
+
+
+def _guest_user(folder: Path) -> tuple[str, str]:
+    """Who guests run as: their own user if it can get to their files, else root."""
+    reachable = all(parent.stat().st_mode & 0o001 for parent in (folder, *folder.parents))
+    try:
+        pwd.getpwnam(USER)
+    except KeyError:
+        return "root", "root"
+    return (USER, "kvm") if reachable else ("root", "root")
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _tail(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")[-1500:]
+    except OSError:
+        return ""
