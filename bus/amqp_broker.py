@@ -9,8 +9,9 @@
 
 The log is the buffer, so queues of events are their readers' own, capped, and gone with them: nothing grows without
 bound, and a reader that is not there holds up nobody. Who of several readers works is for the lock in PostgreSQL
-(`bus.shares`) and the checkpoint to say (docs/decisions/0010-queues-belong-to-their-readers.md). Publishing and consuming have a connection each, so that a broker short of memory, which holds publishers
-up, does not keep consumers from emptying its queues. What a host may do is in `bus.amqp_host`.
+(`bus.shares`) and the checkpoint to say (docs/decisions/0010-queues-belong-to-their-readers.md). Publishing and
+consuming have a connection each, so that a broker short of memory, which holds publishers up, does not keep consumers
+from emptying its queues. What a host may do is in `bus.amqp_host`.
 """
 
 from __future__ import annotations
@@ -201,6 +202,7 @@ class AmqpBroker:
         """
         channel = await connection.channel(publisher_confirms=False)
         await _declare_reports(channel)
+        await channel.basic_qos(prefetch_count=1)
         try:
             tag = (await channel.basic_consume(REPORT_QUEUE, _ignored, timeout=LEADER_SECONDS)).consumer_tag
             await channel.basic_cancel(tag or "")
@@ -309,7 +311,7 @@ class AmqpSubscription:
 
     def __init__(self, wire: Wire, group: str, partitions: frozenset[int] | None) -> None:
         self._wire = wire
-        self._name = f"events.{group}.{clock.hex_id()[:12]}"
+        self._group = group
         whole = partitions is None or len(partitions) == PARTITIONS
         self._keys = [WHOLE] if whole else [f"partition.{n}" for n in sorted(partitions or ())]
         self._waiting: asyncio.Queue[tuple[AbstractChannel, int, bytes]] = asyncio.Queue()  # bounded by the prefetch
@@ -352,9 +354,10 @@ class AmqpSubscription:
     async def _set_up(self, connection: AbstractConnection) -> None:
         channel = await self._wire.channel(connection)
         await channel.basic_qos(prefetch_count=PREFETCH)
-        await channel.queue_declare(self._name, exclusive=True, auto_delete=True, arguments=_EVENT_QUEUE)
+        queue = f"events.{self._group}.{clock.hex_id()[:12]}"  # never that of a connection that is not quite gone
+        await channel.queue_declare(queue, exclusive=True, auto_delete=True, arguments=_EVENT_QUEUE)
         for key in self._keys:
-            await channel.queue_bind(self._name, EVENTS, key)
+            await channel.queue_bind(queue, EVENTS, key)
         await channel.basic_publish(_BOUND, exchange=POKES)
         self._channel = channel
         self._unacknowledged = 0
@@ -364,7 +367,7 @@ class AmqpSubscription:
             assert tag is not None
             self._waiting.put_nowait((channel, tag, message.body))
 
-        await channel.basic_consume(self._name, deliver)
+        await channel.basic_consume(queue, deliver)
 
     async def _acknowledge(self, channel: AbstractChannel, tag: int) -> None:
         """This one and all before it; not every one by itself."""

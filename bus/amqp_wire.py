@@ -25,6 +25,8 @@ log = structlog.get_logger()
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it has to say is said here, once, in words
 
 CONNECT_SECONDS = 15.0
+SET_UP_SECONDS = 60.0
+CLOSE_SECONDS = 2.0
 HEARTBEAT_SECONDS = 5
 """A peer that is silent for three of these is gone."""
 FIRST_DELAY_SECONDS = 0.1
@@ -49,6 +51,7 @@ class Wire:
         self._lock = asyncio.Lock()
         self._released: set[AbstractChannel] = set()
         self._keeper: asyncio.Task[None] | None = None
+        self._dropped = asyncio.Event()
 
     async def start(self) -> None:
         """Connect and stay connected. Raises ConnectionError when that takes too long, and goes on trying."""
@@ -104,10 +107,8 @@ class Wire:
 
     def drop(self) -> None:
         """Let go of this connection; the next one is made at once."""
-        connection = self._connection
-        if connection is not None and self.up.is_set():
-            self.up.clear()
-            self._closer = asyncio.ensure_future(_close(connection))
+        self.up.clear()
+        self._dropped.set()
 
     async def close(self) -> None:
         """Disconnect for good."""
@@ -141,27 +142,39 @@ class Wire:
                 log.info("bus back", connection=self._name)
             delay, told = FIRST_DELAY_SECONDS, False
             assert self._connection is not None
-            with contextlib.suppress(Exception):
-                await self._connection.closing
+            await self._gone(self._connection)
             self.up.clear()
+
+    async def _gone(self, connection: AbstractConnection) -> None:
+        """Wait until the connection is closed by the other end, or let go of here."""
+        dropped = asyncio.create_task(self._dropped.wait())
+        try:
+            await asyncio.wait({connection.closing, dropped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            dropped.cancel()
+        if not connection.is_closed:
+            await _close(connection)
 
     async def _connect(self) -> None:
         async with asyncio.timeout(CONNECT_SECONDS):
             connection = await aiormq.connect(self._url, client_properties={"connection_name": f"cumulog {self._name}"})
         try:
-            async with self._lock:
+            async with self._lock, asyncio.timeout(SET_UP_SECONDS):
+                self._dropped.clear()
                 self._connection = connection
                 for setup in self._setups:
                     await setup(connection)
-                self.up.set()
+                if not self._dropped.is_set():  # a channel was lost while it was set up: once more
+                    self.up.set()
         except BaseException:
             await _close(connection)
             raise
 
 
 async def _close(connection: AbstractConnection) -> None:
+    """In good order if the other end still answers, else by hanging up."""
     with contextlib.suppress(*AWAY):
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(CLOSE_SECONDS):
             await connection.close(ConnectionError("the connection to RabbitMQ was dropped"))
 
 
