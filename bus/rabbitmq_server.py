@@ -65,8 +65,8 @@ class RabbitServer:
     @property
     def pid(self) -> int | None:
         """The running node's process id, whoever started it."""
-        if self._process is not None:
-            self._process.poll()
+        if self._process is not None and self._process.poll() is None:
+            return self._process.pid  # whatever it calls itself while one program hands over to the next
         try:
             pid = int((self.folder / "pid").read_text())
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
