@@ -13,7 +13,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "down": ("api.cli.down", "Stop the cloud; its guests keep running unless --guests."),
     "status": ("api.cli.status", "Show what runs, where, since when, and how far behind it is."),
     "logs": ("api.cli.logs", "Show the logs of all processes, or of some; -f follows them."),
-    "test": ("api.cli.testing", "Install what the tests need and run them all."),
+    "test": ("api.cli.testing", "Install what the tests need, then run them all."),
     "check": ("api.cli.testing", "Check format, lint, types and the laws of the tree."),
     "serve": ("api.cli.serve", "Run one role in the foreground: a real deployment's unit."),
     "events": ("api.cli.events", "Read the log: every event, or a stream's, or as they come."),
