@@ -8,9 +8,10 @@ Actor and data are PostgreSQL's text of the jsonb; ␟ is the unit separator, U+
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 GENESIS = bytes(32)
 """The hash before the first event."""
@@ -35,8 +36,8 @@ class Row(NamedTuple):
     hash: bytes
 
 
-def link(previous: bytes, row: Row) -> bytes:
-    """The hash an event must have after that one."""
+def link(previous: bytes, row: Sequence[Any]) -> bytes:
+    """The hash an event must have after that one. `row`: a `Row`, or what the database gives for its columns."""
     position, stream, version, type, at, _, actor, correlation, causation, data, _ = row
     micros = (at - _EPOCH) // _MICROSECOND
     text = "\x1f".join((str(position), stream, str(version), type, str(micros), actor, correlation, causation, data))

@@ -41,6 +41,7 @@ from schema.event import kinds
 REMEMBERED_STREAMS = 100_000
 """Partitions of streams kept at hand."""
 
+_PARTITION, _HASH = Row._fields.index("partition"), Row._fields.index("hash")
 _ROWS = (
     "SELECT position, stream, version, type, at, partition, actor::text, correlation, causation, data::text, hash"
     " FROM events WHERE position > $1 AND position <= $2 ORDER BY position"
@@ -170,7 +171,7 @@ async def _check(dsn: str, snapshot: str, part: _Part, counter: Any) -> list[str
             chain = _Chain(part.positions, part.before)
             cursor = await view.connection.cursor(_ROWS, *part.positions)
             while not chain.wrong and (rows := await cursor.fetch(FETCH)):
-                chain.take(map(Row._make, rows))
+                chain.take(rows)
                 done(len(rows))
             return chain.end()
         assert part.streams is not None
@@ -198,27 +199,29 @@ class _Chain:
         self._hash = before
         self._partitions: dict[str, int] = {}
 
-    def take(self, rows: Iterable[Row]) -> None:
+    def take(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Rows of `chain.Row`, or of the database: read by place, since there are many."""
         position, hash, partitions = self._position, self._hash, self._partitions
         for row in rows:
             position += 1
-            if row.position != position:
-                self._say(f"position {position} is missing: {row.position} follows {position - 1}")
+            if row[0] != position:
+                self._say(f"position {position} is missing: {row[0]} follows {position - 1}")
                 break
             hash = link(hash, row)
-            if hash != row.hash:
+            if hash != row[_HASH]:
                 self._say(
-                    f"the chain breaks at position {position} ({row.type} of {row.stream}, {row.at:%Y-%m-%d %H:%M:%S}):"
+                    f"the chain breaks at position {position} ({row[3]} of {row[1]}, {row[4]:%Y-%m-%d %H:%M:%S}):"
                     " this event, or its hash, is not what was appended"
                 )
                 break
-            partition = partitions.get(row.stream)
+            stream = row[1]
+            partition = partitions.get(stream)
             if partition is None:
                 if len(partitions) > REMEMBERED_STREAMS:
                     partitions.clear()
-                partition = partitions[row.stream] = partition_of(row.stream)
-            if partition != row.partition:
-                self._say(f"position {position} of {row.stream} is in partition {row.partition}, not {partition}")
+                partition = partitions[stream] = partition_of(stream)
+            if partition != row[_PARTITION]:
+                self._say(f"position {position} of {stream} is in partition {row[_PARTITION]}, not {partition}")
                 break
         self._position, self._hash = position, hash
 
