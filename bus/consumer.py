@@ -194,8 +194,10 @@ class Reactions:
         self._partitions = partitions
         self._saved_at = 0.0
 
-    async def run(self) -> None:
-        """For ever."""
+    async def run(self, partitions: frozenset[int] | None = None) -> None:
+        """For ever, on these partitions (`bus.shares` deals them out)."""
+        if partitions is not None:
+            self._partitions = partitions
         while True:
             try:
                 await self._work()

@@ -29,6 +29,7 @@ from api.wire.app import make_app
 from api.wire.errors import PLAIN
 from bus.amqp_broker import AmqpBroker
 from bus.amqp_host import AmqpHosts
+from bus.checkpoint import EVERY_PARTITION
 from bus.cloud import Cloud, open_cloud
 from bus.config import EMBEDDED, MEMORY, RABBITMQ, ConfigurationError, Settings
 from bus.consumer import PROJECTIONS, ProjectionWorker, Reactions, Reactor, Sweep
@@ -37,6 +38,7 @@ from bus.memory_broker import MemoryBroker
 from bus.postgres import EmbeddedPostgres
 from bus.rabbitmq_server import RabbitServer
 from bus.relay import Relay
+from bus.shares import Shares
 from handlers.compute.bootstrap import bootstrap as compute_bootstrap
 from handlers.compute.build import ServerReactor
 from handlers.compute.reports import Reports
@@ -238,7 +240,8 @@ class _Following:
         """React to events, hear the hosts, and (in one process at a time) sweep."""
         await self._cloud.broker.listen(self._reports.on_report)
         process.task(self._reports.hosts.listen(), "leases")
-        process.task(self._reactions.run(), "reactions")
+        shares = Shares(self._cloud.pool, "reactions", EVERY_PARTITION)
+        process.task(shares.run(self._reactions.run), "reactions")
         sweep = Sweep(self._cloud.log, self._reactions)
 
         async def lead(connection: asyncpg.Connection) -> None:
@@ -251,9 +254,16 @@ class _Following:
 
 
 def _project(process: Process, cloud: Cloud) -> None:
-    for projection in PROJECTIONS.values():
-        worker = ProjectionWorker(cloud.pool, cloud.log, cloud.broker, cloud.checkpoints, projection)
-        process.task(worker.run(), f"projection {projection.name}")
+    """Every read model, each in one process at a time."""
+
+    async def work(names: frozenset[str]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                worker = ProjectionWorker(cloud.pool, cloud.log, cloud.broker, cloud.checkpoints, PROJECTIONS[name])
+                group.create_task(worker.run(), name=f"projection {name}")
+
+    if PROJECTIONS:
+        process.task(Shares(cloud.pool, "projections", PROJECTIONS).run(work), "projections")
 
 
 async def _steer(process: Process, links: Links) -> None:
