@@ -56,6 +56,7 @@ RETRY_SECONDS = 0.05
 LONGEST_RETRY_SECONDS = 1.0
 
 SWEEP_SECONDS = 1.0
+AGENT_RETRY_SECONDS = 5.0
 CANCEL_ATTEMPTS = 3
 CANCEL_SECONDS = 3.0
 
@@ -267,9 +268,20 @@ def _project(process: Process, cloud: Cloud) -> None:
 
 
 async def _steer(process: Process, links: Links) -> None:
-    """The hypervisor agents of this machine, over their end of the bus."""
-    for host, work in await agents(process.settings, links):
-        process.task(work(), f"agent of {host}")
+    """The hypervisor agents of this machine, over their end of the bus. What ails a hypervisor does not end the role."""
+
+    async def keep() -> None:
+        while True:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for host, work in await agents(process.settings, links):
+                        group.create_task(work(), name=f"agent of {host}")
+            except Exception as error:
+                log.exception("the hypervisor's agents ended, starting them again", error=repr(error))
+            await asyncio.sleep(AGENT_RETRY_SECONDS)
+
+    if process.settings.hypervisor != "none":
+        process.task(keep(), "agents")
 
 
 async def _bootstrap(settings: Settings, cloud: Cloud) -> None:

@@ -52,22 +52,30 @@ def _processes(settings: Settings) -> None:
     say(f"bus         {settings.bus.partition('@')[2] or settings.bus}")
 
 
+def samples(settings: Settings) -> dict[tuple[str, str], float]:
+    """Cumulog's own figures from /metrics: (name, its one label or "") → value. Empty while the API does not answer."""
+    try:
+        with urllib.request.urlopen(f"{settings.url}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError:
+        return {}
+    return {(m[1], m[2] or ""): float(m[3]) for line in lines if (m := _SAMPLE.match(line))}
+
+
 def _figures(settings: Settings) -> None:
     """What /metrics tells, for people."""
-    with urllib.request.urlopen(f"{settings.url}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
-    samples = {(m[1], m[2] or ""): float(m[3]) for line in lines if (m := _SAMPLE.match(line))}
-    say(f"log         position {samples.get(('cumulog_log_position', ''), 0):.0f}")
-    for (name, label), value in sorted(samples.items()):
+    found = samples(settings)
+    say(f"log         position {found.get(('cumulog_log_position', ''), 0):.0f}")
+    for (name, label), value in sorted(found.items()):
         if name == "cumulog_consumer_lag_events":
-            seconds = samples.get(("cumulog_consumer_lag_seconds", label), 0.0)
+            seconds = found.get(("cumulog_consumer_lag_seconds", label), 0.0)
             say(
                 f"consumer    {label}: "
                 + ("up to date" if not value else f"{value:.0f} events, {seconds:.1f} s behind")
             )
         elif name == "cumulog_parked_streams" and value:
             note(f"{value:.0f} streams of {label} are parked: `./cumulog logs` has the reasons")
-    agents = {label: value for (name, label), value in samples.items() if name == "cumulog_agents"}
+    agents = {label: value for (name, label), value in found.items() if name == "cumulog_agents"}
     if agents:
         say(f"agents      {agents.get('up', 0):.0f} up, {agents.get('down', 0):.0f} down")
 

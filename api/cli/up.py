@@ -5,17 +5,19 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 
 import click
 
-from api.cli import choices, client, clouds_yaml, hypervisor, processes, supervisor
+from api.cli import choices, client, clouds_yaml, hypervisor, processes, status, supervisor
 from api.cli.screen import Failure, done, note, say
 from bus import clock
 from bus.config import EMBEDDED, MEMORY, RABBITMQ, Settings
 from bus.postgres import EmbeddedPostgres
 
 READY_SECONDS = 120.0
+HOSTS_SECONDS = 60.0
 POLL_SECONDS = 0.02
 
 
@@ -64,6 +66,7 @@ def bring_up(**options: str | int | None) -> Settings:
         choices.admin_password(settings.home)
         supervisor.spawn(settings)
         _wait(settings)
+        _wait_for_hosts(settings)
     return settings
 
 
@@ -124,8 +127,6 @@ def _check_port(settings: Settings) -> None:
 def _wait(settings: Settings) -> None:
     """Until the API answers. Raises Failure with the newest lines of the log when it does not."""
     deadline = clock.monotonic() + READY_SECONDS
-    import time
-
     while not client.healthy(settings):
         if clock.monotonic() > deadline:
             role = "all" if settings.bus == MEMORY else "api"
@@ -134,6 +135,19 @@ def _wait(settings: Settings) -> None:
                 f"the API did not answer within {READY_SECONDS:.0f} s; the end of {log}:\n{_tail(log)}",
                 "`./cumulog status` shows what runs, `./cumulog doctor` what this machine lacks.",
             )
+        time.sleep(POLL_SECONDS)
+
+
+def _wait_for_hosts(settings: Settings) -> None:
+    """Until servers can be placed somewhere; a hypervisor that does not come up is told, and stops nothing."""
+    if settings.hypervisor == "none":
+        return
+    deadline = clock.monotonic() + HOSTS_SECONDS
+    while not status.samples(settings).get(("cumulog_agents", "up")):
+        if clock.monotonic() > deadline:
+            role = "all" if settings.bus == MEMORY else "agent"
+            note(f"No hypervisor host has come up within {HOSTS_SECONDS:.0f} s: `./cumulog logs {role}` may say why.")
+            return
         time.sleep(POLL_SECONDS)
 
 
