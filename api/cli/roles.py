@@ -268,7 +268,7 @@ def _project(process: Process, cloud: Cloud) -> None:
 
 
 async def _steer(process: Process, links: Links) -> None:
-    """The hypervisor agents of this machine, over their end of the bus. What ails a hypervisor does not end the role."""
+    """The hypervisor agents of this machine, over their end of the bus; what ails them does not end the role."""
 
     async def keep() -> None:
         while True:
