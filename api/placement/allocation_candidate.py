@@ -111,7 +111,7 @@ def _same_subtree(call: Call, groups: tuple[Group, ...]) -> tuple[frozenset[str]
     subtrees = []
     known = {group.suffix for group in groups}
     for text in call.query.getall("same_subtree", ()):
-        suffixes = frozenset(text.split(","))
+        suffixes = frozenset(suffix.strip() for suffix in text.split(","))
         unknown = sorted(suffixes - known)
         if "" in suffixes:
             raise Invalid("Empty string (unsuffixed group) can not be specified in `same_subtree`.", code=BAD_VALUE)
