@@ -91,6 +91,7 @@ async def listing(call: Call) -> dict[str, Any]:
 
 
 async def show(call: Call) -> dict[str, Any]:
+    call.must("identity:get_domain", domain_id=call.path["domain_id"])
     return {"domain": view(call, await found(call, DOMAIN, call.path["domain_id"]))}
 
 

@@ -14,11 +14,19 @@ from api.wire.policy import (
     SERVICE,
     SYSTEM_READER,
     Check,
+    Target,
     any_of,
     everybody,
     owner,
-    role,
 )
+from handlers.identity.token import Token
+
+
+def _own_house(token: Token, target: Target) -> bool:
+    """The domain the token, or its project, is of."""
+    houses = (token.domain_id, token.project_domain_id)
+    return any(house is not None and target.get("domain_id", house) == house for house in houses)
+
 
 _SEE = any_of(ADMIN, SYSTEM_READER, DOMAIN_READER)
 _SEE_ALL = any_of(ADMIN, SYSTEM_READER)
@@ -34,7 +42,7 @@ POLICY: dict[str, Check | str] = {
     "identity:get_auth_projects": everybody,
     "identity:get_auth_domains": everybody,
     "identity:get_auth_system": everybody,
-    "identity:get_domain": any_of(ADMIN, SYSTEM_READER, DOMAIN_READER, role("reader")),
+    "identity:get_domain": any_of(ADMIN, SYSTEM_READER, _own_house),
     "identity:list_domains": _SEE,
     "identity:create_domain": ADMIN,
     "identity:update_domain": ADMIN,

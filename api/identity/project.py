@@ -178,7 +178,7 @@ async def show(call: Call) -> dict[str, Any]:
     documents = await call.cloud.documents.get_many(PROJECT, [id])
     document = documents.get(id)
     if document is None or not document.state.living:
-        if document is None and call.may("identity:get_domain"):
+        if document is None and call.may("identity:get_domain", domain_id=id):
             return {"project": view(call, await _domain(call, id))}
         raise not_found("project", id)
     call.must("identity:get_project", project_id=id, domain_id=document.state.domain_id)

@@ -15,8 +15,8 @@ from handlers.identity.token import Token, Unauthorized, claims, from_claims
 from schema.identity.revocation import REVOCATION
 
 AUDIENCE = "token"
-REMEMBERED = 20_000
-"""Verified tokens kept in memory, at most."""
+REMEMBERED = 5_000
+"""Verified tokens kept in memory (some 3 KB each), at most."""
 LONGEST_TOKEN = 8192
 """Characters; anything longer was not signed here."""
 

@@ -52,7 +52,8 @@ class Identity:
 
 
 @pytest.fixture
-async def identity(settings: Settings, fresh_database: str) -> AsyncIterator[Identity]:
+async def identity(settings: Settings, fresh_database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Identity]:
+    monkeypatch.setattr("handlers.identity.passwords.COST", 4)  # a story is not about how long hashing takes
     async with serving(settings, fresh_database, [SERVICE]) as api:
         await bootstrap(api.cloud, PASSWORD)
         identity = Identity(api)

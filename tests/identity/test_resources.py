@@ -261,6 +261,7 @@ async def test_a_member_sees_what_is_theirs_and_changes_nothing(identity: Identi
     user = await identity.make("user", name="u", password=PASSWORD)
     project = await identity.make("project", name="p")
     other = await identity.make("project", name="q")
+    house = await identity.make("domain", name="house")
     await identity.call("PUT", f"/projects/{project['id']}/users/{user['id']}/roles/{MEMBER}")
     token = await identity.token({"id": user["id"]}, {"project": {"id": project["id"]}})
     for path, status in (
@@ -270,6 +271,9 @@ async def test_a_member_sees_what_is_theirs_and_changes_nothing(identity: Identi
         (f"/projects/{project['id']}", 200),
         ("/auth/catalog", 200),
         ("/regions", 200),
+        ("/domains/default", 200),
+        (f"/domains/{house['id']}", 403),
+        ("/domains", 403),
         ("/users", 403),
         (f"/projects/{other['id']}", 403),
         ("/role_assignments", 403),
