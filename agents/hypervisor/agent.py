@@ -55,6 +55,13 @@ class _Wanted(msgspec.Struct, frozen=True):
     position: int
 
 
+class _Attempt(msgspec.Struct):
+    """What is being done for a server, and for which wish."""
+
+    wanted: _Wanted | None = None
+    steps: list[str] = msgspec.field(default_factory=list)
+
+
 class Agent:
     """`await run()` until cancelled. `fence`: pause every guest when the lease lapses, so that it may run elsewhere."""
 
@@ -264,17 +271,17 @@ class Agent:
             self._wake_sweep.clear()
             observed = await self._driver.observe()
             self._observed_count = len(observed)
+            doubtful = {id: None for id, seen in observed.items() if self._reported.get(id) != seen}
+            doubtful |= dict.fromkeys(self._faulty)
+            doubtful |= {id: None for id in self._reported if id not in observed}
             if self._manifest is not None and self.leased:
                 desired = {id: it.domain for id, it in self._desired.items()}
                 steps = plan(desired, observed, position=self._manifest, full=True)
                 self._unknown |= {step.server_id for step in steps if step.server_id not in desired}
-                for id in {step.server_id: None for step in steps}:
+                doubtful |= {step.server_id: None for step in steps}
+            for id in doubtful:
+                if id not in self._attending or id in self._unknown:
                     self._enqueue(id)
-            for id, seen in observed.items():
-                if self._reported.get(id) != seen:
-                    self._enqueue(id)
-            for id in [*self._faulty, *(id for id in self._reported if id not in observed)]:
-                self._enqueue(id)
             await _wait(self._wake_sweep, self._sweep_seconds)
 
     def _enqueue(self, server_id: str) -> None:
@@ -302,33 +309,40 @@ class Agent:
     async def _attend(self, id: str) -> None:
         """Bring one server to where it should be, and tell."""
         self._progress[id] = clock.monotonic()
-        done: list[str] = []
+        attempt = _Attempt()
         try:
-            seen, fault = await self._bring(id, done), None
+            seen = await self._bring(id, attempt)
         except StepFailed as failure:
-            seen, fault = None, str(failure)
+            await self._failed(id, attempt, str(failure))
         except Exception as error:
             log.exception("a step failed unexpectedly", host=self.host, server=id)
-            seen, fault = None, f"unexpected {type(error).__name__} in the hypervisor agent of {self.host}: {error}"
-        if fault:
-            log.warning("server is not where it should be", host=self.host, server=id, steps=done, fault=fault)
-            try:
-                seen = (await self._driver.observe((id,))).get(id)
-            except StepFailed:
-                seen = self._reported.get(id)
-        elif done:
-            log.info("server attended to", host=self.host, server=id, steps=done)
-        self._note(id, seen, fault)
+            words = f"unexpected {type(error).__name__} in the hypervisor agent of {self.host}: {error}"
+            await self._failed(id, attempt, words)
+        else:
+            if attempt.steps:
+                log.info("server attended to", host=self.host, server=id, steps=attempt.steps)
+            self._note(id, seen, None)
 
-    async def _bring(self, id: str, done: list[str]) -> Observed | None:
+    async def _failed(self, id: str, attempt: _Attempt, fault: str) -> None:
+        log.warning("server is not where it should be", host=self.host, server=id, steps=attempt.steps, fault=fault)
+        try:
+            seen = (await self._driver.observe((id,))).get(id)
+        except StepFailed:
+            seen = self._reported.get(id)
+        if self._desired.get(id) is attempt.wanted:
+            self._note(id, seen, fault)
+        else:  # what failed is not wanted any more
+            self._again.add(id)
+
+    async def _bring(self, id: str, attempt: _Attempt) -> Observed | None:
         for _ in range(ROUNDS):
-            wanted = self._desired.get(id)
+            attempt.wanted = wanted = self._desired.get(id)
             seen = (await self._driver.observe((id,))).get(id)
             steps = self._steps(id, wanted, seen)
             if not steps:
                 return seen
             for step in steps:
-                done.append(type(step).__name__)
+                attempt.steps.append(type(step).__name__)
                 if isinstance(step, _HEAVY):
                     async with self._heavy:
                         await self._driver.act(step)
@@ -336,14 +350,14 @@ class Agent:
                     await self._driver.act(step)
                 if self._desired.get(id) is not wanted:
                     break
-        raise StepFailed(f"it does not settle; these steps did not last: {', '.join(done)}")
+        raise StepFailed(f"it does not settle; these steps did not last: {', '.join(attempt.steps)}")
 
     def _steps(self, id: str, wanted: _Wanted | None, seen: Observed | None) -> list[Step]:
         if not self.leased:
             return []
         if wanted is None:
             return [Remove(id)] if seen and id in self._unknown else []
-        there = seen or self._vanished(id)
+        there = seen or (self._vanished(id) if wanted.domain.power != "absent" else None)
         observed = {id: there} if there else {}
         return plan({id: wanted.domain}, observed, position=wanted.position)
 

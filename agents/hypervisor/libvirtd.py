@@ -134,7 +134,14 @@ class PrivateLibvirtd:
 
     def _spawn(self) -> None:
         mounts = [f"mount --bind {shlex.quote(str(self.folder / name))} {place}" for name, place in _MOUNTS.items()]
-        daemon = ["libvirtd", "--config", "/etc/libvirt/libvirtd.conf", "--pid-file", str(self.folder / "libvirtd.pid")]
+        daemon = [
+            "libvirtd",
+            "--daemon",
+            "--config",
+            "/etc/libvirt/libvirtd.conf",
+            "--pid-file",
+            str(self.folder / "libvirtd.pid"),
+        ]
         if not self._kvm and Path("/dev/kvm").exists():
             # Not to be written even by root, or libvirt would believe in it and ask QEMU anew each time.
             nothing = self.folder / "no-kvm"
@@ -142,24 +149,25 @@ class PrivateLibvirtd:
             mounts.append(f"mount --bind {shlex.quote(str(nothing))} /dev/kvm")
             mounts.append("mount -o remount,bind,ro /dev/kvm")
         script = " && ".join([*mounts, f"exec {shlex.join(daemon)}"])
-        output = (self.folder / "log" / "libvirtd.out").open("ab")
-        with output:
-            self._process = subprocess.Popen(
+        said = self.folder / "log" / "libvirtd.out"
+        with said.open("wb") as output:
+            code = subprocess.run(
                 ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,
                 env={**os.environ, "LC_ALL": "C"},
-            )
+                check=False,
+                timeout=START_SECONDS,
+            ).returncode
+        if code:
+            words = _tail(said) or _tail(self.folder / "log" / "libvirtd.log")
+            raise LibvirtdFailed(f"libvirtd does not start:\n{words}")
 
     def _wait(self) -> None:
         """Until it takes connections."""
-        starting = getattr(self, "_process", None)
 
         def answers() -> bool:
-            if starting is not None and starting.poll() is not None:
-                raise LibvirtdFailed(f"libvirtd ended at once:\n{_tail(self.folder / 'log' / 'libvirtd.out')}")
             with socket.socket(socket.AF_UNIX) as trial:
                 trial.settimeout(1)
                 try:

@@ -113,7 +113,7 @@ def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Ste
     if seen.generation > domain.generation:
         return []
     if domain.power == "absent":
-        return [] if seen.power == "absent" else [Remove(id)]
+        return [] if observed is None else [Remove(id)]
     if observed is not None and seen.generation == domain.generation:
         return _healed(domain, seen)
     steps: list[Step] = _define(domain, observed, position)

@@ -80,6 +80,8 @@ class Control:
                 async with asyncio.timeout(timeout_seconds):
                     return await self._news.wait_for(condition)
             except TimeoutError:
+                if self._agent and self._agent.done():
+                    self._agent.result()
                 raise AssertionError(f"not within {timeout_seconds} s; last heard: {self.observed}") from None
 
     async def seen(self, server_id: str, power: str, timeout_seconds: float = 5, generation: int = 0) -> Observed:
