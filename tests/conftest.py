@@ -17,6 +17,13 @@ from bus.postgres import EmbeddedPostgres
 _databases = 0
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Live tests share one process, so that daemons and guests never meet each other's."""
+    for item in items:
+        if item.get_closest_marker("live"):
+            item.add_marker(pytest.mark.xdist_group("live"))
+
+
 @pytest.fixture(scope="session")
 def short_folder() -> Iterator[Path]:
     """A folder with a short path that PostgreSQL's system user can reach (pytest's own are closed and long)."""
