@@ -1,0 +1,18 @@
+"""The log's own doors put together: /log/v1."""
+
+from __future__ import annotations
+
+from api.log import events, story
+from api.log.asking import POLICY
+from api.wire import Service
+from api.wire.errors import PLAIN
+
+SERVICE = Service(
+    name="cumulog-log",
+    type="log",
+    prefix="/log/v1",
+    routes=[*events.routes, *story.routes],
+    errors=PLAIN,
+    policy=POLICY,
+    hidden=True,
+)
