@@ -234,7 +234,7 @@ def _already_so(server: Server, command: Command) -> bool:
         case RefusePlacement():
             return server.task is not Task.SCHEDULING
         case FailBuild():
-            return server.host != command.host or server.task is not Task.SPAWNING
+            return server.host != command.host and command.host in server.failed_hosts
         case GiveUpTask():
             return server.task is not command.task
         case ObserveServer():
@@ -265,8 +265,15 @@ def _must_be_allowed(server: Server, command: Command) -> None:
         raise Conflict(f"Cannot {verb!r} server {server.id} while it is in task_state {server.task}")
     if isinstance(command, PlaceServer) and server.task is not Task.SCHEDULING:
         raise Conflict(f"Server {server.id} wants no host: it is {server.task or server.vm_state} by now.")
+    if isinstance(command, FailBuild) and (server.task is not Task.SPAWNING or server.host != command.host):
+        # Refused, not ignored: its claim must not be released on the word of somebody who was overtaken.
+        raise Conflict(f"Server {server.id} is not being built on {command.host}: it is {_whereabouts(server)}.")
     if isinstance(command, EndServer) and server.task is not Task.DELETING:
         raise Conflict(f"Server {server.id} cannot end: nobody asked for its deletion.")
+
+
+def _whereabouts(server: Server) -> str:
+    return f"{server.task or server.vm_state} on {server.host or 'no host'} by now"
 
 
 def _requested(command: CreateServer) -> ServerRequested:

@@ -147,7 +147,7 @@ def test_a_late_word_of_failure_from_a_host_that_has_it_no_more_is_nothing():
         requested, placed, BuildFailed(host="h1", fault=no_kvm), ServerPlaced(host="h2", provider_id="p2")
     )
     given.when(FailBuild(host="h1", fault=no_kvm)).then()
-    server.given(*running).when(FailBuild(host="h1", fault=no_kvm)).then()
+    server.given(*running).when(FailBuild(host="h1", fault=no_kvm)).refused("not being built on h1")
 
 
 def test_it_is_in_error_when_no_host_will_do():
