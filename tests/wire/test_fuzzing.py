@@ -1,6 +1,7 @@
 """Whatever a client sends that the description allows, and much that it does not, nothing ends in a 5xx."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.serving import serving
 from tests.wire.test_openapi import services
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
+ROOT = Path(__file__).parents[2]
 PASSWORD = "fuzz the cloud"
 
 
@@ -38,6 +40,7 @@ async def test_schemathesis_finds_no_server_error(settings: Settings, fresh_data
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             cwd=tmp_path,
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.wire.fuzzing_hooks", "PYTHONPATH": str(ROOT)},
         )
         out, _ = await process.communicate()
         assert process.returncode == 0, out.decode()[-8000:]
