@@ -1,0 +1,151 @@
+"""The laws that must hold whatever happens: some at every moment, the others once there has been time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from bus import clock
+from schema.compute.quota import Quota
+from schema.compute.server import Server, Task, VmState, deadline
+from schema.event import kind_of
+from schema.placement.consumer import Consumer
+from schema.placement.provider import Provider
+from tests.simulation.world import PROJECT, World
+
+GRACE = timedelta(seconds=30)
+"""A task may be this long past its deadline before somebody must have noticed; counted in good times only."""
+
+
+def at_every_moment(world: World) -> Iterator[str]:
+    """What an append can never leave broken."""
+    servers = _states(world, Server)
+    consumers = _states(world, Consumer)
+    providers = _states(world, Provider)
+    held = {id: it.allocations for id, it in consumers.items() if it.living}
+    for id in held:
+        if id not in servers or not servers[id].living:
+            yield f"the claim of {id} outlives its server"
+    for id, server in servers.items():
+        placed = {server.provider_id} if server.living and server.host else set()
+        if set(held.get(id, {})) != placed:
+            yield f"server {id} is on {placed or 'no provider'}, its claim on {sorted(held.get(id, {})) or 'none'}"
+    for id, provider in providers.items():
+        sums: Counter[str] = Counter()
+        for resources in provider.claims.values():
+            sums.update(resources)
+        if {name: n for name, n in provider.used.items() if n} != {name: n for name, n in sums.items() if n}:
+            yield f"provider {id} counts {provider.used}, its claims add up to {dict(sums)}"
+        for name, amount in provider.used.items():
+            capacity = provider.inventories[name].capacity
+            if amount > capacity:
+                yield f"provider {id} gave away {amount} {name} of {capacity}"
+        claims = {consumer: it[id] for consumer, it in held.items() if id in it}
+        if claims != dict(provider.claims):
+            yield f"provider {id} and its consumers disagree: {provider.claims} and {claims}"
+    quota = _states(world, Quota).get(PROJECT, Quota())
+    living = [server for server in servers.values() if server.living]
+    if set(quota.held) != {server.id for server in living}:
+        yield f"quota is held for {sorted(quota.held)}, there are {sorted(server.id for server in living)}"
+    if (quota.cores, quota.ram_mb) != (
+        sum(server.flavor.vcpus for server in living),
+        sum(server.flavor.ram_mb for server in living),
+    ):
+        yield f"quota usage is {quota.usage}, {len(living)} servers live"
+    limit = quota.limits.get("instances", -1)
+    if limit != -1 and len(living) > limit:
+        yield f"{len(living)} servers live, the quota allows {limit}"
+
+
+def of_the_log(world: World) -> Iterator[str]:
+    """Positions and versions are dense; the documents are what the events add up to."""
+    states: dict[str, Any] = {}
+    versions: Counter[str] = Counter()
+    for nth, event in enumerate(world.log.events, start=1):
+        if event.position != nth:
+            yield f"position {event.position} where {nth} should be"
+        versions[event.stream] += 1
+        if event.version != versions[event.stream]:
+            yield f"{event.stream} has version {event.version} where {versions[event.stream]} should be"
+        kind = kind_of(event.stream)
+        state = states.get(event.stream) or kind.unborn(event.stream.partition("/")[2])
+        states[event.stream] = kind.fold(state, event.event, event.at)
+    for stream, document in world.log.documents.items():
+        if (document.version, document.state) != (versions[stream], states.get(stream)):
+            yield f"the document of {stream} is not what its events add up to"
+    if len(world.log.documents) != len(states):
+        yield "there are documents without events, or events without a document"
+
+
+def in_time(world: World, calm_since: float) -> Iterator[str]:
+    """Nothing stays on its way past its deadline."""
+    now = clock.now()
+    good_times = timedelta(seconds=world.loop.time() - calm_since)
+    for server in _states(world, Server).values():
+        due = deadline(server)
+        if due is not None and now - due > GRACE and good_times > GRACE:
+            yield f"server {server.id} is {server.task} since {server.task_since}, due {due}, and it is {now}"
+
+
+def in_the_end(world: World) -> Iterator[str]:
+    """Every server is where it was wished to be, or says why not; hosts hold what the log says, and no more."""
+    servers = _states(world, Server)
+    machines = {machine.name: machine for machine in world.machines}
+    for id, server in servers.items():
+        if server.task is not None:
+            yield f"server {id} is still {server.task}"
+            continue
+        yield from _as_wished(world, server)
+        machine = machines.get(server.host or "")
+        if server.living and machine is not None and not machine.gone and id not in world.disturbed:
+            yield from _on_its_host(server, machine.domains.get(id))
+    for id, wish in world.wishes.items():
+        if id not in servers:
+            yield f"server {id} was granted and is not in the log"
+        elif wish is VmState.DELETED and servers[id].living:
+            yield f"server {id} was to be deleted and is {servers[id].vm_state}"
+    for machine in world.machines:
+        for id in () if machine.gone else machine.domains:
+            server = servers.get(id)
+            if server is None or not server.living or server.host != machine.name:
+                yield f"{machine.name} holds a domain of {id}, which the log does not put there"
+    for secret_id in world.log.secrets:
+        server = servers.get(secret_id.removeprefix("boot-"))
+        if server is not None and not server.living:
+            yield f"the secret of {server.id} outlives it"
+    for position in {world.log.events[-1].position - it for it in world.checkpoints.positions.values()}:
+        if position > 0 and world.dealt_out:
+            yield f"reactions are {position} events behind"
+
+
+def _as_wished(world: World, server: Server) -> Iterator[str]:
+    if server.vm_state is VmState.ERROR and not (server.fault and server.fault.message):
+        yield f"server {server.id} is in ERROR and does not say why"
+    if server.vm_state is VmState.BUILDING:
+        yield f"server {server.id} is BUILDING and nobody builds it"
+    wish = world.wishes.get(server.id)
+    if wish is None or server.id in world.disturbed or server.fault is not None:
+        return
+    if server.vm_state is not wish:
+        yield f"server {server.id} was to be {wish} and is {server.vm_state}, without a fault"
+
+
+def _on_its_host(server: Server, domain: Any) -> Iterator[str]:
+    power = domain.seen.power if domain else "absent"
+    wanted = {
+        VmState.ACTIVE: {"running"},
+        VmState.PAUSED: {"paused"},
+        VmState.SUSPENDED: {"suspended"},
+        VmState.STOPPED: {"stopped", "crashed"},
+    }.get(server.vm_state)
+    if wanted is not None and power not in wanted:
+        yield f"server {server.id} is {server.vm_state}, its guest on {server.host} is {power}"
+
+
+def _states(world: World, kind: type[Any]) -> dict[str, Any]:
+    return {it.id: it.state for it in world.log.documents.values() if isinstance(it.state, kind)}
+
+
+__all__ = ["Task", "at_every_moment", "in_the_end", "in_time", "of_the_log"]
