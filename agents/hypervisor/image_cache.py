@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,11 +15,13 @@ import structlog
 
 from agents.hypervisor.disk import inspect
 from agents.hypervisor.driver import StepFailed
+from bus import clock
 from schema.compute.domain import ImageRef
 
 log = structlog.get_logger()
 
 ATTEMPTS = 3
+RETRY_SECONDS = 1.0
 CHUNK_BYTES = 1024 * 1024
 SILENCE_SECONDS = 60.0
 """A download that brings nothing for so long has failed."""
@@ -76,7 +77,7 @@ class ImageCache:
         """Remove what no disk is laid over and nobody asked for in a day."""
         if not self.folder.exists():
             return
-        old = time.time() - self._unused_seconds
+        old = clock.now().timestamp() - self._unused_seconds
         for path in self.folder.iterdir():
             if path not in in_use and path.stat().st_mtime < old:
                 log.info("unused image removed", image=path.name)
@@ -100,7 +101,7 @@ class ImageCache:
                     if attempt == ATTEMPTS or (isinstance(error, aiohttp.ClientResponseError) and error.status < 500):
                         raise StepFailed(words) from None
                     log.warning("download of an image failed and begins again", image=image.id, error=words)
-                    await asyncio.sleep(attempt)
+                    await asyncio.sleep(attempt * RETRY_SECONDS)
             await inspect(part, FORMATS[image.disk_format])
             part.chmod(0o644)
             part.replace(path)
@@ -109,7 +110,7 @@ class ImageCache:
         return path
 
     async def _download(self, image: ImageRef, part: Path, waiting: list[OnBytes]) -> None:
-        started = time.monotonic()
+        started = clock.monotonic()
         digest = hashlib.sha512()
         size = 0
         with part.open("wb") as file:
@@ -124,7 +125,7 @@ class ImageCache:
             raise OSError(f"only {size} of {image.size_bytes} bytes came")
         if image.checksum and digest.hexdigest() != image.checksum.lower():
             raise StepFailed(f"image {image.id} is damaged: its sha512 is not the one it was stored with")
-        log.info("image downloaded", image=image.id, size_bytes=size, seconds=round(time.monotonic() - started, 2))
+        log.info("image downloaded", image=image.id, size_bytes=size, seconds=round(clock.monotonic() - started, 2))
 
 
 def _keep(write: Callable[[bytes], object], update: Callable[[bytes], object], chunk: bytes) -> None:

@@ -1,6 +1,6 @@
 """Real guests: QEMU through libvirt.
 
-    <folder>/guests/<server id>/   disk  ephemeral  swap  config-drive.iso  console.log
+    <folder>/guests/<server id>/   disk  base (→ image)  ephemeral  swap  config-drive.iso  console.log
     <folder>/images/               what disks are laid over
     libvirt                        the domain, named and numbered by server id, with what Cumulog remembers in its XML
 
@@ -56,6 +56,8 @@ CONSOLE_LIMIT_BYTES = 1024 * 1024
 CONSOLE_KEPT_BYTES = 256 * 1024
 CONSOLE_SHOWN_BYTES = 100 * 1024
 TRIM_SECONDS = 5.0
+CLEAN_SECONDS = 3600.0
+"""Between two looks for images that nobody uses."""
 
 _PAUSED_BY_LIBVIRT = {
     libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
@@ -77,7 +79,7 @@ async def open_driver(settings: Settings, host: str) -> LibvirtDriver:
     from agents.hypervisor.libvirtd import PrivateLibvirtd
 
     folder = settings.home / "hypervisor"
-    image = settings.home / "images" / "cumulog-guest.qcow2"
+    image = settings.home / "guest" / "cumulog-guest.qcow2"
     works = await asyncio.to_thread(kvm_works, folder, image if image.exists() else None)
     system = await asyncio.to_thread(system_libvirt_works, settings.libvirt_uri)
     own = None if system else PrivateLibvirtd(folder / "libvirtd", kvm=works)
@@ -182,6 +184,7 @@ class LibvirtDriver:
             if domain.built:
                 raise StepFailed(f"the root disk of this server is gone from host {self.host}; rebuild it")
             base = await self.images.get(domain.image, lambda done, whole: self._downloading(domain, done, whole))
+            _point(folder / "base", base)
             await disk.overlay(root, base, domain.image.disk_format, domain.disk_gb * disk.GIB)
         elif domain.built and not root.exists():
             raise StepFailed(f"the disks of this server are gone from host {self.host}; rebuild it")
@@ -332,9 +335,14 @@ class LibvirtDriver:
     # Consoles
 
     async def _trim_for_ever(self) -> None:
+        cleaned = clock.monotonic()
         while True:
             await asyncio.sleep(TRIM_SECONDS)
             await asyncio.to_thread(self._trim)
+            if clock.monotonic() - cleaned > CLEAN_SECONDS:
+                cleaned = clock.monotonic()
+                in_use = {path.readlink() for path in self._guests.glob("*/base")}
+                await asyncio.to_thread(self.images.clean, in_use)
 
     def _trim(self) -> None:
         for path in self._guests.glob("*/console.log"):
@@ -450,6 +458,12 @@ def _keep_end(path: Path) -> None:
 def _traits(features: Collection[str]) -> tuple[str, ...]:
     known = {"avx": "AVX", "avx2": "AVX2", "aes": "AESNI", "sse4.2": "SSE42", "vmx": "VMX", "svm": "SVM"}
     return tuple(sorted(f"HW_CPU_X86_{trait}" for feature, trait in known.items() if feature in features))
+
+
+def _point(link: Path, to: Path) -> None:
+    """Note what the disk is laid over, for as long as it is."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(to)
 
 
 def _is_uuid(text: str) -> bool:

@@ -18,11 +18,11 @@ import signal
 import socket
 import subprocess
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agents.hypervisor.packages import USER
+from bus import clock
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -109,7 +109,7 @@ class PrivateLibvirtd:
     def _configure(self) -> None:
         known = self.folder / "host_uuid"
         if not known.exists():
-            known.write_text(str(uuid.uuid4()))
+            known.write_text(clock.uuid4())
         etc = self.folder / "etc"
         (etc / "libvirtd.conf").write_text(
             f'host_uuid = "{known.read_text().strip()}"\n'

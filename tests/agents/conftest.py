@@ -1,6 +1,5 @@
 """The guest image and a libvirtd, for tests with real guests."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,14 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agents.image import builtin
+from tests import guest
 
 
 @pytest.fixture(scope="session")
 def guest_image() -> Path:
-    """The built-in image; built once for this user and kept, as it takes a download."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return builtin.build(cache / "cumulog" / "guest" / "cumulog-guest.qcow2")
+    return guest.guest_image()
 
 
 @pytest.fixture(scope="module")
