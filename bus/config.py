@@ -54,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`host:port` of the API; `host:0` takes any free port."""
     public_url: str = ""
     """How clients reach the API, in the catalog and in links; empty: `http://` and `listen`."""
+    metrics_listen: str = ""
+    """`host:port` where a role without the API shows /metrics and /healthcheck; empty: on a unix socket only."""
     region: Annotated[str, Meta(min_length=1, max_length=255)] = "RegionOne"
     host_name: Annotated[str, Meta(min_length=1, max_length=255)] = msgspec.field(default_factory=socket.gethostname)
     """This machine's name as a hypervisor host."""
@@ -256,6 +258,7 @@ def _bus(value: str, what: str) -> None:
 
 
 _CHECKS: dict[str, Callable[[Any, str], None]] = {
+    "metrics_listen": lambda value, what: _address(value, what) if value else None,
     "listen": _address,
     "public_url": _public_url,
     "postgres": _postgres,

@@ -7,7 +7,7 @@ import time
 import click
 
 from api.cli import choices, client, hypervisor, processes, supervisor
-from api.cli.screen import Failure, done, note, say, step
+from api.cli.screen import Failure, note, say, step
 from bus import clock
 from bus.config import Settings
 
@@ -54,10 +54,10 @@ def _stop_guests(settings: Settings) -> None:
         api.post("compute", f"/servers/{server}/action", {"os-stop": None})
     if not stopped:
         return
-    with step(f"Stopping {len(stopped)} guests"):
+    guests = "1 guest" if len(stopped) == 1 else f"{len(stopped)} guests"
+    with step(f"Shutting {guests} off"):
         deadline = clock.monotonic() + GUESTS_SECONDS
         while api.get("compute", path)["servers"]:
             if clock.monotonic() > deadline:
                 raise Failure(f"some guests still run after {GUESTS_SECONDS:.0f} s", "`./cumulog events` shows why.")
             time.sleep(0.3)
-    done(f"{len(stopped)} guests are shut off")

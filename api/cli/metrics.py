@@ -37,9 +37,9 @@ _PARKED = "SELECT consumer, count(*) AS streams FROM parked GROUP BY consumer"
 
 
 class Metrics:
-    """One process's registry, over its cloud."""
+    """One process's registry, over its cloud; None for an agent, which has none."""
 
-    def __init__(self, cloud: Cloud, role: str) -> None:
+    def __init__(self, cloud: Cloud | None) -> None:
         self.cloud = cloud
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -50,7 +50,8 @@ class Metrics:
             buckets=_APPEND_BUCKETS,
             registry=self.registry,
         )
-        cloud.executor.append_seconds = self._append.observe
+        if cloud:
+            cloud.executor.append_seconds = self._append.observe
         self._head = self._gauge("cumulog_log_position", "Position of the newest event in the log.")
         self._lag = self._gauge("cumulog_consumer_lag_events", "Events a consumer has yet to take.", "consumer")
         self._late = self._gauge(
@@ -59,7 +60,7 @@ class Metrics:
         self._parked = self._gauge("cumulog_parked_streams", "Streams set aside until a person looks.", "consumer")
         self._waiting = self._gauge("cumulog_queue_depth", "What waits in this process.", "queue")
         self._agents = self._gauge("cumulog_agents", "Hosts by what is known of their agents.", "state")
-        self._depths: dict[str, Callable[[], int]] = {"commands": lambda: cloud.executor.waiting}
+        self._depths: dict[str, Callable[[], int]] = {"commands": lambda: cloud.executor.waiting} if cloud else {}
 
     def depth(self, queue: str, measure: Callable[[], int]) -> None:
         """Report the length of a queue under that name."""
@@ -67,6 +68,8 @@ class Metrics:
 
     async def healthy(self) -> bool:
         """Whether the log answers in time."""
+        if self.cloud is None:
+            return True
         try:
             async with asyncio.timeout(HEALTH_SECONDS):
                 await self.cloud.log.head()
@@ -79,27 +82,31 @@ class Metrics:
         """The text Prometheus reads. What the log cannot tell just now is left as it was."""
         for queue, measure in self._depths.items():
             self._waiting.labels(queue).set(measure())
-        self._count_agents()
-        try:
-            async with asyncio.timeout(HEALTH_SECONDS):
-                await self._ask_the_log()
-        except Exception as error:  # noqa: BLE001  a scrape must not fail because PostgreSQL is away
-            log.warning("metrics without the log", error=repr(error))
+        if self.cloud is not None:
+            await self._ask(self.cloud)
         return generate_latest(self.registry)
 
-    async def _ask_the_log(self) -> None:
-        self._head.set(await self.cloud.log.head())
-        for row in await self.cloud.pool.fetch(_LAG):
-            if row["consumer"] == RELAY and self.cloud.settings.bus == MEMORY:
+    async def _ask(self, cloud: Cloud) -> None:
+        self._count_agents(cloud)
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS):
+                await self._ask_the_log(cloud)
+        except Exception as error:  # noqa: BLE001  a scrape must not fail because PostgreSQL is away
+            log.warning("metrics without the log", error=repr(error))
+
+    async def _ask_the_log(self, cloud: Cloud) -> None:
+        self._head.set(await cloud.log.head())
+        for row in await cloud.pool.fetch(_LAG):
+            if row["consumer"] == RELAY and cloud.settings.bus == MEMORY:
                 continue  # from a time when the bus was RabbitMQ
             self._lag.labels(row["consumer"]).set(row["events"])
             self._late.labels(row["consumer"]).set(max(float(row["seconds"]), 0) if row["events"] else 0)
         self._parked.clear()
-        for row in await self.cloud.pool.fetch(_PARKED):
+        for row in await cloud.pool.fetch(_PARKED):
             self._parked.labels(row["consumer"]).set(row["streams"])
 
-    def _count_agents(self) -> None:
-        hosts = self.cloud.mirrors.by_kind.get("host")
+    def _count_agents(self, cloud: Cloud) -> None:
+        hosts = cloud.mirrors.by_kind.get("host")
         if hosts is None:
             return
         alive = [getattr(document.state, "up", None) for document in hosts.values()]

@@ -115,7 +115,7 @@ class Process:
 
 async def _all(process: Process) -> None:
     cloud = await process.open()
-    measured = Metrics(cloud, process.role)
+    measured = Metrics(cloud)
     serving = _served(process, cloud, measured)
     following = _Following(cloud)
     await cloud.start()
@@ -129,7 +129,7 @@ async def _all(process: Process) -> None:
 
 async def _api(process: Process) -> None:
     cloud = await process.open()
-    serving = _served(process, cloud, Metrics(cloud, process.role))
+    serving = _served(process, cloud, Metrics(cloud))
     await cloud.start()
     await _bootstrap(process.settings, cloud)
     await serving()
@@ -141,14 +141,14 @@ async def _handlers(process: Process) -> None:
     following = _Following(cloud)
     await cloud.start()
     await following.follow(process)
-    await _tell(process, Metrics(cloud, process.role))
+    await _tell(process, Metrics(cloud))
 
 
 async def _projections(process: Process) -> None:
     cloud = await process.open()
     await cloud.start()
     _project(process, cloud)
-    await _tell(process, Metrics(cloud, process.role))
+    await _tell(process, Metrics(cloud))
 
 
 async def _relay(process: Process) -> None:
@@ -156,7 +156,7 @@ async def _relay(process: Process) -> None:
     cloud = await process.open()
     await cloud.start()
     process.task(Relay(cloud.pool, cast("AmqpBroker", cloud.broker)).run(), "relay")
-    await _tell(process, Metrics(cloud, process.role))
+    await _tell(process, Metrics(cloud))
 
 
 async def _agent(process: Process) -> None:
@@ -165,6 +165,7 @@ async def _agent(process: Process) -> None:
     process.stack.push_async_callback(hosts.close)
     await _patiently(hosts.start)
     await _steer(process, hosts)
+    await _tell(process, Metrics(None))
 
 
 ROLES: dict[str, Callable[[Process], Coroutine[Any, Any, None]]] = {
@@ -333,9 +334,15 @@ async def _patiently(attempt: Callable[[], Awaitable[Any]]) -> Any:
 
 async def _tell(process: Process, measured: Metrics) -> None:
     """Health and metrics of a role without an API."""
-    path = process.settings.run_folder / f"{process.role}.sock"
+    settings = process.settings
+    path = settings.run_folder / f"{process.role}.sock"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    runner = await metrics.listen(measured, [lambda runner: web.UnixSite(runner, path)])
+    sites: list[Callable[[web.BaseRunner], web.BaseSite]] = [lambda runner: web.UnixSite(runner, path)]
+    if settings.metrics_listen:
+        host, _, port = settings.metrics_listen.rpartition(":")
+        sites.append(lambda runner: web.TCPSite(runner, host, int(port)))
+    runner = await metrics.listen(measured, sites)
     process.stack.push_async_callback(runner.cleanup)
 
 

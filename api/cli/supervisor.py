@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -37,6 +38,9 @@ FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 10.0
 SETTLED_SECONDS = 10.0
 """Who lives so long has started well."""
+LOG_BYTES = 64 * 1024 * 1024
+"""A log file that has grown past it becomes `….log.1`, in place of the one before."""
+LOG_CHECK_SECONDS = 30.0
 
 
 class Part(Protocol):
@@ -66,6 +70,14 @@ def roles(settings: Settings) -> Sequence[str]:
         return ("all",)
     agent = () if settings.hypervisor == "none" else ("agent",)
     return ("api", "handlers", "projections", "relay", *agent)
+
+
+def trim(logs: Path, limit_bytes: int = LOG_BYTES) -> None:
+    """Keep every log file within a limit. Its writer appends, and so goes on at the new end."""
+    for path in logs.glob("*.log"):
+        if path.stat().st_size > limit_bytes:
+            shutil.copyfile(path, path.with_name(path.name + ".1"))
+            os.truncate(path, 0)
 
 
 class Role:
@@ -161,7 +173,7 @@ def run(settings: Settings) -> None:
             log.info("another supervisor runs already")
             return
         processes.record(settings.run_folder, NAME, os.getpid())
-        _Supervisor(parts(settings)).run()
+        _Supervisor(parts(settings), settings.log_folder).run()
 
 
 class _Watched:
@@ -194,8 +206,10 @@ class _Watched:
 
 
 class _Supervisor:
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], logs: Path) -> None:
         self._watched = [_Watched(part) for part in parts]
+        self._logs = logs
+        self._logs_at = 0.0
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
 
@@ -209,6 +223,9 @@ class _Supervisor:
             now = time.monotonic()
             pids = [pid for watched in self._watched if (pid := watched.keep(now)) is not None]
             self._sleep(pids)
+            if now >= self._logs_at:
+                self._logs_at = now + LOG_CHECK_SECONDS
+                trim(self._logs)
         for watched in self._watched:
             log.info("stopping", part=watched.part.name)
             try:

@@ -65,3 +65,12 @@ def test_logs_follow_a_request_through_the_roles(demonstrated):
     assert demonstrated.types("logs", "-n", "5").stdout.count("\n") == 5
     assert demonstrated.types("logs", "nonsense").returncode == 1
     assert all(request in line for line in demonstrated.types("logs", "-r", request).stdout.splitlines())
+
+
+def test_down_with_its_guests_shuts_them_off_and_up_finds_them_so(demonstrated):
+    done = demonstrated.types("down", "--guests")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 guest off" in done.stdout
+    demonstrated.up()
+    last = demonstrated.types("events", f"server/{demonstrated.server}", "-n", "1").stdout
+    assert "ServerStopped" in last
