@@ -236,6 +236,8 @@ class Reactions:
                 break
             timeout = 0.0
             events += len(batch.events)
+            # What is remembered of a stream must not be older than the event that tells of it: nobody would look again.
+            self._executor.observe(batch)
             touched |= dict.fromkeys(event.stream for event in batch.events if self.concerns(event.stream))
             if not tail.more_waiting:
                 break
