@@ -1,0 +1,95 @@
+"""Events last for ever: any history folds, any state survives being written, any event written once can be read."""
+
+from datetime import timedelta
+from functools import reduce
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schema.event import decode, event_named
+from tests.laws.discovery import all_events, all_kinds
+from tests.laws.golden import FOLDER
+from tests.laws.samples import MOMENT, values
+
+pytestmark = pytest.mark.law
+
+SECRET_WORDS = ("password", "secret", "private_key", "token", "user_data", "passphrase", "credential")
+NO_SECRETS = ("secret_id", "_secret_id", "secret_ids", "token_lifetime", "_id", "_ids", "_hash_of")
+"""Endings of names of what only points at a secret."""
+
+
+def folded(kind, events, state=None, start=0):
+    state = kind.unborn("it") if state is None else state
+    for number, event in enumerate(events, start):
+        state = kind.fold(state, event, MOMENT + timedelta(seconds=number))
+    return state
+
+
+def histories(kind):
+    return st.lists(st.one_of(*(values(event) for event in kind.events)), max_size=8)
+
+
+@pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: kind.name)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(data=st.data())
+def test_any_history_folds_and_its_state_can_be_written_at_any_point(kind, data):
+    history = data.draw(histories(kind))
+    cut = data.draw(st.integers(0, len(history)))
+    whole = folded(kind, history)
+    assert type(whole) is kind.state
+    snapshot = kind.decoder.decode(msgspec.json.encode(folded(kind, history[:cut])))
+    assert folded(kind, history[cut:], snapshot, cut) == whole
+    assert kind.decoder.decode(msgspec.json.encode(whole)) == whole
+    if history:
+        assert whole.updated_at == MOMENT + timedelta(seconds=len(history) - 1)
+        assert all(isinstance(scope, str) and isinstance(key, str) for scope, key in kind.unique(whole))
+        deadline = kind.deadline(whole)
+        assert deadline is None or deadline.tzinfo is not None
+
+
+@pytest.mark.parametrize("event", all_events(), ids=lambda event: event.__name__)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(data=st.data())
+def test_any_event_reads_back_as_it_was_written(event, data):
+    it = data.draw(values(event))
+    assert decode(event.__name__, msgspec.json.encode(it)) == it
+
+
+@pytest.mark.parametrize("event", all_events(), ids=lambda event: event.__name__)
+def test_every_event_has_a_golden_file_and_still_looks_like_it(event):
+    path = FOLDER / f"{event.__name__}.json"
+    assert path.exists(), "python -m tests.laws.golden writes it; commit it with the event"
+    golden = msgspec.json.decode(path.read_bytes())
+    assert golden["type"] == event.__name__
+    assert msgspec.json.decode(msgspec.json.encode(decode(event.__name__, path.read_bytes()))) == golden
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_what_was_written_once_can_be_read_for_ever(path):
+    event = decode(path.stem, path.read_bytes())
+    assert event_named(type(event).__name__) is type(event)
+
+
+@pytest.mark.parametrize("event", all_events(), ids=lambda event: event.__name__)
+def test_events_hold_no_secrets(event):
+    for field in event.__struct_fields__:
+        suspicious = any(word in field for word in SECRET_WORDS)
+        assert not suspicious or field.endswith(NO_SECRETS), f"{field}: seal it in the vault, keep its secret_id"
+
+
+@pytest.mark.parametrize("event", all_events(), ids=lambda event: event.__name__)
+def test_new_fields_of_events_have_defaults(event):
+    """What the golden file lacks was added later, and old events must do without."""
+    golden = msgspec.json.decode((FOLDER / f"{event.__name__}.json").read_bytes())
+    later = [field for field in msgspec.structs.fields(event) if field.encode_name not in golden]
+    required = [field.name for field in later if field.required]
+    assert not required, f"{required} need a default"
+
+
+def test_no_two_kinds_begin_alike():
+    names = [kind.name for kind in all_kinds()]
+    assert len(set(names)) == len(names)
+    assert not any("/" in name or " " in name for name in names)
+    assert reduce(lambda sum, kind: sum + len(kind.events), all_kinds(), 0) == len(all_events())
