@@ -164,7 +164,6 @@ async def _subject(call: Call, rule: str) -> tuple[str, Token]:
     try:
         token = await tokens(call.cloud).verify(text)
     except Unauthorized:
-        call.must(rule, user_id=None)
         raise NotFound("Failed to validate token") from None
     call.must(rule, user_id=token.user_id)
     return text, token

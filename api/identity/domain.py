@@ -98,23 +98,32 @@ async def show(call: Call) -> dict[str, Any]:
 async def update(call: Call) -> dict[str, Any]:
     document = await found(call, DOMAIN, call.path["domain_id"])
     changes: DomainChanges = call.body.domain
+    kept = extra(call, "domain", DomainChanges)
+    return {"domain": view(call, await change(call, document, changes, kept))}
+
+
+async def change(call: Call, document: Document, changes: DomainChanges, kept: dict[str, Any]) -> Document:
+    """The domain, changed; `kept`: attributes beyond the known ones."""
     command = UpdateDomain(
         name=changes.name,
         description=changes.description or "" if changes.description is not UNSET else UNSET,
         enabled=changes.enabled,
         tags=tuple(dict.fromkeys(changes.tags)) if changes.tags is not UNSET else UNSET,
         options=changes.options,
-        extra=extra(call, "domain", DomainChanges) or UNSET,
+        extra=kept or UNSET,
     )
     ends = revoke(f"domain/{document.id}") if changes.enabled is False else ()
     with conflicts("domain"):
         documents = await call.execute(Wish(DOMAINS, document.id, command), *ends)
-    return {"domain": view(call, documents[0])}
+    return documents[0]
 
 
 async def delete(call: Call) -> None:
-    """The domain with everything in it."""
-    document = await found(call, DOMAIN, call.path["domain_id"])
+    await end(call, await found(call, DOMAIN, call.path["domain_id"]))
+
+
+async def end(call: Call, document: Document) -> None:
+    """The domain with everything in it goes. Raises Forbidden while it is enabled."""
     if document.state.enabled:
         raise Forbidden("Cannot delete a domain that is enabled, please disable it first.")
     find = call.cloud.documents.find

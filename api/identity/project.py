@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from api.identity import domain
 from api.identity.words import (
     Id,
     Options,
@@ -134,10 +135,10 @@ async def _place(call: Call, new: NewProject) -> tuple[str, tuple[str, ...]]:
         domain_id = new.parent_id
     token = call.token
     domain_id = domain_id or token.domain_id or token.project_domain_id or token.user_domain_id
-    domain = await found(call, DOMAIN, domain_id)
-    if not domain.state.enabled:
-        raise Forbidden(f"Cannot create a project in domain {domain.id}, which is disabled.")
-    return domain.id, (domain.id,)
+    house = await found(call, DOMAIN, domain_id)
+    if not house.state.enabled:
+        raise Forbidden(f"Cannot create a project in domain {house.id}, which is disabled.")
+    return house.id, (house.id,)
 
 
 FILTERS = {
@@ -221,7 +222,10 @@ async def _subtree(call: Call, document: Document, *, as_list: bool) -> Any:
 
 
 async def update(call: Call) -> dict[str, Any]:
-    document = await found(call, PROJECT, call.path["project_id"])
+    document = await _project_or_domain(call)
+    if document.stream.startswith("domain/"):
+        call.must("identity:update_domain", domain_id=document.id)
+        return {"project": view(call, await _change_domain(call, document))}
     call.must("identity:update_project", project_id=document.id, domain_id=document.state.domain_id)
     changes: ProjectChanges = call.body.project
     if changes.parent_id is not UNSET and changes.parent_id != document.state.parent_id:
@@ -258,8 +262,36 @@ async def _check_enabled(call: Call, document: Document, changes: ProjectChanges
             raise Forbidden(f"Cannot enable project {document.id} since it has disabled parents.")
 
 
+async def _project_or_domain(call: Call) -> Document:
+    """What the path names. Raises NotFound for neither."""
+    id = call.path["project_id"]
+    document = (await call.cloud.documents.get_many(PROJECT, [id])).get(id)
+    return document if document is not None and document.state.living else await _domain(call, id)
+
+
+async def _change_domain(call: Call, document: Document) -> Document:
+    """A domain changed as the project it also is."""
+    changes: ProjectChanges = call.body.project
+    if changes.is_domain is False:
+        raise Invalid("Update of `is_domain` is not allowed.")
+    if changes.parent_id or changes.domain_id:
+        raise Invalid("A project that acts as a domain cannot have a parent or a domain.")
+    same = domain.DomainChanges(
+        name=changes.name,
+        description=changes.description,
+        enabled=changes.enabled,
+        tags=changes.tags,
+        options=changes.options,
+    )
+    return await domain.change(call, document, same, extra(call, "project", ProjectChanges))
+
+
 async def delete(call: Call) -> None:
-    document = await found(call, PROJECT, call.path["project_id"])
+    document = await _project_or_domain(call)
+    if document.stream.startswith("domain/"):
+        call.must("identity:delete_domain", domain_id=document.id)
+        await domain.end(call, document)
+        return
     id = document.id
     call.must("identity:delete_project", project_id=id, domain_id=document.state.domain_id)
     find = call.cloud.documents.find

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from api.identity.words import Id, Name, Options, Text, conditions_of, conflicts, extra, found, listed, shown, whole
-from api.wire import Call, Delete, Get, Patch, Post, Put
+from api.wire import Call, Delete, Get, Head, Patch, Post, Put
 from bus import clock
 from bus.documents import Where
 from bus.execute import Wish
@@ -20,7 +20,7 @@ from handlers.identity.role import ROLES
 from schema.identity.domain import DOMAIN
 from schema.identity.grant import GRANT, RevokeRole
 from schema.identity.role import ROLE, CreateRole, DeleteRole, ImplyRole, StopImplyingRole, UpdateRole
-from schema.refusal import Invalid
+from schema.refusal import Forbidden, Invalid
 
 
 class NewRole(msgspec.Struct):
@@ -134,6 +134,8 @@ def _inference(call: Call, prior: Document, implied: Document) -> dict[str, Any]
 
 async def imply(call: Call) -> dict[str, Any]:
     prior, implied = await _pair(call)
+    if implied.state.domain_id is not None and prior.state.domain_id is None:
+        raise Forbidden(f"Role {implied.id} is of a domain: a role of all domains cannot imply it.")
     await call.execute(Wish(ROLES, prior.id, ImplyRole(role_id=implied.id)))
     return _inference(call, prior, implied)
 
@@ -183,6 +185,7 @@ routes = [
     Delete("/roles/{role_id}", delete, may="identity:delete_role"),
     Get("/roles/{role_id}/implies", implied, may="identity:get_implied_role"),
     Get(_IMPLIED, check_implied, may="identity:get_implied_role"),
+    Head(_IMPLIED, check_implied, may="identity:get_implied_role", answers=204),
     Put(_IMPLIED, imply, may="identity:create_implied_role", answers=201),
     Delete(_IMPLIED, stop_implying, may="identity:delete_implied_role"),
     Get("/role_inferences", inferences, may="identity:get_implied_role"),

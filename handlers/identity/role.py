@@ -49,7 +49,10 @@ ROLES = Aggregate(ROLE, decide, ALLOWED)
 
 
 def with_implied(roles: Iterable[str], find: Callable[[str], Role | None]) -> list[Role]:
-    """These roles and all they imply, each once; roles that are gone are left out. Circles do no harm."""
+    """These roles and all they imply, each once; roles that are gone are left out. Circles do no harm.
+
+    A role of a domain counts only by what it implies.
+    """
     found: dict[str, Role] = {}
     waiting = list(roles)
     while waiting:
@@ -58,4 +61,4 @@ def with_implied(roles: Iterable[str], find: Callable[[str], Role | None]) -> li
         if role is not None and role.living:
             found[id] = role
             waiting.extend(role.implies)
-    return list(found.values())
+    return [role for role in found.values() if role.domain_id is None]
