@@ -243,7 +243,7 @@ def _difference(image: Image, command: ChangeImage) -> ImageChanged | None:
         if (value := getattr(command, name)) is not UNSET and value != getattr(image, name)
     }
     put = {k: v for k, v in command.properties_set.items() if image.properties.get(k) != v}
-    removed = tuple(k for k in command.properties_removed if k in image.properties)
+    removed = tuple(k for k in command.properties_removed if k in image.properties and k not in command.properties_set)
     if not (named or put or removed):
         return None
     return ImageChanged(**named, properties_set=put, properties_removed=removed)

@@ -57,35 +57,29 @@ def test_any_event_reads_back_as_it_was_written(event, data):
     assert decode(event.__name__, msgspec.json.encode(it)) == it
 
 
-@pytest.mark.parametrize("event", all_events(), ids=lambda event: event.__name__)
-def test_every_event_has_a_golden_file_and_still_looks_like_it(event):
-    path = FOLDER / f"{event.__name__}.json"
-    assert path.exists(), "python -m tests.laws.golden writes it; commit it with the event"
-    golden = msgspec.json.decode(path.read_bytes())
-    assert golden["type"] == event.__name__
-    assert msgspec.json.decode(msgspec.json.encode(decode(event.__name__, path.read_bytes()))) == golden
+def test_every_event_has_a_golden_file():
+    missing = [event.__name__ for event in all_events() if not (FOLDER / f"{event.__name__}.json").exists()]
+    assert missing == [], "python -m tests.laws.golden writes them; commit them with the events"
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_what_was_written_once_can_be_read_for_ever(path):
+    """Also by upcasting, where the type was retired; a field that came later has a default."""
+    golden = msgspec.json.decode(path.read_bytes())
     event = decode(path.stem, path.read_bytes())
     assert event_named(type(event).__name__) is type(event)
+    if type(event).__name__ == path.stem:
+        assert msgspec.json.decode(msgspec.json.encode(event)) == golden
 
 
-@pytest.mark.parametrize("event", all_events(), ids=lambda event: event.__name__)
-def test_events_hold_no_secrets(event):
-    for field in event.__struct_fields__:
-        suspicious = any(word in field for word in SECRET_WORDS)
-        assert not suspicious or field.endswith(NO_SECRETS), f"{field}: seal it in the vault, keep its secret_id"
-
-
-@pytest.mark.parametrize("event", all_events(), ids=lambda event: event.__name__)
-def test_new_fields_of_events_have_defaults(event):
-    """What the golden file lacks was added later, and old events must do without."""
-    golden = msgspec.json.decode((FOLDER / f"{event.__name__}.json").read_bytes())
-    later = [field for field in msgspec.structs.fields(event) if field.encode_name not in golden]
-    required = [field.name for field in later if field.required]
-    assert not required, f"{required} need a default"
+def test_events_hold_no_secrets():
+    suspicious = [
+        f"{event.__name__}.{field}"
+        for event in all_events()
+        for field in event.__struct_fields__
+        if any(word in field for word in SECRET_WORDS) and not field.endswith(NO_SECRETS)
+    ]
+    assert suspicious == [], "seal it in the vault, keep its secret_id"
 
 
 def test_no_two_kinds_begin_alike():

@@ -39,17 +39,27 @@ FORBIDDEN_MODULES = {"random", "secrets"}
 SIMULATED = ("schema/", "handlers/", "projections/", "bus/execute", "bus/consumer", "bus/mirror", "bus/memory_")
 """What runs in a simulation measures by the clock, too; elsewhere real daemons and real guests are waited for."""
 
-files = pytest.mark.parametrize("path", all_sources(), ids=name_of)
+
+def test_no_import_runs_against_the_arrows():
+    assert _broken_by(_against_the_arrows) == []
 
 
-@files
-def test_no_import_runs_against_the_arrows(path):
-    assert _against_the_arrows(name_of(path), tree(path)) == []
+def test_time_and_chance_come_from_the_clock():
+    assert _broken_by(_past_the_clock, but=OUTSIDE_THE_CLOCK) == []
 
 
-@files
-def test_time_and_chance_come_from_the_clock(path):
-    assert name_of(path) in OUTSIDE_THE_CLOCK or _past_the_clock(name_of(path), tree(path)) == []
+def test_modules_say_what_they_are():
+    assert _broken_by(lambda name, it: [] if not it.body or ast.get_docstring(it) else ["opens with no sentence"]) == []
+
+
+def test_nothing_is_left_for_later():
+    found = [
+        f"{name_of(path)}: line {number}"
+        for path in all_sources()
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if {"TODO", "FIXME", "XXX"} & set(line.replace(":", " ").split())
+    ]
+    assert found == [], "done, or deleted"
 
 
 def test_broken_sources_are_caught():
@@ -67,25 +77,22 @@ def test_broken_sources_are_caught():
     assert not caught(_past_the_clock, "api/x.py", "from bus import clock\nclock.uuid4()")
 
 
-@files
-def test_modules_say_what_they_are(path):
-    text = path.read_text()
-    if text.strip():
-        assert ast.get_docstring(tree(path)), "a module opens with one sentence on what it is"
-
-
-@files
-def test_nothing_is_left_for_later(path):
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        assert not {"TODO", "FIXME", "XXX"} & set(line.replace(":", " ").split()), f"line {number}: done, or deleted"
-
-
 @pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer != "bus"])
 def test_features_lie_at_the_same_path_in_every_layer(layer):
     services = {path.name for path in (ROOT / "schema").iterdir() if path.is_dir() and not path.name.startswith("_")}
     own = {"agents": {"hypervisor", "network", "volume"}, "api": {"wire", "cli", "log"}}.get(layer, set())
     found = {path.name for path in (ROOT / layer).iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert found <= services | own, f"{sorted(found - services - own)} are no services of the schema"
+
+
+def _broken_by(law, but=()):
+    """`file: what is wrong`, over all sources."""
+    return [
+        f"{name_of(path)}: {wrong}"
+        for path in all_sources()
+        if name_of(path) not in but
+        for wrong in law(name_of(path), tree(path))
+    ]
 
 
 def _against_the_arrows(name, module_tree):
