@@ -29,6 +29,7 @@ from schema.placement.provider import (
     RemoveChildProvider,
     RemoveInventory,
     RenameProvider,
+    ReportTraits,
     ResourcesClaimed,
     ResourcesReleased,
     SetInventories,
@@ -50,6 +51,7 @@ ALLOWED: dict[type[Command], set[str]] = {
     SetInventory: {THERE},
     RemoveInventory: {THERE},
     SetProviderTraits: {THERE},
+    ReportTraits: {THERE},
     SetProviderAggregates: {THERE},
     Claim: {THERE},
     Release: {THERE},
@@ -119,6 +121,8 @@ def decide(provider: Provider, command: Command) -> list[ProviderEvent]:
         case SetProviderTraits():
             _expect(provider, command.generation)
             return [ProviderTraitsSet(traits=command.traits)]
+        case ReportTraits():
+            return [ProviderTraitsSet(traits=_with_custom(provider, command))]
         case SetProviderAggregates():
             _expect(provider, command.generation)
             return [ProviderAggregatesSet(aggregates=command.aggregates, counted=command.counted)]
@@ -138,12 +142,12 @@ def offering(
 ) -> tuple[Wish, ...]:
     """A provider that stands by itself, with all it has: what registering a host appends.
 
-    Repeated, it brings inventories and traits up to date.
+    Repeated, it brings inventories and traits up to date; an operator's own traits stay.
     """
     return (
         Wish(PROVIDERS, provider_id, CreateProvider(name=name)),
         Wish(PROVIDERS, provider_id, SetInventories(inventories=dict(inventories))),
-        Wish(PROVIDERS, provider_id, SetProviderTraits(traits=tuple(sorted(set(traits))))),
+        Wish(PROVIDERS, provider_id, ReportTraits(traits=traits)),
     )
 
 
@@ -174,11 +178,18 @@ def _already_so(provider: Provider, command: Command) -> bool:
             return provider.inventories.get(command.resource_class) == command.inventory
         case SetProviderTraits():
             return provider.traits == command.traits
+        case ReportTraits():
+            return provider.traits == _with_custom(provider, command)
         case SetProviderAggregates():
             return provider.aggregates == command.aggregates
         case Claim():
             return provider.claims.get(command.consumer_id, {}) == command.resources
     return False
+
+
+def _with_custom(provider: Provider, command: ReportTraits) -> tuple[str, ...]:
+    own = (trait for trait in provider.traits if trait.startswith("CUSTOM_"))
+    return tuple(sorted({*command.traits, *own}, key=lambda trait: (trait.startswith("CUSTOM_"), trait)))
 
 
 def _expect(provider: Provider, generation: int | None) -> None:

@@ -189,6 +189,12 @@ class SetProviderTraits(Command):
     generation: int | None = None
 
 
+class ReportTraits(Command):
+    """What it says it can do, all of it. An operator's own traits (CUSTOM_*) stay as they are."""
+
+    traits: tuple[str, ...]
+
+
 class SetProviderAggregates(Command):
     aggregates: tuple[str, ...]
     generation: int | None = None

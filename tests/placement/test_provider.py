@@ -28,6 +28,7 @@ from schema.placement.provider import (
     RemoveChildProvider,
     RemoveInventory,
     RenameProvider,
+    ReportTraits,
     ResourcesClaimed,
     ResourcesReleased,
     SetInventories,
@@ -106,6 +107,8 @@ def test_traits_and_aggregates():
     given = provider.given(born)
     given.when(SetProviderTraits(traits=("A",), generation=0)).then(ProviderTraitsSet(traits=("A",)))
     given.when(SetProviderTraits(traits=("A",), generation=3)).refused("read it again", ConcurrentUpdate)
+    tagged = provider.given(born, ProviderTraitsSet(traits=("OLD", "CUSTOM_RACK")))
+    tagged.when(ReportTraits(traits=("NEW",))).then(ProviderTraitsSet(traits=("NEW", "CUSTOM_RACK")))
     quiet = given.when(SetProviderAggregates(aggregates=("a",), counted=False)).then(
         ProviderAggregatesSet(aggregates=("a",), counted=False)
     )
