@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None]
 """Events done, events in all."""
 
 _encode = msgspec.json.Encoder().encode
-_DOCUMENT_COLUMNS = (
+DOCUMENT_COLUMNS = (
     "stream",
     "kind",
     "id",
@@ -176,7 +176,7 @@ async def fold(connection: asyncpg.Connection, part: StreamRange) -> AsyncIterat
     if not await connection.fetchval("SELECT to_regclass('archived_events') IS NOT NULL"):
         source = f"({_EVENTS}) e"
     cursor = await connection.cursor(f"SELECT * FROM {source} ORDER BY stream, version", *part)
-    folder = _Folder()
+    folder = Folder()
     while rows := await cursor.fetch(FETCH):
         yield folder.take(rows)
     yield folder.rest()
@@ -185,7 +185,7 @@ async def fold(connection: asyncpg.Connection, part: StreamRange) -> AsyncIterat
 _EVENTS = "SELECT stream, version, type, at, data FROM events WHERE stream >= $1 AND ($2::text IS NULL OR stream < $2)"
 
 
-class _Folder:
+class Folder:
     """Events in stream order in, finished streams out."""
 
     def __init__(self) -> None:
@@ -354,7 +354,7 @@ async def _write(writer: asyncpg.Connection, batch: Sequence[Folded]) -> None:
     if not batch:
         return
     await writer.copy_records_to_table(
-        "documents_rebuilt", records=[document_row(folded) for folded in batch], columns=_DOCUMENT_COLUMNS
+        "documents_rebuilt", records=[document_row(folded) for folded in batch], columns=DOCUMENT_COLUMNS
     )
     held = [row for folded in batch for row in reservation_rows(folded)]
     if held:
@@ -389,7 +389,7 @@ async def _fold_again(main: asyncpg.Connection, streams: Sequence[str]) -> None:
         f"SELECT stream, version, type, at, data FROM {table} WHERE stream = ANY($1)"
         for table in ("events", *(["archived_events"] if archived else []))
     )
-    folder = _Folder()
+    folder = Folder()
     rows = await main.fetch(f"SELECT * FROM ({query}) e ORDER BY stream, version", streams)
     folded = [*folder.take(rows), *folder.rest()]
     await main.execute("DELETE FROM documents_rebuilt WHERE stream = ANY($1)", streams)
@@ -414,7 +414,7 @@ async def _index_reservations(main: asyncpg.Connection) -> None:
 
 async def _differences(main: asyncpg.Connection) -> tuple[tuple[str, ...], int]:
     """Streams whose document or reservations the fold would change."""
-    columns = ", ".join(_DOCUMENT_COLUMNS)
+    columns = ", ".join(DOCUMENT_COLUMNS)
     await main.execute("ANALYZE documents_rebuilt; ANALYZE reservations_rebuilt")
     rows = await main.fetch(
         f"WITH o AS (SELECT stream, md5(ROW({columns})::text) AS it FROM documents),"

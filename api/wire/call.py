@@ -73,6 +73,10 @@ class Call:
             self._query = parse(self.request.raw_path.partition("?")[2])
         return self._query
 
+    @query.setter
+    def query(self, query: MultiMapping[str]) -> None:
+        self._query = query
+
     @property
     def by(self) -> Context:
         """Who asks, in which request: what `execute` wants to know."""

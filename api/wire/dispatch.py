@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 from structlog.contextvars import bind_contextvars
 
-from api.wire import body
+from api.wire import body, past
 from api.wire.call import Call, denied
 from api.wire.errors import PLAIN, Failure
 from api.wire.microversion import NotAcceptable
@@ -175,6 +175,12 @@ class Dispatch:
         return row
 
     async def _run(self, call: Call, row: Row) -> web.StreamResponse:
+        if not row.route.streams and past.asks(call):
+            async with past.then(call):
+                return await self._answer(call, row)
+        return await self._answer(call, row)
+
+    async def _answer(self, call: Call, row: Row) -> web.StreamResponse:
         route = call.route = row.route
         if route.query is not None:
             call.params = convert(call.query, route.query)
