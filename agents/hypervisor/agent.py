@@ -106,6 +106,8 @@ class Agent:
         self._lapse_timer: asyncio.TimerHandle | None = None
         self._fencing: asyncio.Task[None] | None = None
         self._observed_count = 0
+        self._incarnation = clock.hex_id()
+        self._serial = 0
         self._stopping = False
 
     async def run(self) -> None:
@@ -226,10 +228,13 @@ class Agent:
         for task in self._attending.values():
             task.cancel()
         if self._fence:
-            self._fencing = asyncio.create_task(self._pause_all(), name=f"{self.host} fences itself")
+            ending = list(self._attending.values())
+            self._fencing = asyncio.create_task(self._pause_all(ending), name=f"{self.host} fences itself")
         self._wake_beat.set()
 
-    async def _pause_all(self) -> None:
+    async def _pause_all(self, ending: list[asyncio.Task[None]]) -> None:
+        """Pause what runs, once no step that was under way can start anything more."""
+        await asyncio.gather(*ending, return_exceptions=True)
         while not self.leased:
             try:
                 for id, seen in (await self._driver.observe()).items():
@@ -282,6 +287,9 @@ class Agent:
             for id in doubtful:
                 if id not in self._attending or id in self._unknown:
                     self._enqueue(id)
+            for id in observed.keys() - doubtful.keys():  # told before, and perhaps lost on the way: told again
+                self._outgoing.setdefault(id, self._reported[id])
+                self._wake_tell.set()
             await _wait(self._wake_sweep, self._sweep_seconds)
 
     def _enqueue(self, server_id: str) -> None:
@@ -329,10 +337,15 @@ class Agent:
             seen = (await self._driver.observe((id,))).get(id)
         except StepFailed:
             seen = self._reported.get(id)
-        if self._desired.get(id) is attempt.wanted:
-            self._note(id, seen, fault)
-        else:  # what failed is not wanted any more
+        if self._overtaken(id, attempt.wanted):
             self._again.add(id)
+        else:
+            self._note(id, seen, fault)
+
+    def _overtaken(self, id: str, wanted: _Wanted | None) -> bool:
+        """Whether there is a newer wish by now. The same one said again is none."""
+        now = self._desired.get(id)
+        return (now and now.domain.generation) != (wanted and wanted.domain.generation)
 
     async def _bring(self, id: str, attempt: _Attempt) -> Observed | None:
         for _ in range(ROUNDS):
@@ -348,7 +361,7 @@ class Agent:
                         await self._driver.act(step)
                 else:
                     await self._driver.act(step)
-                if self._desired.get(id) is not wanted:
+                if self._overtaken(id, wanted):
                     break
         raise StepFailed(f"it does not settle; these steps did not last: {', '.join(attempt.steps)}")
 
@@ -407,6 +420,7 @@ class Agent:
             await self._wake_tell.wait()
             self._wake_tell.clear()
             while self._outgoing:
+                self._serial += 1
                 ids = list(self._outgoing)[:REPORT]
                 words = {id: self._outgoing.pop(id) for id in ids}
                 report = Report(
@@ -414,6 +428,8 @@ class Agent:
                     epoch=self.epoch,
                     observed=tuple(word for word in words.values() if word),
                     removed=tuple(id for id, word in words.items() if word is None),
+                    incarnation=self._incarnation,
+                    serial=self._serial,
                 )
                 try:
                     await self._link.report(report)

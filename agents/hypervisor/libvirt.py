@@ -151,7 +151,7 @@ class LibvirtDriver:
                 case Define():
                     await self._define(step.domain, step.position)
                 case Start():
-                    await self._on(id, "starting it", self._power_on)
+                    await self._on(id, "starting it", lambda domain: self._power_on(domain, step.domain))
                 case Stop():
                     await self._stop(id, step.timeout_seconds)
                 case Reboot():
@@ -230,15 +230,13 @@ class LibvirtDriver:
         """Do something with a domain, in a thread. A libvirtError says that there is none."""
         return await self._libvirt.call(lambda connection: function(connection.lookupByUUIDString(id)), doing)
 
-    def _power_on(self, domain: Any) -> None:
-        state, _ = domain.state()
-        if state == libvirt.VIR_DOMAIN_PAUSED:
-            domain.resume()
-        elif not domain.isActive():
+    def _power_on(self, domain: Any, wanted: Domain) -> None:
+        if not domain.isActive():
             _remember(domain, boot=self._boot, fenced=False)
             domain.create()
-            if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
-                domain.resume()
+        if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+            domain.resume()
+        _remember(domain, soft=wanted.reboots.soft, hard=wanted.reboots.hard)
 
     async def _stop(self, id: str, timeout_seconds: float) -> None:
         if timeout_seconds > 0:
@@ -267,7 +265,7 @@ class LibvirtDriver:
         await self._on(id, "stopping it", _power_off)
         if step.hard:
             await self._libvirt.call(lambda connection: self._define_again(connection, step.domain), "defining it")
-        await self._on(id, "starting it", self._power_on)
+        await self._on(id, "starting it", lambda domain: self._power_on(domain, step.domain))
 
     # Looking
 

@@ -29,7 +29,7 @@ class Define(msgspec.Struct, frozen=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Power on; from suspended, with its memory as it was."""
+    """Power on; from suspended, with its memory as it was. Any reboot asked for so far is done by that."""
 
     domain: Domain
 
@@ -46,7 +46,10 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Reboot(msgspec.Struct, frozen=True):
-    """Soft: ask the guest, and reset it if it does not listen. Hard: power off, define anew, power on."""
+    """Soft: ask the guest, and reset it if it does not listen. Hard: power off, define anew, power on.
+
+    Remembered with the domain at once, so that no reboot is done twice because something came in between.
+    """
 
     domain: Domain
     hard: bool = False

@@ -159,13 +159,14 @@ class SimulatedDriver:
             raise StepFailed(f"host {self.host} holds no server {id}")
         match step:
             case Start():
-                if self._put(id, power="running", fenced=False, interrupted=False):
+                reboots = step.domain.reboots
+                if self._put(id, power="running", fenced=False, interrupted=False, reboots=reboots):
                     self._boot(step)
             case Stop():
                 if self._put(id, power="stopped", fenced=False):
                     self._write(id, "simulated: the guest shut down")
             case Reboot():
-                self._put(id, power="running", fenced=False)
+                self._put(id, power="running", fenced=False, interrupted=False, reboots=step.domain.reboots)
                 self._boot(step)
             case Pause():
                 self._put(id, power="paused", fenced=step.fence)

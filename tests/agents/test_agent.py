@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from agents.hypervisor.agent import Agent
-from agents.hypervisor.plan import Define, Start, Stop
+from agents.hypervisor.plan import Define, Reboot, Start, Stop
 from agents.hypervisor.simulated import SimulatedDriver
 from agents.link import BrokerLink
 from schema.compute.domain import Domain, Reboots, Seed
@@ -84,6 +84,31 @@ async def test_a_reboot_asked_for_twice_is_done_once(control, driver):
     control.observed.clear()
     await control.tell(again)
     await control.seen("a", "running", generation=2)
+    assert (await control.console("a")).count("powered on") == 2
+
+
+@pytest.mark.parametrize("more", [{}, {"stop_timeout_seconds": 9}], ids=["said again", "overtaken"])
+async def test_a_reboot_that_is_overtaken_is_not_done_twice(control, more):
+    rebooting, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(SimulatedDriver):
+        async def act(self, step):
+            if isinstance(step, Reboot):
+                rebooting.set()
+                await go.wait()
+            await super().act(step)
+
+    await control.start_agent(Slow("host-1"))
+    await control.tell(domain())
+    await control.seen("a", "running")
+    await control.tell(domain(generation=2, reboots=Reboots(soft=1)))
+    await rebooting.wait()
+    generation = 3 if more else 2
+    await control.tell(domain(generation=generation, reboots=Reboots(soft=1), **more))
+    await control.tell(domain("other"))
+    await control.seen("other", "running")
+    go.set()
+    await control.seen("a", "running", generation=generation)
     assert (await control.console("a")).count("powered on") == 2
 
 
