@@ -4,7 +4,7 @@
                                      └─ partition.<n> ▶ its own queue, if it reads some partitions only
     executors ─▶ cumulog.pokes (fanout) ─▶ the relay
     control ─▶ host.<name>            a host's words and questions: capped, each for a minute
-    hosts ─▶ cumulog.reports (topic) ─┬─ report ───▶ reports                 quorum, shared by all who listen
+    hosts ─▶ cumulog.reports (topic) ─┬─ report ───▶ reports                 quorum, one active listener
                                       └─ answer.* ─▶ (exclusive)             one per process that asks
 
 The log is the buffer, so queues of events are their readers' own, capped, and gone with them: nothing grows without
@@ -389,6 +389,7 @@ _EVENT_QUEUE: dict[str, Any] = {
 }
 _REPORT_QUEUE: dict[str, Any] = {
     "x-queue-type": "quorum",
+    "x-single-active-consumer": True,  # one process hears a host's reports, in order; another when it is gone
     "x-delivery-limit": 20,
     "x-max-length": REPORT_MESSAGES,
     "x-overflow": "reject-publish",

@@ -120,7 +120,7 @@ class Broker(Protocol):
         """Whether what hosts say can reach this process now."""
 
     async def listen(self, on_report: OnReport) -> None:
-        """Hear what agents report, shared out among all processes that listen."""
+        """Hear what agents report: each report reaches one of the processes that listen."""
 
     async def link(self, host: str) -> HostLink:
         """The agent's end of it."""

@@ -13,7 +13,7 @@ from bus.cloud import Cloud
 from bus.execute import Wish
 from bus.log import Document
 from handlers.compute.build import Wished, ending, execute_all, failing
-from handlers.compute.desired import Telling
+from handlers.compute.desired import Telling, power
 from handlers.compute.lease import Hosts
 from handlers.compute.server import SERVERS, decide
 from schema.compute.domain import Heartbeat, Observed, PowerSeen, Report, decode_from_host
@@ -37,6 +37,9 @@ class Reports:
     def __init__(self, cloud: Cloud, telling: Telling, hosts: Hosts | None = None) -> None:
         self._cloud = cloud
         self._telling = telling
+        self._incarnations: dict[str, str] = {}
+        self._serials: dict[str, dict[str, int]] = {}
+        """Host → server → the newest report about it."""
         self.hosts = hosts or Hosts(cloud, telling.tell_everything)
 
     async def on_report(self, host: str, message: bytes) -> None:
@@ -52,6 +55,7 @@ class Reports:
             await self._hear(host, word)
 
     async def _hear(self, host: str, report: Report) -> None:
+        report = self._newest(host, report)
         documents = await self._servers(host, report)
         wishes: list[Wished] = []
         strangers: list[Server] = []
@@ -73,6 +77,28 @@ class Reports:
                 log.info("what a host said was overtaken", host=host, why=refused.message)
         if strangers:
             await self._telling.tell_absent(host, strangers)
+
+    def _newest(self, host: str, report: Report) -> Report:
+        """Without what this host has said something newer of: reports may be late, and said twice."""
+        if not report.serial:
+            return report
+        if self._incarnations.get(host) != report.incarnation:
+            self._incarnations[host] = report.incarnation
+            self._serials[host] = {}
+        serials = self._serials[host]
+        fresh = {
+            id
+            for id in (*(it.server_id for it in report.observed), *report.removed)
+            if serials.get(id, 0) < report.serial
+        }
+        serials |= dict.fromkeys(sorted(fresh), report.serial)
+        for id in report.removed:
+            serials.pop(id, None)
+        return msgspec.structs.replace(
+            report,
+            observed=tuple(it for it in report.observed if it.server_id in fresh),
+            removed=tuple(id for id in report.removed if id in fresh),
+        )
 
     async def _servers(self, host: str, report: Report) -> dict[str, Document]:
         """The servers a report is about. What is remembered of one is read anew if the host seems to know better."""
@@ -99,8 +125,11 @@ class Reports:
 
 def wishes_of(server: Server, observed: Observed) -> tuple[Wish, ...]:
     """What a host's word about a server of its own comes to."""
-    if observed.fenced or observed.interrupted or observed.generation < server.generation:
+    if observed.generation < server.generation:
         return ()
+    fenced = observed.fenced and observed.power == "paused"
+    if power(server) == "running" and (fenced or observed.interrupted):
+        return ()  # its host undoes by itself what it did to it by itself
     if server.task is Task.SPAWNING and observed.fault is not None:
         return failing(server, Fault(message=observed.fault))
     if server.task is Task.DELETING and observed.power == "absent":

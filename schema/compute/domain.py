@@ -186,6 +186,10 @@ class Report(Word, tag=True):
     observed: tuple[Observed, ...] = ()
     removed: tuple[str, ...] = ()
     """Servers it was told to hold no longer, and of which nothing is left."""
+    incarnation: str = ""
+    """Which life of the agent this is from; drawn at its start."""
+    serial: int = 0
+    """Counts up within a life: what an older one says of a server is of no account after a newer one. 0: uncounted."""
 
 
 class Heartbeat(Word, tag=True):

@@ -143,7 +143,7 @@ class Listening:
 
 
 class HostEnd:
-    """`bus.broker.HostLink` of one host: reports go to any process that listens."""
+    """`bus.broker.HostLink` of one host: reports go to one of the processes that listen."""
 
     def __init__(self, host: str, network: Network) -> None:
         self.host = host
@@ -166,7 +166,7 @@ class HostEnd:
         listening = [end for end in network.ends.values() if end.listening]
         if not listening:
             raise ConnectionError("nobody listens")
-        end = network.random.choice(listening)
+        end = min(listening, key=lambda it: it.owner.name)
         network.carry((self.host, end.owner.name), lambda: end.hear(self.host, message))
 
     async def answer(self, on_question: OnQuestion) -> None:

@@ -99,7 +99,7 @@ def in_the_end(world: World) -> Iterator[str]:
             continue
         yield from _as_wished(world, server)
         machine = machines.get(server.host or "")
-        if server.living and machine is not None and not machine.gone and id not in world.disturbed:
+        if server.living and machine is not None and not machine.gone:
             yield from _on_its_host(server, machine.domains.get(id))
     for id, wish in world.wishes.items():
         if id not in servers:
@@ -138,7 +138,7 @@ def _on_its_host(server: Server, domain: Any) -> Iterator[str]:
         VmState.ACTIVE: {"running"},
         VmState.PAUSED: {"paused"},
         VmState.SUSPENDED: {"suspended"},
-        VmState.STOPPED: {"stopped", "crashed"},
+        VmState.STOPPED: {"stopped", "crashed", "absent"},  # absent: somebody removed it behind our back
     }.get(server.vm_state)
     if wanted is not None and power not in wanted:
         yield f"server {server.id} is {server.vm_state}, its guest on {server.host} is {power}"
