@@ -48,4 +48,5 @@ class Leader:
         try:
             await work(connection)
         finally:
-            self.leading = False  # the pool resets the session it gets back, which frees the lock
+            self.leading = False
+            connection.terminate()  # the lock goes with its session

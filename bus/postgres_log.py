@@ -49,6 +49,7 @@ async def connect(dsn: str, *, minimum: int = 1, maximum: int = 8, **settings: s
         max_size=maximum,
         command_timeout=60,
         max_inactive_connection_lifetime=300,
+        reset=_nothing_to_reset,
         server_settings={
             "application_name": "cumulog",
             "idle_in_transaction_session_timeout": "5000",
@@ -58,6 +59,10 @@ async def connect(dsn: str, *, minimum: int = 1, maximum: int = 8, **settings: s
             **settings,
         },
     )
+
+
+async def _nothing_to_reset(connection: asyncpg.Connection) -> None:
+    """Spare every query a second round trip. Whoever takes session locks (leader, shares) ends the session too."""
 
 
 async def install(pool: asyncpg.Pool, extra: Sequence[str] = ()) -> None:

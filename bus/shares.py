@@ -63,7 +63,8 @@ class Shares(Generic[T]):
                 await self._settle(connection, -(-len(self._keys) // max(1, count)), work)
                 await self._look_again()
         finally:
-            await self._stop()  # the pool resets the session it gets back, which frees the locks
+            await self._stop()
+            connection.terminate()  # the locks go with their session
 
     async def _settle(self, connection: Any, fair: int, work: Callable[[frozenset[T]], Awaitable[None]]) -> None:
         """Hold as much as is fair, as far as others leave it."""
