@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal
 
 import asyncpg
@@ -93,6 +94,39 @@ class Documents:
 
         Raises NotFound when the marker is not of this kind.
         """
+        query = await self._query(kind, where, sort, marker, gone=gone)
+        rows = await self.pool.fetch(query.select("stream, version, state", sort, limit), *query.arguments)
+        return [document(row) for row in rows]
+
+    async def versions(
+        self,
+        kind: Kind[Any],
+        *,
+        where: Sequence[Where | AnyOf] = (),
+        sort: Sequence[Sort] = OLDEST_FIRST,
+        limit: int | None = LIMIT,
+        marker: str | None = None,
+        gone: bool | None = False,
+    ) -> list[tuple[str, int]]:
+        """The same page as ids and versions, for who keeps what it made of the states."""
+        query = await self._query(kind, where, sort, marker, gone=gone)
+        rows = await self.pool.fetch(query.select("id, version", sort, limit), *query.arguments)
+        return [(row[0], row[1]) for row in rows]
+
+    async def count(self, kind: Kind[Any], *, where: Sequence[Where | AnyOf] = (), gone: bool | None = False) -> int:
+        """How many match."""
+        query = await self._query(kind, where, (), None, gone=gone)
+        return int(await self.pool.fetchval(query.select("count(*)", (), None), *query.arguments))
+
+    async def _query(
+        self,
+        kind: Kind[Any],
+        where: Sequence[Where | AnyOf],
+        sort: Sequence[Sort],
+        marker: str | None,
+        *,
+        gone: bool | None,
+    ) -> _Query:
         query = _Query(kind)
         if gone is not None:
             query.where(Where("gone", "=", gone))
@@ -100,17 +134,7 @@ class Documents:
             query.where(condition)
         if marker is not None:
             query.past(await self.get(kind, marker, gone=True), sort)
-        rows = await self.pool.fetch(query.select("stream, version, state", sort, limit), *query.arguments)
-        return [document(row) for row in rows]
-
-    async def count(self, kind: Kind[Any], *, where: Sequence[Where | AnyOf] = (), gone: bool | None = False) -> int:
-        """How many match."""
-        query = _Query(kind)
-        if gone is not None:
-            query.where(Where("gone", "=", gone))
-        for condition in where:
-            query.where(condition)
-        return int(await self.pool.fetchval(query.select("count(*)", (), None), *query.arguments))
+        return query
 
 
 class _Query:
@@ -120,11 +144,7 @@ class _Query:
         self.kind = kind_named(kind.name)
         self.arguments: list[Any] = [kind.name]
         self._conditions = ["kind = $1"]
-        self._defaults = {
-            field.encode_name: field.default
-            for field in msgspec.structs.fields(kind.state)
-            if field.default is not msgspec.NODEFAULT
-        }
+        self._defaults = _defaults(kind.name)
 
     def where(self, condition: Where | AnyOf) -> None:
         if isinstance(condition, AnyOf):
@@ -215,6 +235,16 @@ class _Query:
     def _text(self, literal: str) -> str:
         quoted = literal.replace("'", "''")
         return f"'{quoted}'"
+
+
+@cache
+def _defaults(kind: str) -> dict[str, Any]:
+    """What a field has that is not in the JSON."""
+    return {
+        field.encode_name: field.default
+        for field in msgspec.structs.fields(kind_named(kind).state)
+        if field.default is not msgspec.NODEFAULT
+    }
 
 
 def _zero(default: Any) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import msgspec
 from msgspec import field
 
 from api.compute.page import Paging, listing, next_link, page_size
@@ -15,9 +16,10 @@ from api.wire import Call
 from api.wire.query import boolean
 from api.wire.route import Version
 from bus.documents import AnyOf, Sort, Where
-from bus.log import Document
-from schema.compute.server import SERVER, Server, VmState
+from schema.compute.server import SERVER, VmState
 from schema.refusal import Forbidden, Invalid, NotFound
+
+T = TypeVar("T")
 
 ALL_TENANTS = f"{RULE}:index:get_all_tenants"
 ALL_FILTERS = f"{RULE}:allow_all_filters"
@@ -228,27 +230,25 @@ _STATUSES: dict[str, list[Where]] = {
 
 
 async def index(call: Call) -> dict[str, Any]:
-    view = View(call)
-    servers = await _servers(call)
-    return {"servers": view.brief([document.state for document in servers])} | _links(call, servers)
+    servers = [document.state for document in await _page(call, call.cloud.documents.find)]
+    return {"servers": View(call).brief(servers)} | _links(call, [server.id for server in servers])
 
 
-async def detail(call: Call) -> dict[str, Any]:
-    view = View(call)
-    servers = await _servers(call)
-    return {"servers": await view.many([document.state for document in servers])} | _links(call, servers)
+async def detail(call: Call) -> bytes:
+    page = await _page(call, call.cloud.documents.versions)
+    return msgspec.json.encode(
+        {"servers": msgspec.Raw(await View(call).many(page))} | _links(call, [id for id, _ in page])
+    )
 
 
-async def _servers(call: Call) -> list[Document]:
+async def _page(call: Call, read: Callable[..., Awaitable[list[T]]]) -> list[T]:
+    """One page of what was asked for, read in one of the ways documents are read. Raises Invalid."""
     query: ServersQuery = call.params
-    sort = _sort(call, query)
-    where = _where(call, query)
+    sort, where, gone = _sort(call, query), _where(call, query), _gone(call, query)
     if where is None:
         return []
     try:
-        return await call.cloud.documents.find(
-            SERVER, where=where, sort=sort, limit=page_size(call), marker=query.marker, gone=_gone(call, query)
-        )
+        return await read(SERVER, where=where, sort=sort, limit=page_size(call), marker=query.marker, gone=gone)
     except NotFound:
         raise Invalid(f"marker [{query.marker}] not found") from None
 
@@ -319,15 +319,10 @@ def _sort(call: Call, query: ServersQuery) -> list[Sort]:
     return [*sort, Sort("id", sort[-1].descending)]
 
 
-def _links(call: Call, servers: Sequence[Document]) -> dict[str, Any]:
-    if not servers or len(servers) < page_size(call):
+def _links(call: Call, ids: Sequence[str]) -> dict[str, Any]:
+    if not ids or len(ids) < page_size(call):
         return {}
-    return {"servers_links": next_link(call, servers, _id)}
-
-
-def _id(document: Document) -> str:
-    server: Server = document.state
-    return server.id
+    return {"servers_links": next_link(call, ids, str)}
 
 
 routes = [

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from api.compute.page import bookmark
 from api.wire import Call
 from api.wire.route import Version
+from bus.cloud import Cloud
+from bus.log import Document
 from handlers.compute.desired import instance_name
 from schema.compute.host import HOST, Host
-from schema.compute.server import Boot, Server, ServerFlavor, Task, VmState
+from schema.compute.server import SERVER, Boot, Server, ServerFlavor, Task, VmState
 
 EXTENDED = "os_compute_api:os-extended-server-attributes"
 HOST_STATUS = "os_compute_api:servers:show:host_status"
@@ -34,6 +37,8 @@ STATUS: dict[VmState, str] = {
 }
 REBOOTING: dict[Task, str] = {Task.REBOOTING: "REBOOT", Task.REBOOTING_HARD: "HARD_REBOOT"}
 """What an ACTIVE server is called meanwhile."""
+
+_encode = msgspec.json.Encoder().encode
 
 _WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "DELETED"})
 _WITH_FAULT = frozenset({"ERROR", "DELETED"})
@@ -59,7 +64,8 @@ class View:
         self._images = bookmark(call, "/images/")
         self._flavors = bookmark(call, "/flavors/")
         self._hosts = call.cloud.mirror(HOST)
-        self._vault = call.cloud.vault
+        self._cloud = call.cloud
+        self._way = (self._version, self._extended, self._host_status, self._extra_specs, self._self)
 
     async def one(self, server: Server, *, updated: bool = False) -> dict[str, Any]:
         """The answer that shows one server. `updated`: after a change, of which Nova says less before 2.75."""
@@ -71,10 +77,16 @@ class View:
             shown["server_groups"] = [server.order.group_id] if server.order.group_id else []
         return {"server": shown}
 
-    async def many(self, servers: Sequence[Server]) -> list[dict[str, Any]]:
-        """Whole servers, for a list."""
-        user_data = await self._user_data(servers)
-        return [self._whole(server, user_data) for server in servers]
+    async def many(self, page: Sequence[tuple[str, int]]) -> bytes:
+        """Whole servers as a JSON array, from their ids and versions. What was written once is not written again."""
+        written = _written(self._cloud).seen(self._way)
+        missing = [id for id, version in page if id not in written or written[id][0] != version]
+        if missing:
+            documents = (await self._cloud.documents.get_many(SERVER, missing)).values()
+            user_data = await self._user_data([document.state for document in documents])
+            for document in documents:
+                written[document.id] = (document.version, _encode(self._whole(document.state, user_data)))
+        return b"[" + b",".join([written[id][1] for id, _ in page]) + b"]"
 
     def brief(self, servers: Sequence[Server]) -> list[dict[str, Any]]:
         """Ids, names and links, for the short list."""
@@ -192,8 +204,43 @@ class View:
         if not self._extended or self._version < (2, 3):
             return {}
         ids = [server.order.secret_id for server in servers if server.order.has_user_data]
-        opened = await self._vault.open_many(ids) if ids else {}
+        opened = await self._cloud.vault.open_many(ids) if ids else {}
         return {id: msgspec.json.decode(plain, type=Boot).user_data for id, plain in opened.items()}
+
+
+class _Written:
+    """Servers as they were written, by the way they are seen: for lists, which show most of them again and again."""
+
+    WAYS = 16
+    SERVERS = 4096
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._ways: dict[Any, dict[str, tuple[int, bytes]]] = {}
+        cloud.mirror(HOST).on_change(self._host_changed)
+
+    def seen(self, way: Any) -> dict[str, tuple[int, bytes]]:
+        """Server id → (version, bytes)."""
+        written = self._ways.pop(way, None)
+        if written is None or len(written) > self.SERVERS:
+            written = {}
+        self._ways[way] = written
+        if len(self._ways) > self.WAYS:
+            del self._ways[next(iter(self._ways))]
+        return written
+
+    def _host_changed(self, before: Document | None, after: Document | None) -> None:
+        """Some ways show how a server's host is."""
+        self._ways.clear()
+
+
+_of: WeakKeyDictionary[Any, _Written] = WeakKeyDictionary()
+
+
+def _written(cloud: Cloud) -> _Written:
+    found = _of.get(cloud.mirrors)
+    if found is None:
+        found = _of[cloud.mirrors] = _Written(cloud)
+    return found
 
 
 @lru_cache(8192)
