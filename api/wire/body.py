@@ -74,9 +74,10 @@ def decode(call: Call, row: Row, body: bytes) -> Any:
 
 def decode_action(call: Call, body: bytes, words: Any) -> tuple[str, bytes]:
     """The one word of an action's body, and what it holds. Raises Invalid."""
+    _check_depth(body)
     try:
         action = _decode_action(body or b"null")
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Invalid("Malformed request body: it must be a JSON object of one action.") from None
     if len(action) != 1:
         raise Invalid("The body must hold exactly one action.")
@@ -94,6 +95,7 @@ def decode_held(row: Row, held: bytes) -> Any:
 
 
 def _struct(row: Row, body: bytes) -> Any:
+    _check_depth(body)
     try:
         decoded = row.decode(body) if row.decode else None
     except msgspec.ValidationError as error:
@@ -112,6 +114,24 @@ def _check_type(call: Call, row: Row) -> None:
     plain = given.partition(";")[0].strip().lower()
     if plain not in row.route.accepts:
         raise WrongContentType(given[:64], call.service.errors.wrong_content_type, row.route.accepts)
+
+
+DEEPEST = 64
+"""Objects and lists within each other, at most: what is kept as it came must be readable by everybody after us."""
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS = re.compile(rb"[\[\]{}]")
+
+
+def _check_depth(body: bytes) -> None:
+    """Raises Invalid for JSON nested too deeply. Looks closer only where there are brackets enough."""
+    if body.count(b"[") + body.count(b"{") <= DEEPEST:
+        return
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRING.sub(b"", body)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEEPEST:
+            raise Invalid(f"The request body is not acceptable: it is nested more than {DEEPEST} levels deep.")
 
 
 _AT = re.compile(r" - at `(key in )?\$?\.?(.*)`$", re.DOTALL)

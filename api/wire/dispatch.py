@@ -130,7 +130,11 @@ class Dispatch:
         service, depth = self.tables.service_at(parts)
         if service is not None:
             call.service = service
-            if found is None and service.project_in_path and len(parts) > depth and _PROJECT_ID.fullmatch(parts[depth]):
+            if raw.endswith("/") and len(parts) > depth and not service.trailing_slash:
+                found = None
+            elif (
+                found is None and service.project_in_path and len(parts) > depth and _PROJECT_ID.fullmatch(parts[depth])
+            ):
                 found = self.tables.find([*parts[:depth], *parts[depth + 1 :]])
                 call.project_in_path = parts[depth]
             if service.extra_headers is not None:
@@ -233,6 +237,8 @@ class Dispatch:
         elif isinstance(error, asyncpg.DataError):
             status, message, code = 400, "A value in the request is out of what can be stored or compared.", "Invalid"
             log.info("value refused by the database", path=call.request.path, error=str(error))
+        elif isinstance(error, RecursionError):
+            status, message, code = 400, "The request is nested too deeply.", "Invalid"
         elif isinstance(error, AWAY):
             status, message, code = 503, "The service cannot be reached just now; try again in a moment.", "Unavailable"
             log.warning("answered 503", method=call.request.method, path=call.request.path, error=repr(error))

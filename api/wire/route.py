@@ -120,3 +120,5 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """request id → more headers on every answer (`X-Compute-Request-Id`)."""
     hidden: bool = False
     """Not in the catalog."""
+    trailing_slash: bool = False
+    """`/users/` is as good as `/users`. Without it an empty last part is an unknown URL, never a whole list."""

@@ -34,7 +34,17 @@ def identity(prefix: str = "/identity") -> list[Route]:
 
 
 def compute(microversions: Microversions, prefix: str = "/compute") -> list[Route]:
-    """Nova: `versions` at the root, `version` at /v2.1."""
+    """Nova: `versions` at the root, `version` at /v2.1; v2.0, which knows no microversions, is there in name only."""
+
+    def older(call: Call) -> dict[str, Any]:
+        return {
+            "id": "v2.0",
+            "status": "DEPRECATED",
+            "version": "",
+            "min_version": "",
+            "updated": "2011-01-21T11:33:21Z",
+            "links": [{"rel": "self", "href": f"{call.host_url}{prefix}/v2/"}],
+        }
 
     def one(call: Call) -> dict[str, Any]:
         return {
@@ -47,12 +57,19 @@ def compute(microversions: Microversions, prefix: str = "/compute") -> list[Rout
         }
 
     async def root(call: Call) -> dict[str, Any]:
-        return {"versions": [one(call)]}
+        return {"versions": [older(call), one(call)]}
 
     async def version(call: Call) -> dict[str, Any]:
         return {"version": {**one(call), "media-types": _media_types("compute", ";version=2.1")}}
 
-    return [Get(prefix, root, public=True), Get(f"{prefix}/v2.1", version, public=True)]
+    async def older_version(call: Call) -> dict[str, Any]:
+        return {"version": {**older(call), "media-types": _media_types("compute", ";version=2")}}
+
+    return [
+        Get(prefix, root, public=True),
+        Get(f"{prefix}/v2", older_version, public=True),
+        Get(f"{prefix}/v2.1", version, public=True),
+    ]
 
 
 def volume(microversions: Microversions, prefix: str = "/volume") -> list[Route]:

@@ -14,7 +14,7 @@ from schema.identity.domain import DOMAIN
 from schema.identity.grant import GRANT, SYSTEM, Grant, grant_id
 from schema.identity.project import PROJECT
 from schema.identity.role import ROLE, Role
-from schema.identity.user import User
+from schema.identity.user import USER, User
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ def grant_streams(user: User, target_id: str, ancestors: Sequence[str] = ()) -> 
     return [GRANT.stream(grant_id(actor, target)) for target in (target_id, *ancestors) for actor in actors]
 
 
-def access(
+async def access(
     cloud: Cloud, user: User, target_id: str, documents: Mapping[str, Document], ancestors: Sequence[str] = ()
 ) -> Access:
     """The roles that follow from loaded grants. Inherited ones count from what the target lies in, plain ones on it."""
@@ -52,18 +52,41 @@ def access(
             used.append(grant.id)
             if grant.actor == "group":
                 groups.append(grant.actor_id)
-    return Access(tuple(implied(cloud, direct)), tuple(used), tuple(dict.fromkeys(groups)))
+    return Access(tuple(await implied(cloud, direct)), tuple(used), tuple(dict.fromkeys(groups)))
 
 
-def implied(cloud: Cloud, roles: Iterable[str]) -> list[Role]:
-    """Roles by id with all they imply, from memory."""
-    mirror = cloud.mirror(ROLE)
+async def implied(cloud: Cloud, roles: Iterable[str]) -> list[Role]:
+    """Roles by id with all they imply: from memory, and from the log what another process made just now."""
+    mirror, loaded = cloud.mirror(ROLE), dict[str, Role | None]()
+    unknown: set[str] = set()
 
     def find(id: str) -> Role | None:
         found = mirror.get(id)
-        return found.state if found else None
+        if found is not None:
+            return found.state  # type: ignore[no-any-return]
+        if id not in loaded:
+            unknown.add(id)
+        return loaded.get(id)
 
-    return with_implied(roles, find)
+    direct = list(roles)
+    while True:
+        found_roles = with_implied(direct, find)
+        if not unknown:
+            return found_roles
+        documents = await cloud.documents.get_many(ROLE, sorted(unknown))
+        loaded.update({id: documents[id].state if id in documents else None for id in unknown})
+        unknown.clear()
+
+
+async def roles_on(cloud: Cloud, user_id: str, project_id: str) -> tuple[Role, ...]:
+    """The roles a user has on a project now, implied ones included."""
+    user = (await cloud.documents.get_many(USER, [user_id])).get(user_id)
+    project = (await cloud.documents.get_many(PROJECT, [project_id])).get(project_id)
+    if user is None or project is None or not (user.state.living and project.state.living):
+        return ()
+    ancestors = project.state.ancestors
+    documents = await cloud.log.load(grant_streams(user.state, project_id, ancestors))
+    return (await access(cloud, user.state, project_id, documents, ancestors)).roles
 
 
 async def grants_of(cloud: Cloud, user: User) -> list[Grant]:

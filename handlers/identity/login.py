@@ -239,7 +239,7 @@ class Login:
             raise Unauthorized
         named: dict[str, Any] = {"user_name": user.name, "user_domain_name": user_domain.name}
         if place.target is not None:
-            found = access(self.cloud, user, place.target, snapshot, place.ancestors)
+            found = await access(self.cloud, user, place.target, snapshot, place.ancestors)
             roles = found.roles
             if start.credential is not None:
                 kept = set(start.credential.roles)

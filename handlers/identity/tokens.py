@@ -9,10 +9,11 @@ import msgspec
 
 from bus import clock
 from bus.cloud import Cloud
-from bus.log import Document
+from bus.execute import Executor
+from bus.log import Batch, Document
 from handlers.identity.signing import signing
 from handlers.identity.token import Token, Unauthorized, claims, from_claims
-from schema.identity.revocation import REVOCATION
+from schema.identity.revocation import REVOCATION, Revoked
 
 AUDIENCE = "token"
 REMEMBERED = 5_000
@@ -34,7 +35,10 @@ class Tokens:
         self._round = 0
         """Moves with every revocation."""
         self._verified: dict[str, tuple[Token, float, int]] = {}
+        self._own: dict[str, int] = {}
+        """Revocations of this very process that its mirror has yet to reach: subject → version."""
         self._revocations.on_change(self._revoked)
+        self._hear(cloud.executor)
 
     def known(self, text: str) -> Token | None:
         """The token, if it was verified before and is still good; None when `verify` must say."""
@@ -83,10 +87,12 @@ class Tokens:
         return text
 
     def _is_revoked(self, token: Token) -> bool:
-        get = self._revocations.get
+        get, own = self._revocations.get, self._own
         for subject, version in token.subjects:
             revocation = get(subject)
             if revocation is not None and revocation.version > version:
+                return True
+            if own and own.get(subject, 0) > version:
                 return True
         return False
 
@@ -98,6 +104,21 @@ class Tokens:
 
     def _revoked(self, before: Document | None, after: Document | None) -> None:
         self._round += 1
+        if after is not None and self._own.get(after.id, 0) <= after.version:
+            self._own.pop(after.id, None)
+
+    def _hear(self, executor: Executor) -> None:
+        """Learn of this process's own revocations as they commit, however far behind others' events the mirror is."""
+        pass_on = executor.committed
+
+        def committed(batch: Batch) -> None:
+            for recorded in batch.events:
+                if isinstance(recorded.event, Revoked):
+                    self._own[recorded.stream.partition("/")[2]] = recorded.version
+                    self._round += 1
+            pass_on(batch)
+
+        executor.committed = committed
 
 
 _of: WeakKeyDictionary[Any, Tokens] = WeakKeyDictionary()

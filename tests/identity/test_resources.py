@@ -140,6 +140,57 @@ async def test_a_domain_is_also_a_project_that_acts_as_one(identity: Identity):
     assert (await identity.call("GET", f"/projects/{house['id']}")).json["project"]["is_domain"] is True
     listed = (await identity.call("GET", "/projects?is_domain=true")).json["projects"]
     assert {it["name"] for it in listed} == {"Default", "house"}
+    path = f"/projects/{house['id']}"
+    assert await identity.status("DELETE", path) == 403
+    changed = await identity.call("PATCH", path, {"project": {"enabled": False, "description": "closed"}})
+    assert (changed.json["project"]["enabled"], changed.json["project"]["is_domain"]) == (False, True)
+    assert (await identity.call("GET", f"/domains/{house['id']}")).json["domain"]["description"] == "closed"
+    assert await identity.status("DELETE", path) == 204
+    assert await identity.status("GET", f"/domains/{house['id']}") == 404
+
+
+async def test_a_role_of_a_domain_counts_by_what_it_implies(identity: Identity):
+    domain = await identity.make("domain", name="house")
+    local = await identity.make("role", name="caretaker", domain_id=domain["id"])
+    implies = f"/roles/{local['id']}/implies/{MEMBER}"
+    assert await identity.status("HEAD", implies) == 404
+    assert await identity.status("PUT", implies) == 201
+    assert await identity.status("HEAD", implies) == 204
+    assert await identity.status("GET", implies) == 200
+    assert await identity.status("PUT", f"/roles/{MEMBER}/implies/{local['id']}") == 403
+    user = await identity.make("user", name="u", password=PASSWORD)
+    project = await identity.make("project", name="p", domain_id=domain["id"])
+    assert await identity.status("PUT", f"/projects/{project['id']}/users/{user['id']}/roles/{local['id']}") == 204
+    query = f"/role_assignments?effective&include_names&user.id={user['id']}"
+    assigned = (await identity.call("GET", query)).json["role_assignments"]
+    assert {it["role"]["name"] for it in assigned} == {"member", "reader"}
+    token = (await identity.login({"id": user["id"]}, {"project": {"id": project["id"]}})).json["token"]
+    assert {role["name"] for role in token["roles"]} == {"member", "reader"}
+
+
+async def test_an_application_credential_may_carry_a_role_granted_since_the_token(identity: Identity):
+    user = await identity.make("user", name="u", password=PASSWORD)
+    project = await identity.make("project", name="p")
+    grants = f"/projects/{project['id']}/users/{user['id']}/roles"
+    await identity.call("PUT", f"{grants}/{MEMBER}")
+    token = await identity.token({"id": user["id"]}, {"project": {"id": project["id"]}})
+    later = await identity.make("role", name="later")
+    path = f"/users/{user['id']}/application_credentials"
+    body = {"application_credential": {"name": "c", "roles": [{"id": later["id"]}]}}
+    assert await identity.status("POST", path, body, token=token) == 400
+    await identity.call("PUT", f"{grants}/{later['id']}")
+    answer = await identity.call("POST", path, body, token=token)
+    assert answer.status == 201, answer.body
+    assert [role["name"] for role in answer.json["application_credential"]["roles"]] == ["later"]
+
+
+async def test_a_token_that_is_no_more_is_not_found_by_anybody(identity: Identity):
+    user = await identity.make("user", name="u", password=PASSWORD)
+    mine, other = [await identity.token({"id": user["id"]}) for _ in range(2)]
+    subject = {"X-Subject-Token": other}
+    assert (await identity.call("DELETE", "/auth/tokens", token=mine, headers=subject)).status == 204
+    for method in ("GET", "HEAD", "DELETE"):
+        assert (await identity.call(method, "/auth/tokens", token=mine, headers=subject)).status == 404
 
 
 async def test_tags(identity: Identity):
@@ -235,7 +286,7 @@ async def test_default_roles_are_immutable_and_imply_each_other(identity: Identi
     assert pairs == {("admin", "manager"), ("manager", "member"), ("member", "reader")}
     role = await identity.make("role", name="cook")
     assert await identity.status("PUT", f"/roles/{role['id']}/implies/{MEMBER}") == 201
-    assert await identity.status("HEAD", f"/roles/{role['id']}/implies/{MEMBER}") == 200
+    assert await identity.status("HEAD", f"/roles/{role['id']}/implies/{MEMBER}") == 204
     assert await identity.status("DELETE", f"/roles/{role['id']}/implies/{MEMBER}") == 204
     assert await identity.status("GET", f"/roles/{role['id']}/implies/{MEMBER}") == 404
 

@@ -115,6 +115,13 @@ async def test_a_call_finds_its_handler(api: Served):
     assert (await api.call("HEAD", "/compute/v2.1/things/abc", token=token)).body == b""
 
 
+async def test_a_trailing_slash_is_no_whole_list(api: Served):
+    token = await api.token()
+    assert (await api.call("GET", "/compute/v2.1/things/abc", token=token)).status == 200
+    assert (await api.call("GET", "/compute/v2.1/things/abc/", token=token)).status == 404
+    assert (await api.call("GET", "/compute/")).status == 200
+
+
 async def test_a_project_in_the_path_is_the_tokens(api: Served):
     token = await api.token(project="a" * 32)
     assert (await api.call("GET", f"/compute/v2.1/{'a' * 32}/things/x", token=token)).status == 200
@@ -136,7 +143,8 @@ async def test_bodies_are_decoded_and_answers_carry_headers(api: Served):
         (b"\xff\xfe", "not well-formed"),
         (b'{"thing": {"name": "\xff"}}', "not well-formed"),
         (b'{"thing": {"name": "\\ud800"}}', "not well-formed"),
-        (b'{"thing":' + b"[" * 100_000, "Invalid input"),
+        (b'{"thing":' + b"[" * 100_000, "nested"),
+        (b'{"thing":' + b'{"a":' * 70 + b"1" + b"}" * 71, "nested"),
         (b"", "expected as the body"),
         (b"[]", "expected 'object'"),
         (b'{"thing": {}}', "'name' is a required property"),
@@ -243,6 +251,10 @@ async def test_actions_are_told_apart_by_their_word(api: Served):
     assert (answer.status, answer.json) == (202, {"name": "x", "size": 3})
     for bad in ({"dance": None}, {}, {"os-start": None, "resize": None}, [], "os-start"):
         assert (await api.call("POST", path, bad, token=admin)).status == 400
+    deep = b'{"os-start":' + b"[" * 100_000
+    assert (await api.call("POST", path, data=deep, token=admin)).status == 400
+    brackets = {"resize": {"name": "[{" * 1000}}
+    assert (await api.call("POST", path, brackets, token=admin)).status == 202
     assert (await api.call("POST", path, {"resize": {"name": "x", "size": "3"}}, token=admin)).status == 400
 
 
