@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from msgspec import Struct
+
 from api.placement.words import (
     BAD_VALUE,
     DUPLICATE_KEY,
@@ -20,6 +22,20 @@ from api.wire import Call, Get, Reply
 from handlers.placement.search import Candidate, Group, Search, search, trees_of
 from schema.placement.provider import Provider
 from schema.refusal import Invalid
+
+
+class CandidatesQuery(Struct, frozen=True):
+    """For the description, without the parameters of named groups (`resources_A`); `asked` reads them all."""
+
+    resources: str | None = None
+    required: list[str] = []
+    member_of: list[str] = []
+    in_tree: str | None = None
+    group_policy: str | None = None
+    limit: str | None = None
+    root_required: str | None = None
+    same_subtree: list[str] = []
+
 
 _SINCE = {
     "resources": (1, 10),
@@ -180,4 +196,12 @@ def _summary(call: Call, provider: Provider, classes: set[str]) -> dict[str, Any
     return body
 
 
-routes = [Get("/allocation_candidates", index, may="placement:allocation_candidates:list", since="1.10")]
+routes = [
+    Get(
+        "/allocation_candidates",
+        index,
+        may="placement:allocation_candidates:list",
+        query=CandidatesQuery,
+        since="1.10",
+    )
+]

@@ -62,6 +62,17 @@ class ProviderUpdate14(Struct, forbid_unknown_fields=True):
     parent_provider_uuid: Uuid | None | UnsetType = UNSET
 
 
+class ListQuery(Struct, frozen=True):
+    """For the description; `index` reads the parameters as each microversion means them."""
+
+    name: str | None = None
+    uuid: str | None = None
+    member_of: list[str] = []
+    resources: str | None = None
+    in_tree: str | None = None
+    required: list[str] = []
+
+
 _LIST_SINCE = {
     "name": (1, 0),
     "uuid": (1, 0),
@@ -224,7 +235,7 @@ async def _named(call: Call, name: str, wishes: list[Wish]) -> list[Document]:
 _ONE = "/resource_providers/{uuid}"
 
 routes = [
-    Get("/resource_providers", index, may="placement:resource_providers:list"),
+    Get("/resource_providers", index, may="placement:resource_providers:list", query=ListQuery),
     Post("/resource_providers", create, may="placement:resource_providers:create", body=NewProvider, until="1.13"),
     Post("/resource_providers", create, may="placement:resource_providers:create", body=NewProvider14, since="1.14"),
     Get(_ONE, show, may="placement:resource_providers:show"),

@@ -31,6 +31,13 @@ class ProviderTraits(Struct, forbid_unknown_fields=True):
     resource_provider_generation: Generation
 
 
+class ListQuery(Struct, frozen=True):
+    """For the description; `index` reads the parameters itself."""
+
+    name: str | None = None
+    associated: str | None = None
+
+
 async def index(call: Call) -> Reply:
     parameters(call, {"name": (1, 6), "associated": (1, 6)})
     names = [*sorted(standard_traits()), *sorted(document.id for document in call.cloud.mirror(TRAIT).values())]
@@ -123,7 +130,7 @@ _ALL = "/resource_providers/{uuid}/traits"
 _MAY = "placement:resource_providers:traits"
 
 routes = [
-    Get("/traits", index, may="placement:traits:list", since="1.6"),
+    Get("/traits", index, may="placement:traits:list", query=ListQuery, since="1.6"),
     Get("/traits/{name}", show, may="placement:traits:show", answers=204, since="1.6"),
     Put("/traits/{name}", create, may="placement:traits:update", answers=201, since="1.6"),
     Delete("/traits/{name}", delete, may="placement:traits:delete", since="1.6"),

@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from msgspec import Struct
+
 from api.placement.words import answered, parameters, provider_at
 from api.wire import Call, Get, Reply
 from bus.documents import Where
 from schema.placement.consumer import CONSUMER, Consumer
 from schema.placement.provider import Provider
 from schema.refusal import Invalid
+
+
+class UsagesQuery(Struct, frozen=True):
+    """For the description; `of_project` reads the parameters as each microversion means them."""
+
+    project_id: str | None = None
+    user_id: str | None = None
+    consumer_type: str | None = None
+
 
 UNKNOWN, ALL = "unknown", "all"
 
@@ -64,5 +75,5 @@ def _by_type(consumers: list[Consumer], wanted: str | None) -> dict[str, Any]:
 
 routes = [
     Get("/resource_providers/{uuid}/usages", of_provider, may="placement:resource_providers:usages"),
-    Get("/usages", of_project, may="placement:usages", since="1.9"),
+    Get("/usages", of_project, may="placement:usages", query=UsagesQuery, since="1.9"),
 ]
