@@ -153,7 +153,7 @@ def _check_name(name: str) -> None:
 
 async def _by_id(call: Call) -> Document:
     id = call.path["id"]
-    if not (id.isascii() and id.isdigit()) or len(id) > 18:
+    if not (id.isascii() and id.removeprefix("-").isdigit()) or len(id) > 18:
         raise Invalid(f"Invalid input for field id: {id[:64]!r} is not a whole number")
     document = call.cloud.mirror(AGGREGATE).get(id)
     if document is None:

@@ -33,6 +33,7 @@ _EXTENSIONS: dict[str, tuple[str, str]] = {
     "os-flavor-manage": ("FlavorManage", "Creation and deletion of flavors."),
     "os-flavor-rxtx": ("FlavorRxtx", "Bandwidth factor of flavors."),
     "os-flavor-swap": ("FlavorSwap", "Swap of flavors."),
+    "os-hosts": ("Hosts", "Hosts by name."),
     "os-hypervisor-status": ("HypervisorStatus", "Status of hypervisors."),
     "os-hypervisors": ("Hypervisors", "Hypervisors."),
     "os-instance-actions": ("InstanceActions", "What was done to servers."),

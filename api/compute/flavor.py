@@ -118,7 +118,6 @@ async def create(call: Call) -> dict[str, Any]:
         rxtx_factor=wanted.rxtx_factor,
         is_public=wanted.is_public,
         description=description,
-        project_id=call.token.project_id or "",
     )
     try:
         [document] = await call.execute(Wish(FLAVORS, id, command))

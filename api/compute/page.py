@@ -64,7 +64,7 @@ def page(call: Call, items: Sequence[T], id_of: Callable[[T], str]) -> tuple[lis
 def page_size(call: Call) -> int:
     """How many items the page may have: what was asked for, within what is set."""
     most = call.cloud.settings.page_limit
-    return min(call.params.limit or most, most)
+    return most if call.params.limit is None else min(call.params.limit, most)
 
 
 def next_link(call: Call, chosen: Sequence[T], id_of: Callable[[T], str]) -> list[dict[str, str]]:

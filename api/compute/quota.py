@@ -30,6 +30,7 @@ Limit = Annotated[int, Meta(ge=-1, le=0x7FFFFFFF)] | UnsetType
 
 _NETWORK = ("fixed_ips", "floating_ips", "security_groups", "security_group_rules")
 """Networking's own by now: unlimited here, and gone since 2.36 (classes: 2.50)."""
+_KEPT = {*DEFAULTS, *_NETWORK}
 _INJECTED = ("injected_files", "injected_file_content_bytes", "injected_file_path_bytes")
 """Gone since 2.57."""
 _GROUPS = ("server_groups", "server_group_members")
@@ -133,9 +134,9 @@ async def _project(call: Call, action: str) -> str:
 
 
 def _given(wanted: Limits57) -> dict[str, int]:
-    """The limits that were named. Networking's are taken and forgotten."""
+    """The limits that were named. Networking's are kept and shown again, and limit nothing."""
     given: Mapping[str, Any] = msgspec.structs.asdict(wanted)
-    return {name: limit for name, limit in given.items() if name in DEFAULTS and limit is not UNSET}
+    return {name: limit for name, limit in given.items() if name in _KEPT and limit is not UNSET}
 
 
 def _shown(call: Call, limits: Mapping[str, int], *, of_class: bool = False) -> dict[str, int]:
@@ -147,7 +148,7 @@ def _shown(call: Call, limits: Mapping[str, int], *, of_class: bool = False) -> 
     if call.version < (2, 57):
         shown |= {name: limits[name] for name in _INJECTED}
     if call.version <= networks_until:
-        shown |= dict.fromkeys(_NETWORK, UNLIMITED)
+        shown |= {name: limits.get(name, UNLIMITED) for name in _NETWORK}
     return shown
 
 

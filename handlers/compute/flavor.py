@@ -103,7 +103,6 @@ def _created(command: CreateFlavor) -> FlavorCreated:
         rxtx_factor=command.rxtx_factor,
         is_public=command.is_public,
         description=command.description,
-        access=(command.project_id,) if command.project_id and not command.is_public else (),
     )
 
 

@@ -94,8 +94,6 @@ class CreateFlavor(Command):
     rxtx_factor: float = 1.0
     is_public: bool = True
     description: str | None = None
-    project_id: str = ""
-    """Who creates it: the first project with access, if the flavor is not public."""
 
 
 class DescribeFlavor(Command):

@@ -43,11 +43,11 @@ def test_an_id_may_be_used_again_after_its_flavor_is_deleted():
     assert state.created_at == state.updated_at
 
 
-def test_a_private_flavor_is_its_creators_first():
-    private = msgspec.structs.replace(create, is_public=False, project_id="p1")
-    state = flavor.given().when(private).then(msgspec.structs.replace(created, is_public=False, access=("p1",))).state
-    assert state.visible_to("p1")
-    assert not state.visible_to("p2")
+def test_a_private_flavor_is_nobodys_until_access_is_granted():
+    private = msgspec.structs.replace(create, is_public=False)
+    state = flavor.given().when(private).then(msgspec.structs.replace(created, is_public=False)).state
+    assert not state.visible_to("p1")
+    assert state.access == ()
 
 
 def test_access_is_granted_and_revoked():

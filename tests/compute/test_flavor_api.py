@@ -64,6 +64,9 @@ async def test_private_flavors_are_seen_by_those_with_access(client):
         return {it["id"] for it in (await who("GET", "/flavors" + query))["flavors"]}
 
     assert await ids(member) == await ids(member, "?is_public=None") == {"open"}
+    assert (await admin("GET", "/flavors/mine/os-flavor-access"))["flavor_access"] == []
+    assert await ids(admin) == {"open"}
+    await admin("POST", "/flavors/mine/action", {"addTenantAccess": {"tenant": "a" * 32}})
     assert await ids(admin) == await ids(admin, "?is_public=None") == {"open", "mine"}
     assert await ids(admin, "?is_public=false") == {"mine"}
     await admin("GET", "/flavors?is_public=perhaps", expect=400)
@@ -85,6 +88,7 @@ async def test_lists_are_filtered_sorted_and_paged(client):
     assert await ids("?sort_key=memory_mb") == ["1", "3", "2", "0"]
     assert await ids("?sort_key=name&sort_dir=desc") == ["3", "2", "1", "0"]
     assert await ids("?minRam=128&minDisk=1") == ["2", "3"]
+    assert await ids("?limit=0") == []
     first = await admin("GET", "/flavors?limit=3")
     [following] = first["flavors_links"]
     assert following["rel"] == "next"

@@ -224,6 +224,7 @@ async def test_aggregates_have_their_own_names(client):
     await admin("POST", "/os-aggregates", {"aggregate": {"name": "fast"}})
     await admin("POST", "/os-aggregates", {"aggregate": {"name": "fast"}}, expect=409)
     await admin("GET", "/os-aggregates/none", expect=400)
+    await admin("GET", "/os-aggregates/-1", expect=404)
     await admin("PUT", "/os-aggregates/1", {"aggregate": {}}, expect=400)
     assert "uuid" not in (await admin("GET", "/os-aggregates/1", version="2.40"))["aggregate"]
 
@@ -231,7 +232,29 @@ async def test_aggregates_have_their_own_names(client):
 async def test_hosts_were_listed_once(client, hosts):
     admin = await client(version="2.42")
     assert (await admin("GET", "/os-hosts"))["hosts"][0] == {"host_name": "h1", "service": "compute", "zone": "nova"}
+    assert len((await admin("GET", "/os-hosts?zone="))["hosts"]) == len((await admin("GET", "/os-hosts"))["hosts"])
     await admin("GET", "/os-hosts", expect=404, version="2.43")
+
+
+async def test_an_old_client_sees_and_disables_a_host(client, hosts):
+    admin, member = await client(version="2.42"), await client("member", version="2.42")
+    rows = [it["resource"] for it in (await admin("GET", "/os-hosts/h1"))["host"]]
+    assert [row["project"] for row in rows] == ["(total)", "(used_now)", "(used_max)"]
+    assert all(row.keys() == {"host", "project", "cpu", "memory_mb", "disk_gb"} for row in rows)
+    assert rows[0]["cpu"] > 0
+    answer = await admin("PUT", "/os-hosts/h1", {"status": "disable"})
+    assert answer == {"host": "h1", "status": "disabled"}
+    assert (await admin("GET", "/os-services?host=h1"))["services"][0]["status"] == "disabled"
+    await admin("PUT", "/os-hosts/h1", {"status": "enable"})
+    assert (await admin("GET", "/os-services?host=h1"))["services"][0]["status"] == "enabled"
+    for body in ({}, {"status": "open"}, {"status": "enable", "colour": "red"}):
+        await admin("PUT", "/os-hosts/h1", body, expect=400)
+    for path in ("/os-hosts/h1", "/os-hosts/h1/reboot", "/os-hosts/h1/shutdown", "/os-hosts/h1/startup"):
+        await member("GET", path, expect=403)
+        await admin("GET", path.replace("h1", "nobody"), expect=404)
+    await admin("GET", "/os-hosts/h1/reboot", expect=501)
+    await member("PUT", "/os-hosts/h1", {"status": "disable"}, expect=403)
+    await admin("GET", "/os-hosts/h1", expect=404, version="2.43")
 
 
 async def test_aggregates_made_at_once_get_numbers_of_their_own(client):

@@ -72,6 +72,10 @@ async def test_the_default_class_moves_everybody_without_limits_of_their_own(adm
     defaults = (await admin("GET", f"/os-quota-sets/{MINE}/defaults"))["quota_set"]
     assert (defaults["cores"], defaults["ram"]) == (99, 7)
     assert (await admin("GET", "/os-quota-class-sets/default"))["quota_class_set"]["id"] == "default"
+    old = {"quota_class_set": {"floating_ips": 9}}
+    await admin("PUT", "/os-quota-class-sets/default", old, version="2.1")
+    kept = (await admin("GET", "/os-quota-class-sets/default", version="2.1"))["quota_class_set"]
+    assert (kept["floating_ips"], kept["fixed_ips"]) == (9, -1)
 
 
 @pytest.mark.parametrize(
