@@ -113,16 +113,16 @@ def checked_hostname(hostname: str, version: tuple[int, int]) -> str:
 
 
 def checked_address(field: str, address: str | UnsetType | None, version: Literal[4, 6]) -> str:
-    """An address somebody says a server has; empty for none. Raises Invalid."""
+    """An address somebody says a server has, in its shortest form; empty for none. Raises Invalid."""
     if not address:
         return ""
     try:
-        known = ipaddress.ip_address(address).version
+        known = ipaddress.ip_address(address)
     except ValueError:
         known = None
-    if known != version:
+    if known is None or known.version != version:
         raise Invalid(f"Invalid input for field server.{field}: {address[:64]!r} is no IPv{version} address.")
-    return address
+    return str(known)
 
 
 def _changes(call: Call) -> ChangeServerDetails:

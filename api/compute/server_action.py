@@ -96,7 +96,17 @@ async def console_output(call: Call) -> dict[str, str]:
         raise Conflict(f"The host of server {server.id} does not answer; try again in a moment.") from None
     if answer.fault is not None:
         raise Conflict(f"The console of server {server.id} cannot be read: {answer.fault}")
-    return {"output": answer.text}
+    return {"output": answer.text if lines is None else _tail(answer.text, lines)}
+
+
+def _tail(text: str, lines: int) -> str:
+    """The last of the lines as Nova counts them: what follows the last line's end is one more, if empty."""
+    return "\n".join(text.split("\n")[-lines:]) if lines else ""
+
+
+async def restore(call: Call) -> None:
+    server = await server_in_path(call)
+    raise Conflict(f"Cannot restore server {server.id}: only what was deleted softly can be, and it was not.")
 
 
 async def change_password(call: Call) -> None:
@@ -143,6 +153,7 @@ routes = [
     _action("suspend", SuspendServer, "os_compute_api:os-suspend-server:suspend"),
     _action("resume", ResumeServer, "os_compute_api:os-suspend-server:resume"),
     _action("forceDelete", DeleteServer, "os_compute_api:os-deferred-delete:force"),
+    _row("restore", restore, "os_compute_api:os-deferred-delete:restore"),
     _row("lock", lock, f"{_LOCK}:lock", until="2.72"),
     _row("lock", lock, f"{_LOCK}:lock", body=LockReason, optional_body=True, since="2.73"),
     _row("unlock", unlock, f"{_LOCK}:unlock"),
@@ -174,7 +185,6 @@ routes = [
             "migrate",
             "os-migrateLive",
             "evacuate",
-            "restore",
             "addSecurityGroup",
             "removeSecurityGroup",
             "addFixedIp",

@@ -33,6 +33,7 @@ SERVICE = Service(
     policy=POLICY,
     mirrors=(ROLE, CATALOG_SERVICE, ENDPOINT),
     roots=versions.identity(),
+    trailing_slash=True,
     extra_headers=lambda request_id: {"Vary": "X-Auth-Token"},
     routes=[
         *auth.routes,

@@ -341,6 +341,10 @@ async def test_details_change(world):
     shown = (await member("PUT", f"/servers/{id}", {"server": change}))["server"]
     assert (shown["name"], shown["description"], shown["accessIPv4"]) == ("db", "x", "192.0.2.1")
     assert shown["OS-EXT-SRV-ATTR:hostname"] == "db.example.org"
+    longer = {"server": {"accessIPv6": "2001:0db8:0:0::192.0.2.33"}}
+    assert (await member("PUT", f"/servers/{id}", longer))["server"]["accessIPv6"] == "2001:db8::c000:221"
+    assert (await member("GET", "/servers?limit=0"))["servers"] == []
+    await member("POST", f"/servers/{id}/action", {"restore": None}, expect=409)
     older = (await member("PUT", f"/servers/{id}", {"server": {"name": "e"}}, version="2.74"))["server"]
     assert "OS-EXT-STS:vm_state" not in older
     for wrong in ({"name": ""}, {"name": None}, {"surprise": 1}, {"accessIPv6": "192.0.2.1"}, {"hostname": "a_b"}):
@@ -430,7 +434,9 @@ async def test_the_console_is_read(world):
     id = (await world.boot(member))["id"]
     answer = await member("POST", f"/servers/{id}/action", {"os-getConsoleOutput": {}})
     assert isinstance(answer["output"], str)
-    await member("POST", f"/servers/{id}/action", {"os-getConsoleOutput": {"length": 1}})
+    for length in (1, 2, 3):
+        tail = await member("POST", f"/servers/{id}/action", {"os-getConsoleOutput": {"length": length}})
+        assert tail["output"] == "\n".join(answer["output"].split("\n")[-length:])
     await member("POST", f"/servers/{id}/action", {"os-getConsoleOutput": {"length": "x"}}, expect=400)
 
 
