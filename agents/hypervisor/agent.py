@@ -18,7 +18,9 @@ import msgspec
 import structlog
 
 from agents.hypervisor.driver import Driver, StepFailed
+from agents.hypervisor.outbox import Outbox
 from agents.hypervisor.plan import Define, Pause, Reboot, Remove, Start, Step, impatient, plan
+from agents.hypervisor.tenure import Tenure
 from agents.link import Link
 from bus import clock
 from schema.compute.domain import (
@@ -30,15 +32,12 @@ from schema.compute.domain import (
     Heartbeat,
     Lease,
     Observed,
-    Report,
 )
 
 log = structlog.get_logger()
 
 ATTENDED = 256
 """Servers attended to at a time, at most; most of that is waiting."""
-REPORT = 500
-"""Servers in one report, at most."""
 ROUNDS = 8
 """Plans made for a server before it has to queue again."""
 TOMBSTONES = 10_000
@@ -78,11 +77,13 @@ class Agent:
         version: str = "",
     ) -> None:
         self.host = host
-        self.epoch = 0
-        self.leased = False
         self._driver = driver
         self._link = link
         self._lease_seconds = lease_seconds
+        self._tenure = Tenure(
+            host, lease_seconds, on_taken=self._taken, on_lapsed=self._lapsed, on_epoch=self._forget_wishes
+        )
+        self._outbox = Outbox(host, link, lambda: self.epoch)
         self._sweep_seconds = sweep_seconds
         self._fence = fence
         self._version = version
@@ -95,40 +96,41 @@ class Agent:
         self._faulty: set[str] = set()
         self._owed: set[str] = set()
         self._reported: dict[str, Observed] = {}
-        self._outgoing: dict[str, Observed | None] = {}
         self._progress: dict[str, float] = {}
         self._heavy = asyncio.Semaphore(concurrency)
-        self._wake_tell = asyncio.Event()
         self._wake_sweep = asyncio.Event()
         self._wake_beat = asyncio.Event()
-        self._beats: dict[int, float] = {}
-        self._beat_number = 0
-        self._lapse_timer: asyncio.TimerHandle | None = None
         self._fencing: asyncio.Task[None] | None = None
         self._observed_count = 0
-        self._incarnation = clock.hex_id()
-        self._serial = 0
         self._stopping = False
+
+    @property
+    def epoch(self) -> int:
+        """Of its lease; 0 before the first."""
+        return self._tenure.epoch
+
+    @property
+    def leased(self) -> bool:
+        return self._tenure.held
 
     async def run(self) -> None:
         """Serve this host. Ends only by cancellation, or if the driver cannot start."""
         await self._driver.start(self._enqueue, self._progressed)
         started = clock.monotonic()
-        self._lapse_timer = asyncio.get_running_loop().call_later(self._lease_seconds, self._lapse)
+        self._tenure.start()
         try:
             await self._link.serve(self._answer)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._for_ever(self._listen), name=f"{self.host} listens")
                 tasks.create_task(self._for_ever(lambda: self._beat(started)), name=f"{self.host} lives")
                 tasks.create_task(self._for_ever(self._sweep), name=f"{self.host} sweeps")
-                tasks.create_task(self._for_ever(self._tell), name=f"{self.host} reports")
+                tasks.create_task(self._for_ever(self._outbox.run), name=f"{self.host} reports")
         finally:
             await self._stop()
 
     async def _stop(self) -> None:
         self._stopping = True
-        if self._lapse_timer:
-            self._lapse_timer.cancel()
+        self._tenure.stop()
         tasks = [*self._attending.values(), *([self._fencing] if self._fencing else [])]
         for task in tasks:
             task.cancel()
@@ -152,15 +154,14 @@ class Agent:
         async for word in self._link.inbox():
             match word:
                 case Lease():
-                    self._take_lease(word)
+                    self._tenure.take(word)
                 case Desired():
                     self._take_desired(word)
 
     def _take_desired(self, desired: Desired) -> None:
         if desired.epoch < self.epoch:
             return
-        if desired.epoch > self.epoch:
-            self._adopt_epoch(desired.epoch)
+        self._tenure.meet(desired.epoch)
         for domain in desired.domains:
             self._want(domain, desired)
         if desired.full:
@@ -190,46 +191,24 @@ class Agent:
 
     # The lease
 
-    def _take_lease(self, lease: Lease) -> None:
-        sent = self._beats.get(lease.beat)
-        if lease.epoch < self.epoch or sent is None:
-            return
-        remaining = sent + self._lease_seconds - clock.monotonic()
-        if remaining <= 0:
-            return
-        if lease.epoch > self.epoch:
-            self._adopt_epoch(lease.epoch)
-        self._beats = {beat: at for beat, at in self._beats.items() if beat > lease.beat}
-        if self._lapse_timer:
-            self._lapse_timer.cancel()
-        self._lapse_timer = asyncio.get_running_loop().call_later(remaining, self._lapse)
-        if not self.leased:
-            self.leased = True
-            log.info("lease taken", host=self.host, epoch=self.epoch)
-            for id in self._desired:
-                self._enqueue(id)
+    def _taken(self) -> None:
+        for id in self._desired:
+            self._enqueue(id)
 
-    def _adopt_epoch(self, epoch: int) -> None:
-        """A newer lease of this host exists, so the one before is void, and so is what was said under it."""
-        if self.leased:
-            self._lapse()
-        self._desired.clear()
-        self.epoch = epoch
+    def _lapsed(self) -> None:
+        self._forget_wishes()
+        self._reported.clear()
+        ending = list(self._attending.values())
+        for task in ending:
+            task.cancel()
+        if self._fence:
+            self._fencing = asyncio.create_task(self._pause_all(ending), name=f"{self.host} fences itself")
 
-    def _lapse(self) -> None:
-        log.warning("lease lapsed; nothing is touched until there is a new one", host=self.host, epoch=self.epoch)
-        self.leased = False
-        if self._lapse_timer:
-            self._lapse_timer.cancel()
+    def _forget_wishes(self) -> None:
+        """The manifest with them: what is not in it goes, so it must never be taken for one of a later lease."""
         self._desired.clear()
         self._unknown.clear()
         self._manifest = None
-        self._reported.clear()
-        for task in self._attending.values():
-            task.cancel()
-        if self._fence:
-            ending = list(self._attending.values())
-            self._fencing = asyncio.create_task(self._pause_all(ending), name=f"{self.host} fences itself")
         self._wake_beat.set()
 
     async def _pause_all(self, ending: list[asyncio.Task[None]]) -> None:
@@ -248,16 +227,13 @@ class Agent:
     async def _beat(self, started: float) -> None:
         while True:
             self._wake_beat.clear()
-            self._beat_number += 1
             facts = await self._driver.facts()
-            self._beats[self._beat_number] = clock.monotonic()
-            if len(self._beats) > 16:
-                del self._beats[min(self._beats)]
+            number = self._tenure.beat()
             await self._link.heartbeat(
                 Heartbeat(
                     host=self.host,
                     epoch=self.epoch,
-                    beat=self._beat_number,
+                    beat=number,
                     facts=facts,
                     observed_count=self._observed_count,
                     manifest_wanted=self._manifest is None,
@@ -288,8 +264,7 @@ class Agent:
                 if id not in self._attending or id in self._unknown:
                     self._enqueue(id)
             for id in observed.keys() - doubtful.keys():  # told before, and perhaps lost on the way: told again
-                self._outgoing.setdefault(id, self._reported[id])
-                self._wake_tell.set()
+                self._outbox.repeat(id, self._reported[id])
             await _wait(self._wake_sweep, self._sweep_seconds)
 
     def _enqueue(self, server_id: str) -> None:
@@ -391,8 +366,7 @@ class Agent:
                     return
         if id in self._owed or id in self._unknown or self._reported.get(id) != word:
             self._owed.discard(id)
-            self._outgoing[id] = word
-            self._wake_tell.set()
+            self._outbox.put(id, word)
         if word is None or (seen is None and wanted is None):
             self._unknown.discard(id)
             self._reported.pop(id, None)
@@ -408,35 +382,11 @@ class Agent:
 
     def _progressed(self, server_id: str, words: str) -> None:
         since = self._progress.get(server_id)
-        if since is None or clock.monotonic() - since < PROGRESS_SECONDS or server_id in self._outgoing:
+        if since is None or clock.monotonic() - since < PROGRESS_SECONDS or server_id in self._outbox:
             return
         self._progress[server_id] = clock.monotonic()
         known = self._reported.get(server_id) or Observed(server_id=server_id)
-        self._outgoing[server_id] = msgspec.structs.replace(known, fault=None, progress=words)
-        self._wake_tell.set()
-
-    async def _tell(self) -> None:
-        while True:
-            await self._wake_tell.wait()
-            self._wake_tell.clear()
-            while self._outgoing:
-                self._serial += 1
-                ids = list(self._outgoing)[:REPORT]
-                words = {id: self._outgoing.pop(id) for id in ids}
-                report = Report(
-                    host=self.host,
-                    epoch=self.epoch,
-                    observed=tuple(word for word in words.values() if word),
-                    removed=tuple(id for id, word in words.items() if word is None),
-                    incarnation=self._incarnation,
-                    serial=self._serial,
-                )
-                try:
-                    await self._link.report(report)
-                except ConnectionError:
-                    self._outgoing = words | self._outgoing
-                    self._wake_tell.set()
-                    raise
+        self._outbox.put(server_id, msgspec.structs.replace(known, fault=None, progress=words))
 
     async def _answer(self, ask: Ask) -> Answer:
         try:

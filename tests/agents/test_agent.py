@@ -4,9 +4,9 @@ import pytest
 
 from agents.hypervisor.agent import Agent
 from agents.hypervisor.plan import Define, Reboot, Start, Stop
-from agents.hypervisor.simulated import SimulatedDriver
+from agents.hypervisor.simulated import Simulated, SimulatedDriver
 from agents.link import BrokerLink
-from schema.compute.domain import Domain, Reboots, Seed
+from schema.compute.domain import Domain, Observed, Reboots, Seed
 
 from .control import Control
 
@@ -228,6 +228,25 @@ async def test_words_of_an_older_epoch_are_not_heard(control, driver):
     await control.seen("new", "running")
     assert "old" not in control.observed
     assert "old" not in driver.domains
+
+
+async def test_a_manifest_of_the_lease_before_removes_nothing(control, driver):
+    driver.domains["a"] = Simulated(Observed(server_id="a", power="running", generation=1, position=1))
+    control.granting = False
+    control.manifest = None
+    agent = await control.start_agent(driver)
+    await control.until(lambda: control.beats)
+    await control.tell(domain(), full=True, position=5, epoch=1)  # read before the host was lost …
+    control.epoch = 2
+    control.granting = True
+    await control.tell(epoch=2)  # … and heard before the new lease
+    await control.until(lambda: agent.epoch == 2 and agent.leased)
+    await control.until(lambda: control.beats[-1].epoch == 2 and control.beats[-1].manifest_wanted)
+    agent._wake_sweep.set()
+    control.manifest, control.manifest_position = (domain(),), 9
+    await control.until(lambda: not control.beats[-1].manifest_wanted)
+    assert set(driver.domains) == {"a"}
+    assert not control.removed
 
 
 async def test_reports_that_did_not_get_through_are_made_again(control, driver):

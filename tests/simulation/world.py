@@ -181,7 +181,7 @@ class Machine:
         )
         self.driver.domains = self.domains
         link = BrokerLink(HostEnd(self.name, self.world.network))
-        agent = Agent(
+        agent = self.agent = Agent(
             self.name, self.driver, link, lease_seconds=LEASE_SECONDS, sweep_seconds=15.0, fence=self.world.fence
         )
         self.world.watch(self.world.loop.spawn(self.owner, agent.run()), self.name)
