@@ -28,8 +28,8 @@ from schema.event import decode, id_of, kind_of, kinds
 
 FETCH = 5000
 """Events fetched, and rows written, at once."""
-ONE_PROCESS = 50_000
-"""Up to so many events one process is faster than two."""
+ONE_PROCESS = 150_000
+"""Up to so many events one process is done before a second has started."""
 CATCH_UPS = 5
 """Rounds of folding what was appended meanwhile, before appends are held up for the swap."""
 
