@@ -16,6 +16,7 @@ from bus import clock
 from bus.documents import Where
 from bus.execute import Wish
 from bus.log import Document
+from handlers.identity.access import roles_on
 from handlers.identity.credential import APPLICATION_CREDENTIALS
 from handlers.identity.login import login
 from handlers.identity.resource import not_found
@@ -78,7 +79,7 @@ async def create(call: Call) -> dict[str, Any]:
         project_id=token.project_id,
         name=new.name,
         secret_id=sealed.id,
-        roles=_roles(call, new),
+        roles=await _roles(call, new),
         description=new.description,
         unrestricted=bool(new.unrestricted),
         expires_at=_moment(new.expires_at),
@@ -88,9 +89,11 @@ async def create(call: Call) -> dict[str, Any]:
     return {"application_credential": {**view(call, documents[0]), "secret": secret}}
 
 
-def _roles(call: Call, new: NewCredential) -> tuple[str, ...]:
-    """The roles asked for, all of which the caller must have; without any, all the caller has."""
+async def _roles(call: Call, new: NewCredential) -> tuple[str, ...]:
+    """The roles asked for, all of which the caller must have by now; without any, all of the caller's token."""
     held = dict(call.token.granted)
+    if new.roles and call.token.project_id:
+        held |= {role.id: role.name for role in await roles_on(call.cloud, call.token.user_id, call.token.project_id)}
     if not new.roles:
         return tuple(held)
     by_name = {name: id for id, name in held.items()}
