@@ -234,7 +234,7 @@ async def test_a_manifest_of_the_lease_before_removes_nothing(control, driver):
     driver.domains["a"] = Simulated(Observed(server_id="a", power="running", generation=1, position=1))
     control.granting = False
     control.manifest = None
-    agent = await control.start_agent(driver)
+    agent = await control.start_agent(driver, lease_seconds=0.9)
     await control.until(lambda: control.beats)
     await control.tell(domain(), full=True, position=5, epoch=1)  # read before the host was lost …
     control.epoch = 2
