@@ -20,6 +20,7 @@ from api.compute.server import (
     checked_hostname,
     checked_name,
 )
+from api.compute.server_group import group_limits
 from api.compute.server_source import flavor_asked, flavor_kept, image_asked, image_kept, public_keys
 from api.wire import Call, Post, Reply
 from api.wire.route import Version
@@ -28,10 +29,12 @@ from bus.execute import Wish
 from handlers.compute.quota import QUOTAS, limits_in_force, quota_of, room
 from handlers.compute.quota import defaults as quota_defaults
 from handlers.compute.server import SERVERS
+from handlers.compute.server_group import SERVER_GROUPS
 from schema.compute.host import HOST
 from schema.compute.quota import UNLIMITED, ReserveQuota
 from schema.compute.server import Boot, CreateServer, Order, Server
-from schema.refusal import Forbidden, Invalid, OverQuota
+from schema.compute.server_group import SERVER_GROUP, JoinServerGroup
+from schema.refusal import Forbidden, Invalid, NotFound, OverQuota
 
 FORCED_HOST = f"{RULE}:create:forced_host"
 REQUESTED_DESTINATION = "os_compute_api:servers:create:requested_destination"
@@ -40,6 +43,7 @@ SERVERS_AT_ONCE = 1000
 USER_DATA_BYTES = 65_535
 GIB = 1024**3
 TAGS = 50
+HINTS = 64
 
 Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9\-_:. ]{1,255}$")]
 Metadata = dict[Key, Annotated[str, Meta(max_length=255)]]
@@ -131,18 +135,19 @@ async def create(call: Call) -> Reply:
         tags=tuple(dict.fromkeys(wanted.tags or ())),
         request_id=call.request_id,
     )
+    joining = await _joining(call, command.order.group_id)
     count = await _affordable(call, command, minimum, maximum)
     wishes: list[Wish] = []
     for nth in range(count):
-        wishes += await _wishes(call, _nth(command, nth) if maximum > 1 else command, boot)
+        wishes += await _wishes(call, _nth(command, nth) if maximum > 1 else command, boot, joining)
     [document, *_] = await call.execute(*wishes)
     if wanted.return_reservation_id:
         return Reply({"reservation_id": document.state.order.reservation_id})
     return await _made(call, document.state, wishes[0], boot)
 
 
-async def _wishes(call: Call, command: CreateServer, boot: Boot) -> tuple[Wish, Wish]:
-    """One server and the quota it holds, with what only its guest may learn."""
+async def _wishes(call: Call, command: CreateServer, boot: Boot, joining: int) -> list[Wish]:
+    """One server, the quota it holds and the group it joins, with what only its guest may learn."""
     id, project_id, flavor = clock.uuid4(), command.project_id, command.flavor
     secret = await call.cloud.vault.seal(clock.uuid4(), f"project/{project_id}", msgspec.json.encode(boot))
     command = msgspec.structs.replace(
@@ -151,7 +156,24 @@ async def _wishes(call: Call, command: CreateServer, boot: Boot) -> tuple[Wish, 
         order=msgspec.structs.replace(command.order, secret_id=secret.id),
     )
     reserve = ReserveQuota(server_id=id, cores=flavor.vcpus, ram_mb=flavor.ram_mb, defaults=quota_defaults(call.cloud))
-    return Wish(SERVERS, id, command, (secret,)), Wish(QUOTAS, project_id, reserve)
+    wishes = [Wish(SERVERS, id, command, (secret,)), Wish(QUOTAS, project_id, reserve)]
+    if command.order.group_id:
+        wishes.append(Wish(SERVER_GROUPS, command.order.group_id, JoinServerGroup(server_id=id, limit=joining)))
+    return wishes
+
+
+async def _joining(call: Call, group_id: str | None) -> int:
+    """How many servers the group may have, if there is such a group. Raises Invalid."""
+    if group_id is None:
+        return 0
+    try:
+        group = (await call.cloud.documents.get(SERVER_GROUP, group_id)).state
+    except NotFound:
+        group = None
+    if group is None or (group.project_id != call.token.project_id and not call.token.is_admin):
+        raise Invalid(f"Instance group {group_id[:255]} could not be found.")
+    limit = (await group_limits(call))["server_group_members"]
+    return limit if limit != UNLIMITED else SERVERS_AT_ONCE * SERVERS_AT_ONCE
 
 
 async def _made(call: Call, server: Server, wish: Wish, boot: Boot) -> Reply:
@@ -171,7 +193,7 @@ async def _made(call: Call, server: Server, wish: Wish, boot: Boot) -> Reply:
 
 def _order(call: Call, wanted: NewServer) -> Order:
     zone, host = _destination(call, wanted)
-    settings = call.cloud.settings
+    settings, hints = call.cloud.settings, _hints(call.body)
     return Order(
         user_id=call.token.user_id,
         reservation_id=f"r-{clock.hex_id()[:8]}",
@@ -180,7 +202,8 @@ def _order(call: Call, wanted: NewServer) -> Order:
         host=host,
         networks=_networks(wanted),
         config_drive=bool(wanted.config_drive),
-        scheduler_hints=_hints(call.body),
+        scheduler_hints=hints,
+        group_id=hints.get("group", [None])[0],
         has_user_data=bool(wanted.user_data),
         attempts=settings.scheduler.attempts,
         build_seconds=settings.build_deadline_seconds,
@@ -272,7 +295,8 @@ def _hints(body: CreateBody) -> dict[str, list[str]]:
     given = body.older_hints | body.hints
     return {
         key[:255]: [str(item)[:255] for item in (value if isinstance(value, list) else [value])]
-        for key, value in list(given.items())[:64]
+        for key, value in list(given.items())[:HINTS]
+        if value
     }
 
 

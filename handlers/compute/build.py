@@ -27,8 +27,9 @@ from bus.log import Document
 from handlers.compute.desired import Telling
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS
+from handlers.compute.server_group import SERVER_GROUPS, BreaksPolicy
 from handlers.placement.claims import claim, released
-from handlers.placement.demand import Request, demanded
+from handlers.placement.demand import Group, Request, demanded
 from handlers.placement.provider import NoRoom
 from handlers.placement.schedule import NoValidHost, Placement, Scheduler
 from schema.compute.aggregate import AGGREGATE
@@ -47,7 +48,8 @@ from schema.compute.server import (
     VmState,
     deadline,
 )
-from schema.event import Kind
+from schema.compute.server_group import SERVER_GROUP, LeaveServerGroup, PlaceGroupMember, ServerGroup
+from schema.event import Command, Kind
 from schema.placement.provider import PROVIDER
 from schema.refusal import Refused
 
@@ -163,7 +165,8 @@ class ServerReactor:
         for _ in range(PLACING_ROUNDS):
             if not servers:
                 return
-            answers = self.scheduler.place([request(server) for server in servers])
+            groups = await self._groups(servers)
+            answers = self.scheduler.place([request(server, groups.get(server.order.group_id)) for server in servers])
             outcomes = await self._execute(
                 [(server, placing(server, answer)) for server, answer in zip(servers, answers, strict=True)]
             )
@@ -171,11 +174,16 @@ class ServerReactor:
             for server, outcome in zip(servers, outcomes, strict=True):
                 if outcome is not None:
                     self.scheduler.forget(server.id)
-                if isinstance(outcome, NoRoom):
+                if isinstance(outcome, (NoRoom, BreaksPolicy)):
                     again.append(server)
             servers = again
         if servers:
             log.warning("claims keep being lost to others; the sweep goes on", servers=len(servers))
+
+    async def _groups(self, servers: Sequence[Server]) -> dict[str | None, ServerGroup]:
+        ids = {server.order.group_id for server in servers if server.order.group_id}
+        documents = await self._cloud.executor.load([SERVER_GROUP.stream(id) for id in ids]) if ids else {}
+        return {document.id: document.state for document in documents.values() if document.state.living}
 
     async def _tell(self, servers: Sequence[Server]) -> None:
         if servers:
@@ -227,7 +235,7 @@ class _Todo:
                 self.wishes.append((server, (Wish(SERVERS, server.id, step),)))
 
 
-def request(server: Server) -> Request:
+def request(server: Server, group: ServerGroup | None = None) -> Request:
     """What the scheduler is asked."""
     flavor, hints = server.flavor, server.order.scheduler_hints
     disk_gb = flavor.disk_gb + flavor.ephemeral_gb + -(-flavor.swap_mb // 1024)
@@ -243,6 +251,7 @@ def request(server: Server) -> Request:
         image_properties=server.image.properties if server.image else {},
         same_host=tuple(hints.get("same_host", ())),
         different_host=tuple(hints.get("different_host", ())),
+        group=_wish_of(group) if group else None,
     )
 
 
@@ -259,21 +268,27 @@ def placing(server: Server, answer: Placement | NoValidHost) -> tuple[Wish, ...]
     return (
         Wish(SERVERS, server.id, placed),
         *claim(server.id, claimed, server.project_id, server.order.user_id),
+        *_in_group(server, PlaceGroupMember(server_id=server.id, host=answer.host)),
     )
 
 
 def failing(server: Server, fault: Fault) -> tuple[Wish, ...]:
     """A build that failed: with it goes the claim on that host."""
     failed = FailBuild(host=server.host or "", fault=fault)
-    return (Wish(SERVERS, server.id, failed), *released(server.id, _providers(server)))
+    return (
+        Wish(SERVERS, server.id, failed),
+        *released(server.id, _providers(server)),
+        *_in_group(server, PlaceGroupMember(server_id=server.id)),
+    )
 
 
 def ending(server: Server) -> tuple[Wish, ...]:
-    """The end of a server: with it go claim and quota."""
+    """The end of a server: with it go claim, quota and membership."""
     return (
         Wish(SERVERS, server.id, EndServer()),
         *released(server.id, _providers(server)),
         Wish(QUOTAS, server.project_id, ReleaseQuota(server_id=server.id)),
+        *_in_group(server, LeaveServerGroup(server_id=server.id)),
     )
 
 
@@ -294,6 +309,14 @@ async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | 
             raise outcome
         refusals.append(outcome if isinstance(outcome, Refused) else None)
     return refusals
+
+
+def _in_group(server: Server, command: Command) -> tuple[Wish, ...]:
+    return (Wish(SERVER_GROUPS, server.order.group_id, command),) if server.order.group_id else ()
+
+
+def _wish_of(group: ServerGroup) -> Group:
+    return Group(id=group.id, policy=group.policy, members=tuple(group.members), max_per_host=group.max_per_host)
 
 
 def _providers(server: Server) -> tuple[str, ...]:

@@ -17,9 +17,11 @@ from handlers.compute.build import ServerReactor
 from handlers.compute.quota import QUOTAS
 from handlers.compute.reports import Reports
 from handlers.compute.server import SERVERS
+from handlers.compute.server_group import SERVER_GROUPS
 from schema.compute.host import HOST
 from schema.compute.quota import QUOTA, ReserveQuota, SetQuotaLimits
 from schema.compute.server import SERVER, Action, CreateServer, Order, Server, ServerFlavor
+from schema.compute.server_group import CreateServerGroup, GroupPolicy, JoinServerGroup
 from schema.placement.consumer import CONSUMER
 from schema.placement.provider import PROVIDER
 
@@ -72,12 +74,19 @@ class Steered:
         """Order a server; its id."""
         id = clock.uuid4()
         flavor = fields.pop("flavor", ServerFlavor(id="1", name="small", vcpus=1, ram_mb=512, disk_gb=1))
-        order = fields.pop("order", Order(user_id="ada"))
+        group_id = fields.pop("group_id", None)
+        order = fields.pop("order", Order(user_id="ada", group_id=group_id))
         await self.cloud.executor.execute(
             Wish(SERVERS, id, CreateServer(name="web", project_id=PROJECT, order=order, flavor=flavor, **fields)),
             Wish(QUOTAS, PROJECT, ReserveQuota(server_id=id, cores=flavor.vcpus, ram_mb=flavor.ram_mb)),
+            *([Wish(SERVER_GROUPS, group_id, JoinServerGroup(server_id=id))] if group_id else []),
         )
         return id
+
+    async def group(self, id: str, policy: GroupPolicy) -> None:
+        """Make a server group."""
+        command = CreateServerGroup(name="group", project_id=PROJECT, user_id="ada", policy=policy)
+        await self.cloud.executor.execute(Wish(SERVER_GROUPS, id, command))
 
     async def act(self, id: str, command: Action) -> None:
         await self.cloud.executor.execute(Wish(SERVERS, id, command))

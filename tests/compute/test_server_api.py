@@ -498,3 +498,32 @@ async def test_an_unattached_server_has_no_addresses(world):
     await member("GET", f"/servers/{id}/ips/private", expect=404)
     assert (await member("GET", f"/servers/{id}/os-interface"))["interfaceAttachments"] == []
     assert (await member("GET", f"/servers/{id}/os-security-groups"))["security_groups"] == []
+
+
+async def test_server_groups_keep_servers_apart(world):
+    member, other = await world.client(), await world.client(project=OTHER)
+    body = {"server_group": {"name": "apart", "policy": "anti-affinity"}}
+    group = (await member("POST", "/os-server-groups", body))["server_group"]
+    assert (group["policy"], group["rules"], group["members"]) == ("anti-affinity", {}, [])
+    ids = []
+    for _ in range(2):
+        body = {"server": wanted(), "os:scheduler_hints": {"group": group["id"]}}
+        ids.append((await member("POST", "/servers", body, expect=202))["server"]["id"])
+    hosts = {(await world.becomes(member, id, "ACTIVE"))["hostId"] for id in ids}
+    assert len(hosts) == 2
+    third = (await member("POST", "/servers", body, expect=202))["server"]["id"]
+    fault = (await world.becomes(member, third, "ERROR"))["fault"]
+    assert "No valid host was found" in fault["message"]
+    shown = (await member("GET", f"/os-server-groups/{group['id']}"))["server_group"]
+    assert set(shown["members"]) == {*ids, third}
+    assert (await member("GET", f"/servers/{ids[0]}"))["server"]["server_groups"] == [group["id"]]
+    await member("DELETE", f"/servers/{third}", expect=204)
+    await world.gone(member, third)
+    older = (await member("GET", "/os-server-groups", version="2.63"))["server_groups"][0]
+    assert (older["policies"], set(older["members"])) == (["anti-affinity"], set(ids))
+    await other("GET", f"/os-server-groups/{group['id']}", expect=404)
+    nowhere = {"server": wanted(), "os:scheduler_hints": {"group": GONE}}
+    await member("POST", "/servers", nowhere, expect=400)
+    await member("POST", "/os-server-groups", {"server_group": {"name": "g", "policy": "nope"}}, expect=400)
+    await member("DELETE", f"/os-server-groups/{group['id']}", expect=204)
+    await member("DELETE", f"/os-server-groups/{group['id']}", expect=404)
