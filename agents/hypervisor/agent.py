@@ -260,10 +260,12 @@ class Agent:
                 steps = plan(desired, observed, position=self._manifest, full=True)
                 self._unknown |= {step.server_id for step in steps if step.server_id not in desired}
                 doubtful |= {step.server_id: None for step in steps}
+            # Whatever was told before may have been lost on the way: it is told again.
+            self._owed |= doubtful.keys()
             for id in doubtful:
                 if id not in self._attending or id in self._unknown:
                     self._enqueue(id)
-            for id in observed.keys() - doubtful.keys():  # told before, and perhaps lost on the way: told again
+            for id in observed.keys() - doubtful.keys():
                 self._outbox.repeat(id, self._reported[id])
             await _wait(self._wake_sweep, self._sweep_seconds)
 

@@ -234,17 +234,17 @@ async def test_a_manifest_of_the_lease_before_removes_nothing(control, driver):
     driver.domains["a"] = Simulated(Observed(server_id="a", power="running", generation=1, position=1))
     control.granting = False
     control.manifest = None
-    agent = await control.start_agent(driver, lease_seconds=0.9)
+    agent = await control.start_agent(driver)
     await control.until(lambda: control.beats)
     await control.tell(domain(), full=True, position=5, epoch=1)  # read before the host was lost …
     control.epoch = 2
     control.granting = True
     await control.tell(epoch=2)  # … and heard before the new lease
+    agent._wake_beat.set()
     await control.until(lambda: agent.epoch == 2 and agent.leased)
-    await control.until(lambda: control.beats[-1].epoch == 2 and control.beats[-1].manifest_wanted)
-    agent._wake_sweep.set()
-    control.manifest, control.manifest_position = (domain(),), 9
-    await control.until(lambda: not control.beats[-1].manifest_wanted)
+    agent._wake_beat.set()
+    await control.until(lambda: control.beats[-1].epoch == 2)
+    assert control.beats[-1].manifest_wanted
     assert set(driver.domains) == {"a"}
     assert not control.removed
 
