@@ -10,8 +10,6 @@ Files are made before the domain and removed before it, so that whatever a crash
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import platform
 import shutil
 import uuid
@@ -21,11 +19,10 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import libvirt
-import msgspec
 import structlog
 
-from agents.hypervisor import config_drive, disk
-from agents.hypervisor.domain_xml import NAMESPACE, PREFIX, Disk, Remembered, domain_xml, remembered
+from agents.hypervisor import config_drive, console, disk, libvirt_domain
+from agents.hypervisor.domain_xml import Disk, Remembered, domain_xml
 from agents.hypervisor.driver import OnChange, OnProgress, StepFailed
 from agents.hypervisor.image_cache import ImageCache
 from agents.hypervisor.kvm import kvm_works
@@ -44,28 +41,17 @@ from agents.hypervisor.plan import (
 )
 from bus import clock
 from bus.config import Settings
-from schema.compute.domain import Domain, HostFacts, Observed, PowerSeen
+from schema.compute.domain import Domain, HostFacts, Observed
 
 log = structlog.get_logger()
 
 ASK_AGAIN_SECONDS = 5.0
 """A guest that is still booting misses the power button: it is pressed again this often."""
 LOOK_SECONDS = 0.2
-CONSOLE_LIMIT_BYTES = 1024 * 1024
-"""A console log that grows past this loses all but its end."""
-CONSOLE_KEPT_BYTES = 256 * 1024
-CONSOLE_SHOWN_BYTES = 100 * 1024
 TRIM_SECONDS = 5.0
 CLEAN_SECONDS = 3600.0
 """Between two looks for images that nobody uses."""
 
-_PAUSED_BY_LIBVIRT = {
-    libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
-    libvirt.VIR_DOMAIN_PAUSED_SAVE,
-    libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT,
-    libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
-}
-_ENDED_BADLY = {libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED}
 _EVERYTHING = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -157,21 +143,21 @@ class LibvirtDriver:
                 case Reboot():
                     await self._reboot(step)
                 case Pause():
-                    await self._on(id, "pausing it", lambda domain: _pause(domain, fence=step.fence))
+                    await self._on(id, "pausing it", lambda domain: libvirt_domain.pause(domain, fence=step.fence))
                 case Unpause():
-                    await self._on(id, "unpausing it", _unpause)
+                    await self._on(id, "unpausing it", libvirt_domain.unpause)
                 case Suspend():
-                    await self._on(id, "suspending it", _suspend)
+                    await self._on(id, "suspending it", libvirt_domain.suspend)
                 case Remove():
                     await self._libvirt.call(lambda connection: self._remove(connection, id), "removing it")
                 case Adopt():
-                    await self._on(id, "noting its generation", lambda domain: _adopt(domain, step))
+                    await self._on(id, "noting its generation", lambda domain: libvirt_domain.adopt(domain, step))
         except libvirt.libvirtError:
             raise StepFailed(f"host {self.host} holds no server {id}") from None
 
     async def console(self, server_id: str, lines: int | None) -> str:
         path = self._guest(server_id) / "console.log"
-        return await asyncio.to_thread(_console, path, lines)
+        return await asyncio.to_thread(console.end_of_console, path, lines)
 
     # Making and removing
 
@@ -202,8 +188,8 @@ class LibvirtDriver:
 
     def _define_again(self, connection: Any, domain: Domain, position: int = 0) -> None:
         """Write the definition, keeping what is remembered of it."""
-        known = _lookup(connection, domain.server_id)
-        memory = _remembered(known) if known else Remembered(position=position)
+        known = libvirt_domain.lookup(connection, domain.server_id)
+        memory = libvirt_domain.remembered(known) if known else Remembered(position=position)
         folder = self._guest(domain.server_id)
         disks = [Disk(path=folder / name) for name in ("disk", "ephemeral", "swap") if (folder / name).exists()]
         drive = folder / "config-drive.iso"
@@ -213,9 +199,9 @@ class LibvirtDriver:
         connection.defineXML(xml)
 
     def _remove(self, connection: Any, id: str) -> None:
-        domain = _lookup(connection, id)
+        domain = libvirt_domain.lookup(connection, id)
         if domain:
-            _power_off(domain)
+            libvirt_domain.power_off(domain)
         shutil.rmtree(self._guest(id), ignore_errors=True)
         if domain:
             domain.undefineFlags(_EVERYTHING)
@@ -232,28 +218,28 @@ class LibvirtDriver:
 
     def _power_on(self, domain: Any, wanted: Domain) -> None:
         if not domain.isActive():
-            _remember(domain, boot=self._boot, fenced=False)
+            libvirt_domain.remember(domain, boot=self._boot, fenced=False)
             domain.create()
         if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
             domain.resume()
-        _remember(domain, soft=wanted.reboots.soft, hard=wanted.reboots.hard)
+        libvirt_domain.remember(domain, soft=wanted.reboots.soft, hard=wanted.reboots.hard)
 
     async def _stop(self, id: str, timeout_seconds: float) -> None:
         if timeout_seconds > 0:
             await self._shut_down(id, timeout_seconds)
-        await self._on(id, "stopping it", _power_off)
+        await self._on(id, "stopping it", libvirt_domain.power_off)
 
     async def _shut_down(self, id: str, timeout_seconds: float) -> None:
         """Press the power button, now and then again, until the guest is off or the time is over."""
         deadline = clock.monotonic() + timeout_seconds
         press = 0.0
-        while await self._on(id, "looking at it", _listens):
+        while await self._on(id, "looking at it", libvirt_domain.listens):
             now = clock.monotonic()
             if now > deadline:
                 log.info("the guest does not shut down; its power is cut", server=id, seconds=timeout_seconds)
                 return
             if now >= press:
-                await self._on(id, "asking it to shut down", _press_power_button)
+                await self._on(id, "asking it to shut down", libvirt_domain.press_power_button)
                 press = now + ASK_AGAIN_SECONDS
             self._on_progress(id, "waiting for the guest to shut down")
             await asyncio.sleep(LOOK_SECONDS)
@@ -262,7 +248,7 @@ class LibvirtDriver:
         id = step.server_id
         if not step.hard and step.domain.stop_timeout_seconds:
             await self._shut_down(id, step.domain.stop_timeout_seconds)
-        await self._on(id, "stopping it", _power_off)
+        await self._on(id, "stopping it", libvirt_domain.power_off)
         if step.hard:
             await self._libvirt.call(lambda connection: self._define_again(connection, step.domain), "defining it")
         await self._on(id, "starting it", lambda domain: self._power_on(domain, step.domain))
@@ -276,7 +262,7 @@ class LibvirtDriver:
         else:
             folders = {id for id in ids if self._guest(id).exists()}
             domains = {}
-            domains = {id: domain for id in ids if (domain := _lookup(connection, id))}
+            domains = {id: domain for id in ids if (domain := libvirt_domain.lookup(connection, id))}
         found = {id: Observed(server_id=id) for id in folders}
         for id, domain in domains.items():
             try:
@@ -292,12 +278,12 @@ class LibvirtDriver:
     def _look_at(self, id: str, domain: Any) -> Observed | None:
         """None if it is not Cumulog's."""
         try:
-            memory = _remembered(domain)
+            memory = libvirt_domain.remembered(domain)
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
                 return None
             raise
-        power = _power(domain)
+        power = libvirt_domain.power(domain)
         return Observed(
             server_id=id,
             power=power,
@@ -344,113 +330,10 @@ class LibvirtDriver:
 
     def _trim(self) -> None:
         for path in self._guests.glob("*/console.log"):
-            with contextlib.suppress(OSError):
-                if path.stat().st_size > CONSOLE_LIMIT_BYTES:
-                    _keep_end(path)
+            console.trim(path)
 
     def _guest(self, id: str) -> Path:
         return self._guests / id
-
-
-def _lookup(connection: Any, id: str) -> Any:
-    """The domain; None if there is none."""
-    try:
-        return connection.lookupByUUIDString(id)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-            raise
-        return None
-
-
-def _power(domain: Any) -> PowerSeen:
-    state, reason = domain.state()
-    match state:
-        case libvirt.VIR_DOMAIN_PAUSED:
-            return "running" if reason in _PAUSED_BY_LIBVIRT else "paused"
-        case libvirt.VIR_DOMAIN_CRASHED:
-            return "crashed"
-        case libvirt.VIR_DOMAIN_SHUTOFF:
-            if domain.hasManagedSaveImage():
-                return "suspended"
-            return "crashed" if reason in _ENDED_BADLY else "stopped"
-    return "running"
-
-
-def _power_off(domain: Any) -> None:
-    with contextlib.suppress(libvirt.libvirtError):
-        domain.destroy()
-    if domain.isActive():
-        raise StepFailed("its power could not be cut")
-    if domain.hasManagedSaveImage():
-        domain.managedSaveRemove()
-
-
-def _listens(domain: Any) -> bool:
-    """Whether there is a guest that could hear a power button."""
-    return bool(
-        domain.state()[0] in {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN}
-    )
-
-
-def _press_power_button(domain: Any) -> None:
-    with contextlib.suppress(libvirt.libvirtError):
-        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
-
-
-def _pause(domain: Any, *, fence: bool) -> None:
-    if fence != _remembered(domain).fenced:
-        _remember(domain, fenced=fence)
-    if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
-        domain.suspend()
-
-
-def _unpause(domain: Any) -> None:
-    if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
-        domain.resume()
-    if _remembered(domain).fenced:
-        _remember(domain, fenced=False)
-
-
-def _suspend(domain: Any) -> None:
-    if domain.isActive():
-        domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING)
-
-
-def _adopt(domain: Any, step: Adopt) -> None:
-    _remember(domain, generation=step.generation, soft=step.reboots.soft, hard=step.reboots.hard)
-
-
-def _remembered(domain: Any) -> Remembered:
-    element = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-    return remembered(element)
-
-
-def _remember(domain: Any, **changes: Any) -> None:
-    memory = msgspec.structs.replace(_remembered(domain), **changes)
-    where = libvirt.VIR_DOMAIN_AFFECT_CONFIG | (libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0)
-    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, memory.xml(), PREFIX, NAMESPACE, where)
-
-
-def _console(path: Path, lines: int | None) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - CONSOLE_SHOWN_BYTES))
-            text = file.read().decode(errors="replace").replace("\r\n", "\n")
-    except FileNotFoundError:
-        raise StepFailed("it has no console output") from None
-    if lines is None or lines < 0:
-        return text
-    return "".join(text.splitlines(keepends=True)[-lines:]) if lines else ""
-
-
-def _keep_end(path: Path) -> None:
-    """Shorten a file that QEMU appends to. It writes at the end wherever that is, so it does not notice."""
-    with path.open("r+b") as file:
-        file.seek(-CONSOLE_KEPT_BYTES, os.SEEK_END)
-        end = file.read()
-        file.truncate(0)
-        file.seek(0)
-        file.write(end)
 
 
 def _traits(features: Collection[str]) -> tuple[str, ...]:

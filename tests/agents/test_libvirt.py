@@ -11,6 +11,7 @@ import uuid
 import libvirt
 import pytest
 
+from agents.hypervisor import console as console_module
 from agents.hypervisor.libvirt import LibvirtDriver
 from schema.compute.domain import Domain, ImageRef, Reboots, Seed
 
@@ -79,7 +80,7 @@ def domain_of(libvirtd, id):
     return libvirt.open(libvirtd.uri).lookupByUUIDString(id)
 
 
-async def test_a_guest_lives_its_whole_life(control, driver, order, libvirtd, hypervisor_folder):
+async def test_a_guest_lives_its_whole_life(control, driver, order, libvirtd, hypervisor_folder, monkeypatch):
     await control.start_agent(driver())
     id, wish = order("#!/bin/sh\necho my name is $(hostname) and I have run\nexit 7\n")
     other, wish_other = order("#!/bin/sh\necho bye\npoweroff\n")
@@ -97,9 +98,15 @@ async def test_a_guest_lives_its_whole_life(control, driver, order, libvirtd, hy
     for power in ("paused", "running", "suspended", "running"):
         await control.tell(wish(power))
         await control.seen(id, power, 60)
+    monkeypatch.setattr(console_module, "LIMIT_BYTES", 100)
+    monkeypatch.setattr(console_module, "KEPT_BYTES", 10)
+    console_module.trim(hypervisor_folder / "hypervisor" / "guests" / id / "console.log")
     await control.tell(wish("stopped", stop_timeout_seconds=BOOT_SECONDS))
     await control.seen(id, "stopped", BOOT_SECONDS)
-    assert "shutting down" in await control.console(id)
+    text = await control.console(id)
+    assert "shutting down" in text
+    assert "SYSLINUX" not in text
+    assert "\0" not in text
 
     await control.tell(wish())
     await control.seen(id, "running", 30)
@@ -167,10 +174,8 @@ async def test_what_cannot_be_built_says_why_and_leaves_nothing(control, driver,
 
 
 async def test_a_console_log_stays_small(driver, order, hypervisor_folder, monkeypatch):
-    from agents.hypervisor import libvirt as module
-
-    monkeypatch.setattr(module, "CONSOLE_LIMIT_BYTES", 1000)
-    monkeypatch.setattr(module, "CONSOLE_KEPT_BYTES", 500)
+    monkeypatch.setattr(console_module, "LIMIT_BYTES", 1000)
+    monkeypatch.setattr(console_module, "KEPT_BYTES", 500)
     driver = driver()
     folder = hypervisor_folder / "hypervisor" / "guests" / str(uuid.uuid4())
     folder.mkdir(parents=True)

@@ -1,0 +1,102 @@
+"""What can be done with one domain of libvirt, each safe to be done again. Blocking: for threads."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import libvirt
+import msgspec
+
+from agents.hypervisor.domain_xml import NAMESPACE, PREFIX, Remembered
+from agents.hypervisor.domain_xml import remembered as read_remembered
+from agents.hypervisor.driver import StepFailed
+from agents.hypervisor.plan import Adopt
+from schema.compute.domain import PowerSeen
+
+_PAUSED_BY_LIBVIRT = {
+    libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
+    libvirt.VIR_DOMAIN_PAUSED_SAVE,
+    libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT,
+    libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
+}
+_ENDED_BADLY = {libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED}
+
+
+def lookup(connection: Any, id: str) -> Any:
+    """The domain; None if there is none."""
+    try:
+        return connection.lookupByUUIDString(id)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return None
+
+
+def power(domain: Any) -> PowerSeen:
+    state, reason = domain.state()
+    match state:
+        case libvirt.VIR_DOMAIN_PAUSED:
+            return "running" if reason in _PAUSED_BY_LIBVIRT else "paused"
+        case libvirt.VIR_DOMAIN_CRASHED:
+            return "crashed"
+        case libvirt.VIR_DOMAIN_SHUTOFF:
+            if domain.hasManagedSaveImage():
+                return "suspended"
+            return "crashed" if reason in _ENDED_BADLY else "stopped"
+    return "running"
+
+
+def power_off(domain: Any) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        domain.destroy()
+    if domain.isActive():
+        raise StepFailed("its power could not be cut")
+    if domain.hasManagedSaveImage():
+        domain.managedSaveRemove()
+
+
+def listens(domain: Any) -> bool:
+    """Whether there is a guest that could hear a power button."""
+    return bool(
+        domain.state()[0] in {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN}
+    )
+
+
+def press_power_button(domain: Any) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+
+def pause(domain: Any, *, fence: bool) -> None:
+    if fence != remembered(domain).fenced:
+        remember(domain, fenced=fence)
+    if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+        domain.suspend()
+
+
+def unpause(domain: Any) -> None:
+    if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+        domain.resume()
+    if remembered(domain).fenced:
+        remember(domain, fenced=False)
+
+
+def suspend(domain: Any) -> None:
+    if domain.isActive():
+        domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING)
+
+
+def adopt(domain: Any, step: Adopt) -> None:
+    remember(domain, generation=step.generation, soft=step.reboots.soft, hard=step.reboots.hard)
+
+
+def remembered(domain: Any) -> Remembered:
+    element = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    return read_remembered(element)
+
+
+def remember(domain: Any, **changes: Any) -> None:
+    memory = msgspec.structs.replace(remembered(domain), **changes)
+    where = libvirt.VIR_DOMAIN_AFFECT_CONFIG | (libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0)
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, memory.xml(), PREFIX, NAMESPACE, where)
