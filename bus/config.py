@@ -51,7 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: Path
     """Where everything of this cloud lives: database, images, guests, logs, keys."""
     listen: str = "127.0.0.1:8774"
-    """`host:port` of the API; `host:0` takes any free port."""
+    """`host:port` of the API."""
     public_url: str = ""
     """How clients reach the API, in the catalog and in links; empty: `http://` and `listen`."""
     metrics_listen: str = ""
@@ -237,7 +237,7 @@ def _anything(value: Any, what: str) -> None:
 
 def _address(value: str, what: str) -> None:
     host, colon, port = value.rpartition(":")
-    if not host or not colon or not port.isdigit() or int(port) > 65535:
+    if not host or not colon or not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigurationError(f"{what} must be host:port, such as 127.0.0.1:8774; it is {value!r}")
 
 

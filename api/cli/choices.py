@@ -31,15 +31,39 @@ def remembered(home: Path) -> dict[str, str]:
         return {}
 
 
-def remember(home: Path, options: dict[str, Any]) -> dict[str, str]:
-    """Add what was asked for on the command line; all choices afterwards."""
-    chosen = remembered(home) | {f"CUMULOG_{key.upper()}": str(value) for key, value in options.items() if value}
-    path = home / "run" / "choices.json"
+def from_options(options: dict[str, Any]) -> dict[str, str]:
+    """Options of the command line as variables; those that were not given are left out."""
+    return {f"CUMULOG_{key.upper()}": str(value) for key, value in options.items() if value is not None}
+
+
+def remember(home: Path, chosen: dict[str, str]) -> None:
+    """These are the choices from now on."""
+    _keep(home / "run" / "choices.json", chosen)
+
+
+def in_force(home: Path) -> Settings | None:
+    """What the cloud was last started with, as far as that can be read."""
+    try:
+        return msgspec.json.decode((home / "run" / "settings.json").read_bytes(), type=Settings, dec_hook=_path)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def put_in_force(settings: Settings) -> None:
+    """The cloud is about to be started with these."""
+    _keep(settings.home / "run" / "settings.json", settings)
+
+
+def _keep(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f".{os.getpid()}")
-    aside.write_bytes(msgspec.json.encode(chosen))
+    aside.touch(mode=0o600)
+    aside.write_bytes(msgspec.json.encode(value, enc_hook=str))
     aside.rename(path)
-    return chosen
+
+
+def _path(_kind: type, value: Any) -> Path:
+    return Path(value)
 
 
 def admin_password(home: Path) -> str:

@@ -39,7 +39,7 @@ def down(guests: bool) -> None:
 
 def _running(settings: Settings) -> list[str]:
     found = [part.name for part in supervisor.parts(settings) if part.pid is not None]
-    others = [supervisor.NAME, "all", "api", "handlers", "projections", "relay", "agent"]
+    others = [supervisor.NAME, *supervisor.EVERY_ROLE]
     return found + [n for n in others if n not in found and processes.find(settings.run_folder, n)]
 
 

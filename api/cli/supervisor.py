@@ -32,6 +32,7 @@ from bus.rabbitmq_server import RabbitServer
 log = structlog.get_logger()
 
 NAME = "supervisor"
+EVERY_ROLE = ("all", "api", "handlers", "projections", "relay", "agent")
 STOP_SECONDS = 30.0
 """How long a role may take to finish what it began."""
 FIRST_DELAY_SECONDS = 0.2
@@ -162,6 +163,8 @@ def stop(settings: Settings) -> None:
     running = processes.find(settings.run_folder, NAME)
     if running and not processes.stop(running, 4 * STOP_SECONDS, kill=False):
         processes.stop(running, 0)
+    for role in EVERY_ROLE:  # also those of another shape of this cloud, whose supervisor was killed
+        Role(settings, role).stop()
     for part in parts(settings):
         part.stop()
 

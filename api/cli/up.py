@@ -49,31 +49,37 @@ def bring_up(**options: str | int | None) -> Settings:
     _make_home(settings)
     with (settings.home / ".up.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        changed = _remember(settings, options)
-        settings = choices.settings()
-        before = hypervisor.last(settings)
-        settings = hypervisor.choose(settings)
-        changed |= before != settings.hypervisor
-        hypervisor.make_image(settings)
-        if settings.bus == RABBITMQ:
-            _install_rabbitmq()
-        if changed and _running(settings):
-            say("The choices have changed: restarting")
-            supervisor.stop(settings)
-        if settings.postgres == EMBEDDED:
-            EmbeddedPostgres(settings.home).check()
-        _check_port(settings)
-        choices.admin_password(settings.home)
+        before = choices.remembered(settings.home)
+        choices.remember(settings.home, before | choices.from_options(options))
+        try:
+            settings = _prepare(choices.settings())
+        except BaseException:
+            choices.remember(settings.home, before)
+            raise
         supervisor.spawn(settings)
         _wait(settings)
         _wait_for_hosts(settings)
     return settings
 
 
-def _remember(settings: Settings, options: dict[str, str | int | None]) -> bool:
-    """Keep what was asked for; whether that changes what should run."""
-    before = choices.remembered(settings.home)
-    return choices.remember(settings.home, options) != before
+def _prepare(settings: Settings) -> Settings:
+    """All that may stand in the way of a start, before anything is started."""
+    settings = hypervisor.choose(settings)
+    hypervisor.make_image(settings)
+    if settings.bus == RABBITMQ:
+        _install_rabbitmq()
+    if settings.postgres == EMBEDDED:
+        EmbeddedPostgres(settings.home).check()
+    now = choices.in_force(settings.home)
+    running = _running(settings)
+    if not running or now is None or now.listen != settings.listen:
+        _check_port(settings)
+    if running and now != settings:
+        say("The settings have changed: restarting")
+        supervisor.stop(settings)
+    choices.admin_password(settings.home)
+    choices.put_in_force(settings)
+    return settings
 
 
 def _make_home(settings: Settings) -> None:
@@ -102,16 +108,13 @@ def _install_rabbitmq() -> None:
 
 
 def _running(settings: Settings) -> bool:
-    return any(part.pid is not None for part in supervisor.parts(settings)) or bool(
-        processes.find(settings.run_folder, supervisor.NAME)
-    )
+    """Whether any role runs; PostgreSQL alone may have been left by a kill -9 of all else."""
+    names = (supervisor.NAME, *supervisor.EVERY_ROLE)
+    return any(processes.find(settings.run_folder, name) for name in names)
 
 
 def _check_port(settings: Settings) -> None:
     """Refuse early, and by name, when somebody else has the port."""
-    role = "all" if settings.bus == MEMORY else "api"
-    if processes.find(settings.run_folder, role):
-        return
     family = socket.AF_INET6 if ":" in settings.listen_host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

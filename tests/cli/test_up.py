@@ -74,3 +74,21 @@ def test_a_home_that_root_would_hide_from_postgresql_is_refused_by_name(person):
     assert done.returncode == 1
     assert "cannot be reached" in done.stderr
     assert "CUMULOG_HOME" in done.stderr
+
+
+def test_settings_that_have_changed_restart_the_cloud_and_only_they(person):
+    person.up()
+    before = person.pids()
+    (person.home / "cumulog.toml").write_text('region = "Elsewhere"\n')
+    assert "have changed" in person.up()
+    after = person.pids()
+    assert after["all"] != before["all"]
+    person.up()
+    assert person.pids() == after
+
+
+def test_an_up_that_failed_leaves_the_choices_as_they_were(person):
+    person.up("--hosts", "2")
+    assert person.types("up", "--hypervisor", "libvirt", "--listen", "192.0.2.1:1").returncode == 1
+    assert person.types("up").returncode == 0
+    assert "simulated, 2 hosts" in person.types("status").stdout
