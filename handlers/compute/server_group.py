@@ -22,7 +22,7 @@ from schema.compute.server_group import (
 from schema.event import Command
 from schema.refusal import Conflict, Invalid, NotFound, OverQuota
 
-ABSENT, THERE = "absent", "there"
+ABSENT, THERE, GONE = "absent", "there", "gone"
 
 ALLOWED: dict[type[Command], set[str]] = {
     CreateServerGroup: {ABSENT},
@@ -40,7 +40,7 @@ class BreaksPolicy(Conflict):
 def decide(group: ServerGroup, command: Command) -> list[ServerGroupEvent]:
     if _already_so(group, command):
         return []
-    if (THERE if group.living else ABSENT) not in ALLOWED[type(command)]:
+    if _status(group) not in ALLOWED[type(command)]:
         raise _wrong_status(group, command)
     match command:
         case CreateServerGroup():
@@ -95,11 +95,17 @@ def _keep_policy(group: ServerGroup, command: PlaceGroupMember) -> None:
 
 
 def _wrong_status(group: ServerGroup, command: Command) -> Conflict | Invalid | NotFound:
-    if group.living or isinstance(command, CreateServerGroup):
+    if isinstance(command, CreateServerGroup):
         return Conflict(f"The id {group.id} was another server group's; ids are not used again.")
     if isinstance(command, JoinServerGroup):
         return Invalid(f"Server group {group.id} could not be found.")
     return NotFound(f"Instance group {group.id} could not be found.", code="InstanceGroupNotFound")
+
+
+def _status(group: ServerGroup) -> str:
+    if group.living:
+        return THERE
+    return GONE if group.deleted_at else ABSENT
 
 
 SERVER_GROUPS = Aggregate(SERVER_GROUP, decide, ALLOWED)
