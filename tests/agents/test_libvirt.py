@@ -98,9 +98,10 @@ async def test_a_guest_lives_its_whole_life(control, driver, order, libvirtd, hy
     for power in ("paused", "running", "suspended", "running"):
         await control.tell(wish(power))
         await control.seen(id, power, 60)
-    monkeypatch.setattr(console_module, "LIMIT_BYTES", 100)
-    monkeypatch.setattr(console_module, "KEPT_BYTES", 10)
-    console_module.trim(hypervisor_folder / "hypervisor" / "guests" / id / "console.log")
+    with monkeypatch.context() as small:
+        small.setattr(console_module, "LIMIT_BYTES", 100)
+        small.setattr(console_module, "KEPT_BYTES", 10)
+        console_module.trim(hypervisor_folder / "hypervisor" / "guests" / id / "console.log")
     await control.tell(wish("stopped", stop_timeout_seconds=BOOT_SECONDS))
     await control.seen(id, "stopped", BOOT_SECONDS)
     text = await control.console(id)
