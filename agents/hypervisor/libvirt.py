@@ -10,6 +10,7 @@ Files are made before the domain and removed before it, so that whatever a crash
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import shutil
 import uuid
@@ -295,7 +296,7 @@ class LibvirtDriver:
         )
 
     def _look_at_host(self, connection: Any) -> HostFacts:
-        model, memory_mb, cpus, _, nodes, sockets, cores, threads = connection.getInfo()
+        model, _, cpus, _, nodes, sockets, cores, threads = connection.getInfo()
         cpu = ET.fromstring(connection.getCapabilities()).find("host/cpu")  # noqa: S314  libvirt's own words
         features = [] if cpu is None else [it.get("name", "") for it in cpu.findall("feature")]
         return HostFacts(
@@ -304,7 +305,8 @@ class LibvirtDriver:
             hypervisor_version=connection.getVersion(),
             arch=model,
             vcpus=cpus,
-            memory_mb=memory_mb,
+            # Not what libvirt says: it counts the memory of NUMA nodes, which grows and shrinks inside of some clouds.
+            memory_mb=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024**2,
             disk_gb=shutil.disk_usage(self._folder).total // disk.GIB,
             cpu_info={
                 "arch": model,
