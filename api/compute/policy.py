@@ -58,6 +58,8 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:ips:show": ADMIN_OR_READER,
     "os_compute_api:os-attach-interfaces:list": ADMIN_OR_READER,
     "os_compute_api:os-security-groups:list": ADMIN_OR_READER,
+    "os_compute_api:os-volumes-attachments:index": ADMIN_OR_READER,
+    "os_compute_api:os-volumes-attachments:show": ADMIN_OR_READER,
     "os_compute_api:extensions": everybody,
     "os_compute_api:flavors": everybody,
     "os_compute_api:os-flavor-manage:create": ADMIN,

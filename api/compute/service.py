@@ -23,6 +23,7 @@ from api.compute import (
     server_metadata,
     server_network,
     server_tag,
+    server_volume,
     service_record,
     usage,
 )
@@ -57,6 +58,7 @@ SERVICE = Service(
         *server_metadata.routes,
         *server_tag.routes,
         *server_network.routes,
+        *server_volume.routes,
         *server_group.routes,
         *instance_action.routes,
         *flavor.routes,

@@ -491,13 +491,15 @@ async def test_administrators_choose_a_host(world):
     await admin("POST", "/servers", {"server": wanted(host="h9")}, expect=400)
 
 
-async def test_an_unattached_server_has_no_addresses(world):
+async def test_an_unattached_server_has_no_addresses_and_no_volumes(world):
     member = await world.client()
     id = (await world.boot(member))["id"]
     assert (await member("GET", f"/servers/{id}/ips"))["addresses"] == {}
     await member("GET", f"/servers/{id}/ips/private", expect=404)
     assert (await member("GET", f"/servers/{id}/os-interface"))["interfaceAttachments"] == []
     assert (await member("GET", f"/servers/{id}/os-security-groups"))["security_groups"] == []
+    assert (await member("GET", f"/servers/{id}/os-volume_attachments"))["volumeAttachments"] == []
+    await member("GET", f"/servers/{id}/os-volume_attachments/{GONE}", expect=404)
 
 
 async def test_server_groups_keep_servers_apart(world):
