@@ -21,8 +21,20 @@ broken = ["no-such-package-of-cumulog ==9.9.9"]
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
+    """A fresh one."""
+    return _checkout(tmp_path / "checkout")
+
+
+@pytest.fixture(scope="module")
+def used_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whose environment is made already."""
+    folder = _checkout(tmp_path_factory.mktemp("launcher") / "checkout")
+    assert run(folder).returncode == 7
+    return folder
+
+
+def _checkout(folder: Path) -> Path:
     """A tree with a launcher, nothing to install, and a command line that repeats its arguments."""
-    folder = tmp_path / "checkout"
     (folder / "api" / "cli").mkdir(parents=True)
     shutil.copy(ROOT / "cumulog", folder)
     (folder / "pyproject.toml").write_text(PROJECT)
@@ -46,19 +58,18 @@ def test_it_installs_once_and_hands_over_arguments_and_exit_code(checkout):
     assert run(checkout, "status").stderr == ""
 
 
-def test_it_looks_again_when_what_it_needs_has_changed(checkout):
-    run(checkout)
-    stamp = checkout / ".venv" / ".cumulog-base"
+def test_it_looks_again_when_what_it_needs_has_changed(used_checkout):
+    stamp = used_checkout / ".venv" / ".cumulog-base"
     before = stamp.read_text()
-    (checkout / "pyproject.toml").write_text(PROJECT + "# changed\n")
-    run(checkout)
+    (used_checkout / "pyproject.toml").write_text(PROJECT + "# changed\n")
+    run(used_checkout)
     assert stamp.read_text() != before
 
 
-def test_an_extra_is_installed_without_handing_over(checkout):
-    prepared = run(checkout, "--prepare", "extra")
+def test_an_extra_is_installed_without_handing_over(used_checkout):
+    prepared = run(used_checkout, "--prepare", "extra")
     assert (prepared.returncode, prepared.stdout) == (0, "")
-    unknown = run(checkout, "--prepare", "nonsense")
+    unknown = run(used_checkout, "--prepare", "nonsense")
     assert unknown.returncode == 1
     assert "nonsense" in unknown.stderr
 
@@ -79,16 +90,16 @@ def test_two_at_once_install_once(checkout):
     assert waiting.returncode == 7
 
 
-def test_a_failed_installation_says_so_and_can_be_repeated(checkout):
-    failed = run(checkout, "--prepare", "broken")
+def test_a_failed_installation_says_so_and_can_be_repeated(used_checkout):
+    failed = run(used_checkout, "--prepare", "broken")
     assert failed.returncode == 1
     assert "no-such-package-of-cumulog" in failed.stderr
     assert "again" in failed.stderr
-    assert run(checkout).returncode == 7
+    assert run(used_checkout).returncode == 7
 
 
-def test_it_is_fast_when_there_is_nothing_to_do(checkout):
-    run(checkout)
+def test_it_is_fast_when_there_is_nothing_to_do(used_checkout):
+    run(used_checkout)  # whatever another test has changed
     started = time.monotonic()
-    run(checkout)
+    run(used_checkout)
     assert time.monotonic() - started < 1.0
