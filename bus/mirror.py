@@ -117,10 +117,20 @@ class Mirrors:
         self._task = asyncio.create_task(self._follow(), name="mirrors")
 
     def offer(self, batch: Batch) -> None:
-        """A batch this process just committed: taken at once if it is the next one."""
-        if self._tail is not None and batch.previous == self.position:
+        """A batch this process just committed: taken at once, so that a process reads what it wrote.
+
+        Where other processes' events lie between, each thing that stood at its newest version moves on already; the
+        whole batch comes by again in its place, and what a mirror has by then is skipped.
+        """
+        if self._tail is None:
+            return
+        if batch.previous == self.position:
             self._apply(batch)
             self._tail.position = self.position
+            return
+        for recorded in batch.events:
+            if recorded.position > self.position:
+                self._fold(recorded)
 
     async def close(self) -> None:
         if self._task:
@@ -146,9 +156,12 @@ class Mirrors:
     def _apply(self, batch: Batch) -> None:
         for recorded in batch.events:
             if recorded.position > self.position:
-                mirror = self.by_kind.get(recorded.stream.partition("/")[0])
-                if mirror is not None and mirror.position >= 0:
-                    mirror.apply(recorded)
+                self._fold(recorded)
                 self.position = recorded.position
         for listener in self._listeners:
             listener(batch)
+
+    def _fold(self, recorded: Recorded) -> None:
+        mirror = self.by_kind.get(recorded.stream.partition("/")[0])
+        if mirror is not None and mirror.position >= 0:
+            mirror.apply(recorded)

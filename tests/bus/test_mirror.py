@@ -86,3 +86,20 @@ async def test_two_processes_see_the_same_in_the_end():
         await each.close()
     for executor in executors:
         await executor.close()
+
+
+async def test_what_a_process_wrote_is_not_held_up_by_what_others_did():
+    log, broker = MemoryLog(), MemoryBroker()
+    mirrors = Mirrors(log, broker)
+    mirror = mirrors.of(TALLY)
+    await mirrors.start()
+    there, here = Executor(log), Executor(log, mirrors.offer)
+    await there.execute(wish("theirs", Add()))
+    await here.execute(wish("mine", Add()))
+    await here.execute(wish("mine", Add()))
+    assert (mirror.get("theirs"), getattr(mirror.get("mine"), "version", 0)) == (None, 2)
+    await until(lambda: mirrors.position == len(log.events))
+    assert {d.stream: d for d in mirror.values()} == log.documents
+    await mirrors.close()
+    await there.close()
+    await here.close()
