@@ -129,10 +129,13 @@ class Steered:
 
 
 @asynccontextmanager
-async def steered(settings: Settings, dsn: str) -> AsyncIterator[Steered]:
-    """The same, with a cloud of its own, and a project without limits."""
+async def steered(
+    settings: Settings, dsn: str, drivers: dict[str, SimulatedDriver] | None = None
+) -> AsyncIterator[Steered]:
+    """The same, with a cloud of its own, and a project without limits. `drivers`: hosts that were there before."""
     cloud = await open_cloud(settings, dsn)
     steering = Steered(cloud)
+    steering.drivers = {} if drivers is None else drivers
     await cloud.start()
     unlimited = SetQuotaLimits(limits={"instances": -1, "cores": -1, "ram": -1})
     await cloud.executor.execute(Wish(QUOTAS, PROJECT, unlimited))

@@ -247,3 +247,27 @@ async def test_secrets_end_with_their_server(cloud):
     async with asyncio.timeout(5):
         while await cloud.cloud.vault.open_many(["boot-1"]):  # noqa: ASYNC110  the vault has no event
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("after_seconds", [0.0, 0.02, 0.05, 0.1, 0.2])
+async def test_a_control_plane_that_is_gone_for_a_moment_goes_on_where_it_was(settings, fresh_database, after_seconds):
+    drivers = {}
+    async with steered(settings, fresh_database, drivers) as cloud:
+        for name in ("h1", "h2"):
+            await cloud.host(name)
+        ids = await asyncio.gather(*(cloud.create() for _ in range(10)))
+        await asyncio.sleep(after_seconds)
+    async with steered(settings, fresh_database, drivers) as cloud:
+        for name in ("h1", "h2"):
+            await cloud.host(name)
+        for id in ids:
+            await cloud.reaches(id, "active")
+        assert sum(len(driver.domains) for driver in drivers.values()) == 10
+        await asyncio.gather(*(cloud.act(id, DeleteServer()) for id in ids))
+        await asyncio.sleep(after_seconds)
+    async with steered(settings, fresh_database, drivers) as cloud:
+        for name in ("h1", "h2"):
+            await cloud.host(name)
+        for id in ids:
+            await cloud.reaches(id, "deleted")
+        assert await cloud.clean()
