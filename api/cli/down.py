@@ -30,6 +30,8 @@ def down(guests: bool) -> None:
             supervisor.stop(settings)
             if not _running(settings):
                 break
+    if hypervisor.last(settings) == "libvirt":
+        _stop_libvirtd(settings)
     left = _running(settings)
     if left:
         raise Failure(f"{', '.join(left)} did not stop", f"See the logs in {settings.log_folder}.")
@@ -41,6 +43,18 @@ def _running(settings: Settings) -> list[str]:
     found = [part.name for part in supervisor.parts(settings) if part.pid is not None]
     others = [supervisor.NAME, *supervisor.EVERY_ROLE]
     return found + [n for n in others if n not in found and processes.find(settings.run_folder, n)]
+
+
+def _stop_libvirtd(settings: Settings) -> None:
+    """A libvirtd that our agent has started; guests are processes of their own, and the machine's own is left alone."""
+    from agents.hypervisor.libvirtd import LibvirtdFailed, PrivateLibvirtd
+
+    folder = settings.home / "hypervisor" / "libvirtd"
+    if folder.exists():
+        try:
+            PrivateLibvirtd(folder).stop()
+        except LibvirtdFailed as failure:
+            note(str(failure))
 
 
 def _stop_guests(settings: Settings) -> None:
