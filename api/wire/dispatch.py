@@ -130,7 +130,7 @@ class Dispatch:
         service, depth = self.tables.service_at(parts)
         if service is not None:
             call.service = service
-            if raw.endswith("/") and len(parts) > depth and not service.trailing_slash:
+            if raw.endswith("/") and depth == service.prefix.count("/") < len(parts) and not service.trailing_slash:
                 found = None
             elif (
                 found is None and service.project_in_path and len(parts) > depth and _PROJECT_ID.fullmatch(parts[depth])

@@ -82,7 +82,7 @@ SERVICE = Service(
     type="compute",
     prefix="/compute/v2.1",
     routes=routes,
-    roots=[Get("/compute", root, public=True)],
+    roots=[Get("/compute", root, public=True), Get("/compute/v2", root, public=True)],
     errors=NOVA,
     microversions=Microversions("compute", "2.1", "2.96", COMPUTE_HEADER),
     policy={
@@ -120,6 +120,7 @@ async def test_a_trailing_slash_is_no_whole_list(api: Served):
     assert (await api.call("GET", "/compute/v2.1/things/abc", token=token)).status == 200
     assert (await api.call("GET", "/compute/v2.1/things/abc/", token=token)).status == 404
     assert (await api.call("GET", "/compute/")).status == 200
+    assert (await api.call("GET", "/compute/v2/")).status == 200
 
 
 async def test_a_project_in_the_path_is_the_tokens(api: Served):
