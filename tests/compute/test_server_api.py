@@ -7,6 +7,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from api.compute import server_list
 from api.compute.service import SERVICE
 from bus import clock
 from bus.execute import Wish
@@ -529,3 +530,26 @@ async def test_server_groups_keep_servers_apart(world):
     await member("POST", "/os-server-groups", {"server_group": {"name": "g", "policy": "nope"}}, expect=400)
     await member("DELETE", f"/os-server-groups/{group['id']}", expect=204)
     await member("DELETE", f"/os-server-groups/{group['id']}", expect=404)
+
+
+async def test_every_filter_and_every_order_is_answered(world):
+    member, admin = await world.client(), await world.client("admin")
+    await world.boot(member)
+    times = {"created_at", "launched_at", "terminated_at", "changes-since", "changes-before"}
+    words = {"deleted", "locked", "config_drive", "all_tenants"}
+    for field in msgspec.structs.fields(server_list.ServersQuery):
+        name = field.encode_name
+        if name in {"marker", "limit", "sort_key", "sort_dir"}:
+            continue
+        value = "2030-01-01T00:00:00Z" if name in times else "true" if name in words else "1"
+        value = "ACTIVE" if name == "status" else value
+        await admin("GET", f"/servers/detail?{name}={value}")
+        if name not in {"all_tenants", "tenant_id"}:
+            await member("GET", f"/servers?{name}={value}")
+    for key in server_list._SORT_KEYS:
+        for direction in ("asc", "desc"):
+            path = f"/servers?sort_key={key}&sort_dir={direction}&limit=1"
+            page = await admin("GET", path + f"&all_tenants=1&project_id={PROJECT}")
+            marker = page["servers"][0]["id"]
+            assert (await admin("GET", path + f"&all_tenants=1&marker={marker}"))["servers"] == []
+    await member("GET", "/servers?sort_key=host", expect=403)
