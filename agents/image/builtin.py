@@ -86,8 +86,7 @@ def build(target: Path, progress: Progress = lambda words: None) -> Path:
 
     Downloaded packages are kept in a folder `packages` beside it, which may be removed. Raises BuildFailed.
     """
-    version = target.with_suffix(".version")
-    if target.exists() and version.exists() and version.read_text() == fingerprint():
+    if current(target):
         return target
     if os.uname().machine != "x86_64":
         raise BuildFailed(f"the built-in image is for x86_64, this machine is {os.uname().machine}")
@@ -111,9 +110,19 @@ def build(target: Path, progress: Progress = lambda words: None) -> Path:
         made = work / "image.qcow2"
         _run(["qemu-img", "convert", "-c", "-O", "qcow2", str(raw), str(made)], "compressing")
         made.replace(target)
-        version.write_text(fingerprint())
+        _version(target).write_text(fingerprint())
     progress(f"built {target.name}, {target.stat().st_size / 1e6:.0f} MB")
     return target
+
+
+def current(target: Path) -> bool:
+    """Whether the image is there, made from what is here now."""
+    version = _version(target)
+    return target.exists() and version.exists() and version.read_text() == fingerprint()
+
+
+def _version(target: Path) -> Path:
+    return target.with_suffix(".version")
 
 
 def fingerprint() -> str:

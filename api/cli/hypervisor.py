@@ -65,12 +65,15 @@ def make_image(settings: Settings) -> None:
     from agents.image import builtin
 
     path = image(settings)
-    if settings.hypervisor == "none" or path.exists():
+    if settings.hypervisor == "none":
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     if settings.hypervisor == "simulated":
-        with path.open("wb") as file:
-            file.truncate(PLACEHOLDER_BYTES)
+        if not path.exists():
+            with path.open("wb") as file:
+                file.truncate(PLACEHOLDER_BYTES)
+        return
+    if builtin.current(path):
         return
     try:
         apt(builtin.APT_PACKAGES, "the built-in image")
