@@ -14,6 +14,7 @@ from api.placement import (
     usage,
 )
 from api.placement.policy import POLICY
+from api.placement.refusal import body_refusal
 from api.wire import Service
 from api.wire.errors import PLACEMENT
 from api.wire.microversion import Microversions
@@ -31,6 +32,7 @@ SERVICE = Service(
     errors=PLACEMENT,
     microversions=MICROVERSIONS,
     policy=POLICY,
+    body_refusal=body_refusal,
     mirrors=(PROVIDER, RESOURCE_CLASS, TRAIT),
     roots=version_documents(MICROVERSIONS),
     routes=[

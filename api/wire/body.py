@@ -12,6 +12,8 @@ from api.wire.call import Call
 from api.wire.tables import Row
 from schema.refusal import Invalid, Refused
 
+MALFORMED = "Malformed JSON"
+
 _decode_action = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -99,9 +101,10 @@ def _struct(row: Row, body: bytes) -> Any:
     try:
         decoded = row.decode(body) if row.decode else None
     except msgspec.ValidationError as error:
-        raise Invalid(explained(str(error))) from None
+        explain = row.service.body_refusal or explained
+        raise Invalid(explain(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Invalid("The request body is not well-formed JSON.") from None
+        raise Invalid(f"{MALFORMED}: the request body is not well-formed.") from None
     if (b"\\u0000" in body or b"\0" in body) and _has_nul(msgspec.json.decode(body)):
         raise Invalid("The request body must not contain NUL characters.")
     return decoded

@@ -120,5 +120,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """request id → more headers on every answer (`X-Compute-Request-Id`)."""
     hidden: bool = False
     """Not in the catalog."""
+    body_refusal: Callable[[str], str] | None = None
+    """How this service's clients are told what is wrong with a body, where they know other words than ours."""
     trailing_slash: bool = False
     """`/users/` is as good as `/users`. Without it an empty last part is an unknown URL, never a whole list."""

@@ -73,6 +73,25 @@ async def test_bodies_that_make_no_sense_are_refused_and_leave_nothing(placement
     assert (await placement.must(200, "GET", "/resource_providers"))["resource_providers"] == []
 
 
+@pytest.mark.parametrize(
+    "body, rule",
+    [
+        ({}, "required"),
+        ({"name": ""}, "minLength"),
+        ({"name": "x" * 201}, "maxLength"),
+        ({"name": 5}, "type"),
+        ({"name": "a", "uuid": "b"}, "format"),
+        ({"name": "a", "colour": "red"}, "additionalProperties"),
+    ],
+)
+async def test_a_refused_body_names_the_rule_it_breaks(placement, body, rule):
+    answer = await placement.ask("POST", "/resource_providers", body)
+    assert answer.status == 400
+    detail = answer.json["errors"][0]["detail"]
+    assert "JSON does not validate: " in detail
+    assert f"Failed validating '{rule}' in schema" in detail
+
+
 async def test_only_operators_and_services_may(placement):
     member = await placement.served.token("member")
     service = await placement.served.token("service")
