@@ -59,6 +59,7 @@ class Reports:
         documents = await self._servers(host, report)
         wishes: list[Wished] = []
         strangers: list[Server] = []
+        behind: list[Server] = []
         for observed in report.observed:
             document = documents.get(SERVER.stream(observed.server_id))
             if document is None:
@@ -66,6 +67,8 @@ class Reports:
             elif document.state.host != host or document.state.deleted_at is not None:
                 if observed.power != "absent":
                     strangers.append(document.state)
+            elif document.state.task is None and observed.generation < document.state.generation:
+                behind.append(document.state)  # nobody waits for it any more, so nobody else would say it again
             elif wished := wishes_of(document.state, observed):
                 wishes.append((document.state, wished))
         for id in report.removed:
@@ -75,6 +78,8 @@ class Reports:
         for refused in await execute_all(self._cloud, wishes):
             if refused is not None:
                 log.info("what a host said was overtaken", host=host, why=refused.message)
+        if behind:
+            await self._telling.tell(behind)
         if strangers:
             await self._telling.tell_absent(host, strangers)
 

@@ -372,7 +372,7 @@ class World:
     async def _order(self, id: str, cloud: Cloud) -> None:
         secret_id = f"boot-{id}" if self.random.random() < 0.5 else ""
         sealed = [await cloud.vault.seal(secret_id, PROJECT, b"{}")] if secret_id else []
-        order = Order(user_id="ada", secret_id=secret_id, build_seconds=self.random.choice([20, 60]))
+        order = Order(user_id="ada", secret_id=secret_id, build_seconds=self.random.choice([3, 20, 60]))
         command = CreateServer(name="web", project_id=PROJECT, order=order, flavor=SMALL)
         quota = ReserveQuota(server_id=id, cores=SMALL.vcpus, ram_mb=SMALL.ram_mb)
         await cloud.executor.execute(Wish(SERVERS, id, command, sealed), Wish(QUOTAS, PROJECT, quota))

@@ -1,0 +1,169 @@
+"""Things broken on purpose, to see that the laws notice: a law that nothing can break proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bus.execute import Wish
+from bus.log import Append
+
+
+def claim_not_released() -> None:
+    """A build that failed keeps its claim."""
+    from handlers.compute import build, reports
+    from handlers.compute.server import SERVERS
+    from schema.compute.server import FailBuild
+
+    def failing(server: Any, fault: Any) -> tuple[Wish, ...]:
+        return (Wish(SERVERS, server.id, FailBuild(host=server.host or "", fault=fault)),)
+
+    build.failing = reports.failing = failing
+
+
+def quota_not_released() -> None:
+    """A deleted server keeps its quota."""
+    from handlers.compute import build, reports
+
+    ending = build.ending
+
+    def forgetful(server: Any) -> tuple[Wish, ...]:
+        return ending(server)[:-1]
+
+    build.ending = reports.ending = forgetful
+
+
+def capacity_ignored() -> None:
+    """A provider gives away what it does not have, and the scheduler picks by the toss of a coin."""
+    from handlers.placement import provider, schedule
+
+    provider._room = lambda *_: None
+    place = schedule.Scheduler.place
+
+    def crowd(self: Any, requests: Any) -> Any:
+        for free in self.index.free.values():
+            free[:] = [1000] * len(free)
+        return place(self, requests)
+
+    schedule.Scheduler.place = crowd  # type: ignore[method-assign]
+
+
+def reactor_drops_servers() -> None:
+    """The follow-through overlooks some servers."""
+    from handlers.compute.build import ServerReactor
+
+    react = ServerReactor.react
+
+    async def careless(self: Any, documents: Any) -> None:
+        await react(self, [it for it in documents if it.id[0] not in "0123"])
+
+    ServerReactor.react = careless  # type: ignore[method-assign]
+
+
+def late_failure_believed() -> None:
+    """A build that has succeeded can still be failed, claim and all."""
+    from handlers.compute import server
+    from schema.compute.server import FailBuild, Task
+
+    already_so = server._already_so
+
+    def trusting(state: Any, command: Any) -> bool:
+        if isinstance(command, FailBuild) and state.task is not Task.SPAWNING:
+            return True
+        return already_so(state, command)
+
+    server._already_so = trusting
+
+
+def races_not_noticed() -> None:
+    """The log takes an append whatever version it expected."""
+    from bus.memory_log import MemoryLog
+
+    append = MemoryLog.append
+
+    async def careless(self: Any, it: Append) -> int:
+        self._version, version = lambda stream: it.checks.get(stream, _expected(it, stream)), self._version
+        try:
+            return await append(self, it)
+        finally:
+            self._version = version
+
+    MemoryLog.append = careless  # type: ignore[method-assign]
+
+
+def _expected(append: Append, stream: str) -> int:
+    return next((change.expected for change in append.changes if change.stream == stream), 0)
+
+
+def documents_differ_from_events() -> None:
+    """A document is written without its event now and then."""
+    from bus.memory_log import MemoryLog
+
+    append = MemoryLog.append
+
+    async def careless(self: Any, it: Append) -> int:
+        base = await append(self, it)
+        if base % 7 == 0 and len(it.facts) == 1:
+            self.events.pop()
+            self.streams[it.facts[0].stream].pop()
+        return base
+
+    MemoryLog.append = careless  # type: ignore[method-assign]
+
+
+def strays_kept() -> None:
+    """Nobody tells a host to let go of what is not its own."""
+    from handlers.compute.desired import Telling
+
+    async def silent(self: Any, host: str, servers: Any) -> None:
+        """Not a word."""
+
+    Telling.tell_absent = silent  # type: ignore[method-assign]
+    say = Telling._say
+
+    async def part(self: Any, name: str, domains: Any, position: int, *, full: bool = False) -> None:
+        await say(self, name, domains, position)
+
+    Telling._say = part  # type: ignore[method-assign]
+
+
+def states_remembered_too_long() -> None:
+    """A reaction may be made to a state from before the event it is for."""
+    from bus.execute import Executor
+
+    Executor.observe = lambda self, batch: None  # type: ignore[method-assign]
+
+
+def stale_manifests_believed() -> None:
+    """An agent keeps what it was told under the lease before."""
+    from agents.hypervisor.agent import Agent
+
+    def forget(self: Any) -> None:
+        self._desired.clear()
+
+    Agent._forget_wishes = forget  # type: ignore[method-assign]
+
+
+WAYS: dict[str, Callable[[], None]] = {
+    it.__name__: it
+    for it in (
+        claim_not_released,
+        quota_not_released,
+        capacity_ignored,
+        reactor_drops_servers,
+        late_failure_believed,
+        races_not_noticed,
+        documents_differ_from_events,
+        strays_kept,
+        states_remembered_too_long,
+        stale_manifests_believed,
+    )
+}
+
+
+def apply(name: str) -> None:
+    """Break it, for the rest of this process."""
+    WAYS[name]()
+
+
+
