@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from api.placement.words import Generation, Uuid, answered, dashed, parameters, provider_at
+from api.placement.words import Generation, Uuid, answered, parameters, provider_at
 from api.wire import Call, Get, Put, Reply
 from bus.execute import Wish
 from bus.log import Document
@@ -30,7 +30,7 @@ async def replace(call: Call) -> Reply:
     if len(set(given)) < len(given):
         raise Invalid("Invalid input for field aggregates: it has non-unique elements.")
     command = SetProviderAggregates(
-        aggregates=tuple(dict.fromkeys(map(dashed, given))),
+        aggregates=tuple(given),
         generation=call.body.resource_provider_generation if counted else None,
         counted=counted,
     )

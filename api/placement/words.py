@@ -164,7 +164,10 @@ def traits(call: Call, texts: Iterable[str], name: str) -> tuple[tuple[frozenset
 
 
 def aggregates(call: Call, texts: Iterable[str], name: str) -> tuple[tuple[frozenset[str], ...], frozenset[str]]:
-    """(any-of sets, forbidden): a UUID, `in:` UUIDs, since 1.32 `!` before either. Raises Invalid."""
+    """(any-of sets, forbidden): a UUID, `in:` UUIDs, since 1.32 `!` before either. Raises Invalid.
+
+    An aggregate is known by its UUID as it was written, with dashes or without.
+    """
     any_of: list[frozenset[str]] = []
     forbidden: set[str] = set()
     texts = list(texts)
@@ -182,9 +185,9 @@ def aggregates(call: Call, texts: Iterable[str], name: str) -> tuple[tuple[froze
                 code=BAD_VALUE,
             )
         if negated:
-            forbidden.update(map(dashed, ids))
+            forbidden.update(ids)
         else:
-            any_of.append(frozenset(map(dashed, ids)))
+            any_of.append(frozenset(ids))
     return tuple(any_of), frozenset(forbidden)
 
 

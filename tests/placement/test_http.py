@@ -213,6 +213,11 @@ async def test_aggregates_move_the_generation_since_1_19(placement):
     assert (await placement.must(200, "PUT", path, body))["resource_provider_generation"] == 1
     body["aggregates"] = [aggregate]
     await placement.must(409, "PUT", path, body)
+    bare = aggregate.replace("-", "")
+    body = {"aggregates": [bare], "resource_provider_generation": 1}
+    assert (await placement.must(200, "PUT", path, body))["aggregates"] == [bare]
+    found = await placement.must(200, "GET", f"/resource_providers?member_of={bare}")
+    assert [it["uuid"] for it in found["resource_providers"]] == [id]
 
 
 async def test_providers_are_found_by_what_they_have(placement):
