@@ -325,7 +325,7 @@ def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
 def _out_of_the_blue(server: Server, found: PowerState) -> list[ServerEvent]:
     """Follow the guest, but for one that runs though its owner stopped it: that is stopped again."""
     followed = _followed(server, found)
-    if followed and server.vm_state is VmState.STOPPED and found is PowerState.RUNNING:
+    if followed and server.vm_state is VmState.STOPPED and not server.unbidden and found is PowerState.RUNNING:
         return [*followed, StopRequested()]
     return followed
 

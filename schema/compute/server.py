@@ -168,6 +168,8 @@ class Server(State):
     """The request that began the task: what follows it through goes by the same name."""
     power_state: PowerState = PowerState.NOSTATE
     fault: Fault | None = None
+    unbidden: bool = False
+    """It is where it is because its guest was found so; nobody had wished it."""
     launched_at: datetime | None = None
     """When it first ran."""
 
@@ -621,6 +623,7 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
                 power_state=power_state,
                 launched_at=server.launched_at or at,
                 fault=None,
+                unbidden=False,
             )
             return _at_rest(arrived, vm_state)
         case ActionFailed():
@@ -629,7 +632,9 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
         case PowerObserved():
             at_rest = server.vm_state in {VmState.BUILDING, VmState.ERROR}
             vm_state = server.vm_state if at_rest else _FOLLOWS[event.power_state]
-            return replace(server, power_state=event.power_state, vm_state=vm_state)
+            return replace(
+                server, power_state=event.power_state, vm_state=vm_state, unbidden=vm_state is not server.vm_state
+            )
         case ServerDetailsChanged():
             return replace(server, **changes(event))
         case ServerMetadataSet():

@@ -277,6 +277,11 @@ def test_a_stopped_guest_that_was_started_behind_our_back_is_stopped_again():
     assert state.task is Task.POWERING_OFF
 
 
+def test_a_guest_that_went_down_by_itself_and_is_up_again_is_left_alone():
+    given = server.given(*running, PowerObserved(power_state=SHUTDOWN))
+    assert given.when(seen(given, RUNNING)).then(PowerObserved(power_state=RUNNING)).state.vm_state is VmState.ACTIVE
+
+
 def test_a_server_is_deleted():
     given = server.given(*running).when(DeleteServer(request_id="req-3")).then(DeletionRequested(request_id="req-3"))
     assert given.state.task is Task.DELETING
