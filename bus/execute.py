@@ -30,6 +30,7 @@ from bus.log import (
     Secret,
     Stale,
     Taken,
+    event_reference,
     recorded,
 )
 from schema.event import Command, Event, Key, Kind, kind_of
@@ -338,7 +339,7 @@ class _Attempt:
         """Decide one command on the states so far. False: run it again in the next pass, on freshly loaded states."""
         if len(self._facts) >= EVENTS:
             return False
-        by, now = pending.by, clock.now()
+        by, now, causation = pending.by, clock.now(), self._causation(pending)
         states: dict[str, tuple[int, Any]] = {}
         facts: list[Fact] = []
         secrets: list[Secret] = []
@@ -350,7 +351,7 @@ class _Attempt:
                 for event in events:
                     version += 1
                     state = kind.fold(state, event, now)
-                    facts.append(Fact(stream, version, now, by.actor, by.request_id, by.causation, event))
+                    facts.append(Fact(stream, version, now, by.actor, by.request_id, causation, event))
                 if events:
                     secrets += wish.secrets
                 states[stream] = (version, state)
@@ -409,6 +410,14 @@ class _Attempt:
         if document is not None:
             return document.version, document.state
         return 0, kind_of(stream).unborn(stream.partition("/")[2])
+
+    def _causation(self, pending: _Pending) -> str:
+        """What led here. What nobody asked for follows from the newest event of what it is first of all about."""
+        if pending.by.causation or pending.by.actor.user:
+            return pending.by.causation
+        stream = pending.wishes[0].stream
+        version, _ = self._state(stream)
+        return event_reference(stream, version) if version else ""
 
     def _doubtful(self, pending: _Pending) -> bool:
         """Whether a verdict without events (a refusal, "already so") rests on what may be overtaken or undone.

@@ -11,7 +11,7 @@ import msgspec
 from bus import clock
 from bus.archive import Archives
 from bus.away import reaching
-from bus.log import READ_LIMIT, Log, Recorded
+from bus.log import READ_LIMIT, Log, Recorded, referred_event
 from bus.postgres_log import LOG, record
 
 SCAN = 200_000
@@ -104,6 +104,16 @@ class History:
         """The event of a position."""
         events = await self._log.read(position - 1, 1)
         return events[0] if events and events[0].position == position else None
+
+    async def named(self, causation: str) -> Recorded | None:
+        """The event a causation names, by stream and version or by position."""
+        if causation.isdecimal():
+            return await self.at(int(causation))
+        referred = referred_event(causation)
+        if referred is None:
+            return None
+        events = await self._log.read_stream(referred[0], referred[1] - 1, 1)
+        return events[0] if events else None
 
     async def _read(self, wanted: Wanted, after: int, limit: int) -> Found:
         """From wherever the log lies, sifted here."""

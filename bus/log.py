@@ -181,6 +181,17 @@ class Log(Protocol):
         """The stream that holds a reservation."""
 
 
+def event_reference(stream: str, version: int) -> str:
+    """How a causation names an event: `server/4f…@2`. Its position is not known before it is appended."""
+    return f"{stream}@{version}"
+
+
+def referred_event(causation: str) -> tuple[str, int] | None:
+    """The stream and version a causation names; None when it is something else, such as a client's own id."""
+    stream, at, version = causation.rpartition("@")
+    return (stream, int(version)) if at and "/" in stream and version.isdecimal() else None
+
+
 def recorded(append: Append, base: int) -> tuple[Recorded, ...]:
     """The facts of an append as they stand in the log now, `base` being the position before the first."""
     return tuple(

@@ -11,7 +11,7 @@ import msgspec
 
 from api.cli import choices, database
 from api.cli.screen import Failure, console, say
-from bus.log import Recorded
+from bus.log import Recorded, event_reference
 from bus.postgres_log import PostgresLog
 
 POLL_SECONDS = 0.2
@@ -83,10 +83,10 @@ def told(events: Sequence[Recorded], names: Mapping[str, str]) -> list[str]:
     """A stream's events, each with the time since the first, what changed, and, where it is new, who and why."""
     born = events[0].at
     lines, before = [], ""
-    for recorded in events:
+    for nth, recorded in enumerate(events):
         after = f"+{(recorded.at - born).total_seconds():.3f} s"
         lines.append(f"{after:>12}  [bold]{_words(recorded.type)}[/bold]{_changes(recorded)}")
-        cause = _cause(recorded, names)
+        cause = _cause(recorded, events[nth - 1] if nth else None, names)
         if cause and cause != before:
             lines.append(f"{'':>12}    [dim]{cause}[/dim]")
         before = cause
@@ -122,10 +122,13 @@ def _short(value: Any) -> str:
     return escape(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
 
 
-def _cause(recorded: Recorded, names: Mapping[str, str]) -> str:
+def _cause(recorded: Recorded, last: Recorded | None, names: Mapping[str, str]) -> str:
+    """Who and why. `last`: the event before it in its stream, whose words say more than its number."""
     user = recorded.actor.user
     who = user and f"by {names.get(user, user)}"
     why = recorded.causation and f"because of {recorded.causation}"
+    if last is not None and recorded.causation == event_reference(last.stream, last.version):
+        why = f"because of {_words(last.type)}"
     request = recorded.correlation and f"in {recorded.correlation}"
     return ", ".join(part for part in (who, why, request) if part)
 

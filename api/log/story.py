@@ -101,10 +101,10 @@ async def _causes(call: Call, event: Recorded, *, whole: bool) -> list[str]:
     """The events behind an event, or the client's own name for what it was doing, the nearest first."""
     causes: list[str] = []
     while event.causation and len(causes) < DEPTH:
-        if not event.causation.isdigit():
+        behind = await history(call.cloud).named(event.causation)
+        if behind is None and not event.causation.isdigit():
             causes.append(f"part of the client's {event.causation}")
             break
-        behind = await history(call.cloud).at(int(event.causation))
         if behind is None or behind.position >= event.position:
             break
         projects = await history(call.cloud).projects([behind.stream])

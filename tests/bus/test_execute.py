@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from bus.execute import AlreadyTaken, Context, Executor, KeyReused
-from bus.log import Actor, Batch, Log
+from bus.log import Actor, Batch, Log, referred_event
 from schema.refusal import Refused
 from tests.bus.words import Add, Break, Due, End, Rename, wish
 
@@ -255,3 +255,12 @@ async def test_living_documents_of_a_kind_at_one_position(executor: Executor, lo
     await executor.execute(wish("a", End()))
     position, documents = await log.of_kind("tally")
     assert (position, [d.id for d in documents]) == (3, ["b"])
+
+
+async def test_what_nobody_asked_for_names_the_event_it_follows_from(executor: Executor, log: Log):
+    await executor.execute(wish("a", Add()), by=Context(actor=Actor(user="u"), request_id="req-1"))
+    await executor.execute(wish("a", Add()), wish("b", Add()))
+    await executor.execute(wish("a", Add()), by=Context(causation="req-theirs"))
+    assert [event.causation for event in await log.read(0)] == ["", "tally/a@1", "tally/a@1", "req-theirs"]
+    assert referred_event("tally/a@1") == ("tally/a", 1)
+    assert referred_event("req-theirs") is None
