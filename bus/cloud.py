@@ -10,6 +10,7 @@ import asyncpg
 from bus.broker import Broker
 from bus.checkpoint import Checkpoints, PostgresCheckpoints
 from bus.config import Settings
+from bus.consumer import PROJECTIONS
 from bus.documents import Documents
 from bus.execute import Executor
 from bus.log import Batch, Log
@@ -54,11 +55,14 @@ class Cloud:
 
 
 async def open_cloud(settings: Settings, dsn: str, broker: Broker | None = None) -> Cloud:
-    """Connect, create or upgrade the tables, and put the parts together. `broker`: None for the in-process one."""
+    """Connect, create or upgrade the tables, and put the parts together. `broker`: None for the in-process one.
+
+    The tables of every projection known by now are among them.
+    """
     kinds()
     settings.home.mkdir(parents=True, exist_ok=True)
     pool = await connect(dsn, maximum=settings.database_connections)
-    await install(pool)
+    await install(pool, [projection.tables for projection in PROJECTIONS.values()])
     log = PostgresLog(pool)
     broker = broker or MemoryBroker()
     await broker.start()

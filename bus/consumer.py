@@ -22,7 +22,7 @@ from bus.away import AWAY
 from bus.broker import Broker
 from bus.checkpoint import EVERY_PARTITION, WHOLE_LOG, Checkpoints, Overtaken, move
 from bus.execute import Executor
-from bus.log import Batch, Document, Log, Recorded
+from bus.log import READ_LIMIT, Document, Log, Recorded
 from bus.tail import Tail
 from schema.event import Event, Kind
 
@@ -33,11 +33,16 @@ POLL_SECONDS = 1.0
 RETRIES = 3
 BACKOFF_SECONDS = 0.2
 SAVE_SECONDS = 1.0
-"""How often a reactor's checkpoint is written: its work may be done twice, so it need not move with every batch."""
+"""How often a checkpoint is written that need not move with every batch: a reactor's, whose work may be done twice, and
+a projection's while nothing is said that it reads."""
 MAINTAIN_SECONDS = 600.0
 """How often the leader looks after the log's tables."""
 REACTION_BATCH = 2000
 """Events gathered for one reaction, at most."""
+PROJECTION_BATCH = 5000
+"""Events gathered for one transaction of a projection, but for the last batch's overhang."""
+CATCH_UP_SECONDS = 2.0
+CATCH_UP_POLL_SECONDS = 0.005
 
 Apply = Callable[[Any, Sequence[Recorded]], Awaitable[None]]
 
@@ -64,9 +69,30 @@ class Projection:
         self._apply = function
         return function
 
+    async def caught_up(self, pool: asyncpg.Pool, timeout_seconds: float = CATCH_UP_SECONDS) -> bool:
+        """Wait until everything it reads that is in the log now is in its tables; False when that takes too long.
+
+        So that who asks sees what they did before, whichever process works this projection.
+        """
+        head = await pool.fetchval("SELECT position FROM head")
+        until = clock.monotonic() + timeout_seconds
+        while await pool.fetchval(_BEHIND, self.consumer, head, sorted(self.reads)):
+            if clock.monotonic() >= until:
+                return False
+            await asyncio.sleep(CATCH_UP_POLL_SECONDS)
+        return True
+
     async def __call__(self, tx: Any, events: Sequence[Recorded]) -> None:
         assert self._apply is not None, f"projection {self.name} has no apply"
         await self._apply(tx, events)
+
+
+_BEHIND = """
+SELECT EXISTS (SELECT FROM events e WHERE e.position > c.position AND e.position <= $2 AND e.type = ANY($3::text[]))
+  OR EXISTS (SELECT FROM archives a WHERE a.last > c.position)
+FROM (SELECT coalesce(max(position), 0) AS position FROM checkpoints WHERE consumer = $1) c
+"""
+"""A checkpoint moves lazily past what its projection does not read: what lies between is looked at, not counted."""
 
 
 class ProjectionWorker:
@@ -75,6 +101,8 @@ class ProjectionWorker:
     def __init__(self, pool: asyncpg.Pool, log: Log, broker: Broker, checkpoints: Checkpoints, it: Projection) -> None:
         self.projection = it
         self.position = 0
+        self._saved = 0
+        self._saved_at = 0.0
         self._pool = pool
         self._log = log
         self._broker = broker
@@ -93,39 +121,59 @@ class ProjectionWorker:
 
     async def _work(self) -> None:
         name = self.projection.consumer
-        position = (await self._checkpoints.load(name, [WHOLE_LOG]))[WHOLE_LOG]
-        tail = Tail(self._log, await self._broker.subscribe(name), position)
+        self._saved = self.position = (await self._checkpoints.load(name, [WHOLE_LOG]))[WHOLE_LOG]
+        tail = Tail(self._log, await self._broker.subscribe(name), self._saved)
         try:
             while True:
+                await self._take(await self._gather(tail), tail.position)
                 self.position = tail.position
-                batch = await tail.next(POLL_SECONDS)
-                if batch is not None:
-                    await self._take(batch)
         finally:
             await tail.close()
 
-    async def _take(self, batch: Batch) -> None:
-        events = [event for event in batch.events if event.type in self.projection.reads]
+    async def _gather(self, tail: Tail) -> list[Recorded]:
+        """Of what is there now, what the projection reads: many batches become one transaction when there is a backlog.
+
+        Empty when it reads none of it.
+        """
+        found: list[Recorded] = []
+        timeout = POLL_SECONDS
+        first = tail.position
+        while tail.position - first < PROJECTION_BATCH:
+            batch = await tail.next(timeout)
+            if batch is None:
+                break
+            timeout = 0.0
+            found += [event for event in batch.events if event.type in self.projection.reads]
+            if not tail.more_waiting and len(batch.events) < READ_LIMIT:
+                break
+        return found
+
+    async def _take(self, events: Sequence[Recorded], last: int) -> None:
+        """These events, and the checkpoint to `last`: where it was saved before, nothing lay that is read."""
+        if not events and (last == self._saved or clock.monotonic() - self._saved_at < SAVE_SECONDS):
+            return
         for attempt in range(RETRIES):
             try:
-                await self._apply(batch, events)
+                await self._apply(events, last)
                 return
             except (Overtaken, *AWAY):
                 raise
             except Exception as error:  # noqa: BLE001  parked below
                 log.warning("projection failed", projection=self.projection.name, error=repr(error), attempt=attempt)
                 await asyncio.sleep(BACKOFF_SECONDS * 2**attempt)
-        await self._apply_by_stream(batch, events)
+        await self._apply_by_stream(events, last)
 
-    async def _apply(self, batch: Batch, events: Sequence[Recorded]) -> None:
+    async def _apply(self, events: Sequence[Recorded], last: int) -> None:
         async with self._pool.acquire() as connection, connection.transaction():
-            events = await self._unparked(connection, events)
+            if events:
+                events = await self._unparked(connection, events)
             if events:
                 await self.projection(connection, events)
-            await move(connection, self.projection.consumer, {WHOLE_LOG: batch.previous}, {WHOLE_LOG: batch.last})
+            await self._move(connection, last)
+        self._saved, self._saved_at = last, clock.monotonic()
 
-    async def _apply_by_stream(self, batch: Batch, events: Sequence[Recorded]) -> None:
-        """The batch as a whole will not go: find the streams that stop it and set them aside."""
+    async def _apply_by_stream(self, events: Sequence[Recorded], last: int) -> None:
+        """The events as a whole will not go: find the streams that stop them and set those aside."""
         streams: dict[str, list[Recorded]] = defaultdict(list)
         for event in events:
             streams[event.stream].append(event)
@@ -138,7 +186,11 @@ class ProjectionWorker:
                     raise
                 except Exception as error:  # noqa: BLE001
                     await park(connection, self.projection.consumer, stream, own[0].position, repr(error))
-            await move(connection, self.projection.consumer, {WHOLE_LOG: batch.previous}, {WHOLE_LOG: batch.last})
+            await self._move(connection, last)
+        self._saved, self._saved_at = last, clock.monotonic()
+
+    async def _move(self, connection: Any, last: int) -> None:
+        await move(connection, self.projection.consumer, {WHOLE_LOG: self._saved}, {WHOLE_LOG: last})
 
     async def _unparked(self, connection: Any, events: Sequence[Recorded]) -> Sequence[Recorded]:
         rows = await connection.fetch("SELECT stream FROM parked WHERE consumer = $1", self.projection.consumer)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from api.wire.app import Application, make_app
 from bus import clock
 from bus.cloud import Cloud, open_cloud
 from bus.config import Settings
+from bus.consumer import PROJECTIONS, ProjectionWorker
 from handlers.identity.token import Token
 from handlers.identity.tokens import tokens
 
@@ -97,6 +98,7 @@ async def serving(
         application = make_app(cloud, services)
         prepare(cloud)
         await cloud.start()
+        projecting = asyncio.create_task(_project(cloud))
         runner = application.runner()
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -106,6 +108,16 @@ async def serving(
         async with aiohttp.ClientSession(skip_auto_headers=["Content-Type"]) as session:
             yield Served(cloud, application, f"http://127.0.0.1:{port}", session)
         await runner.cleanup()
-        await asyncio.sleep(0)
+        projecting.cancel()
+        with suppress(asyncio.CancelledError):
+            await projecting
     finally:
         await cloud.close()
+
+
+async def _project(cloud: Cloud) -> None:
+    """Work the read models that these services read."""
+    async with asyncio.TaskGroup() as group:
+        for projection in PROJECTIONS.values():
+            worker = ProjectionWorker(cloud.pool, cloud.log, cloud.broker, cloud.checkpoints, projection)
+            group.create_task(worker.run())

@@ -14,6 +14,7 @@ from api.cli.screen import Failure, done, note, say
 from bus.rebuild import Progress, Unfoldable
 from bus.rebuild import rebuild as refold
 from bus.verify import verify as check
+from projections import projections as known_projections
 
 SHOWN = 20
 
@@ -46,6 +47,7 @@ def rebuild(compare: bool, projections: bool) -> None:
     It wants the cloud to be down, unless --compare: what runs remembers states between commands.
     """
     settings = choices.settings()
+    known_projections()
     if not compare and (running := [p.name for p in supervisor.parts(settings) if p.pid and p.name != "postgres"]):
         raise Failure(
             f"{', '.join(running)} still run, and remember what is about to be replaced",

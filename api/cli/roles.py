@@ -32,7 +32,7 @@ from bus.amqp_host import AmqpHosts
 from bus.checkpoint import EVERY_PARTITION
 from bus.cloud import Cloud, open_cloud
 from bus.config import EMBEDDED, MEMORY, RABBITMQ, ConfigurationError, Settings
-from bus.consumer import PROJECTIONS, ProjectionWorker, Reactions, Reactor, Sweep
+from bus.consumer import ProjectionWorker, Reactions, Reactor, Sweep
 from bus.leader import Leader
 from bus.memory_broker import MemoryBroker
 from bus.postgres import EmbeddedPostgres
@@ -48,6 +48,7 @@ from handlers.identity.upkeep import Upkeep
 from handlers.image import bootstrap as image_bootstrap
 from handlers.image.cleaning import ImageReactor, remove_orphans
 from handlers.image.store import image_store
+from projections import projections
 from schema.refusal import Refused
 
 log = structlog.get_logger()
@@ -90,6 +91,7 @@ class Process:
 
     async def open(self) -> Cloud:
         """The cloud, as soon as PostgreSQL and the broker answer."""
+        projections()  # whose tables are made with the log's
         url = amqp_url(self.settings)
         broker = AmqpBroker(url, self.role) if url else None
         if broker:
@@ -257,15 +259,15 @@ class _Following:
 
 def _project(process: Process, cloud: Cloud) -> None:
     """Every read model, each in one process at a time."""
+    every = projections()
 
     async def work(names: frozenset[str]) -> None:
         async with asyncio.TaskGroup() as group:
             for name in names:
-                worker = ProjectionWorker(cloud.pool, cloud.log, cloud.broker, cloud.checkpoints, PROJECTIONS[name])
+                worker = ProjectionWorker(cloud.pool, cloud.log, cloud.broker, cloud.checkpoints, every[name])
                 group.create_task(worker.run(), name=f"projection {name}")
 
-    if PROJECTIONS:
-        process.task(Shares(cloud.pool, "projections", PROJECTIONS).run(work), "projections")
+    process.task(Shares(cloud.pool, "projections", every).run(work), "projections")
 
 
 async def _steer(process: Process, links: Links) -> None:

@@ -1,7 +1,7 @@
 """os-simple-tenant-usage: how long projects held how much, deleted servers included.
 
-A server's document stays as a tombstone with the times of its first run and its end, folded from the log; no counter is
-kept anywhere that could drift from it.
+Read from a projection that holds a row for every server there ever was; no counter is kept anywhere that could drift
+from the log.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from api.compute.page import Paging, listing, next_link, page_size
 from api.compute.times import written
 from api.wire import Call
 from bus import clock
-from bus.documents import AnyOf, Sort, Where
-from bus.log import Document
-from schema.compute.server import SERVER, Server
+from projections.compute.usage import USAGE, ServerUsage, usages
 from schema.refusal import Invalid, NotFound
 
 RULE = "os_compute_api:os-simple-tenant-usage"
@@ -44,96 +42,81 @@ class Period(Struct, frozen=True):
     end: datetime
     now: datetime
 
-    def hours(self, server: Server) -> float:
+    def hours(self, server: ServerUsage) -> float:
         """How long the server was there within the period."""
-        if server.launched_at is None:
-            return 0.0
-        until = min(server.deleted_at or self.now, self.end)
-        return max(0.0, (until - max(server.launched_at, self.start)).total_seconds()) / 3600
+        until = min(server.ended_at or self.now, self.end)
+        return max(0.0, (until - max(server.started_at, self.start)).total_seconds()) / 3600
 
 
 async def index(call: Call) -> dict[str, Any]:
     period = _period(call)
     servers = await _servers(call, period)
-    by_project: dict[str, list[Server]] = defaultdict(list)
-    for document in servers:
-        by_project[document.state.project_id].append(document.state)
+    by_project: dict[str, list[ServerUsage]] = defaultdict(list)
+    for server in servers:
+        by_project[server.project_id].append(server)
     detailed = call.params.detailed == "1"
-    usages = [_usage(project, own, period, detailed=detailed) for project, own in sorted(by_project.items())]
-    return {"tenant_usages": usages, **_links(call, servers, "tenant_usages_links")}
+    found = [_usage(project, own, period, detailed=detailed) for project, own in sorted(by_project.items())]
+    return {"tenant_usages": found, **_links(call, servers, "tenant_usages_links")}
 
 
 async def show(call: Call) -> dict[str, Any]:
     project_id = call.path["id"]
     call.must(f"{RULE}:show", project_id=project_id)
     period = _period(call)
-    servers = await _servers(call, period, Where("project_id", "=", project_id))
-    usage = _usage(project_id, [document.state for document in servers], period, detailed=True)
+    servers = await _servers(call, period, project_id)
+    usage = _usage(project_id, servers, period, detailed=True)
     return {"tenant_usage": usage, **_links(call, servers, "tenant_usage_links")}
 
 
-async def _servers(call: Call, period: Period, *where: Where) -> list[Document]:
-    """Servers that were there for some of the period, deleted ones included."""
+async def _servers(call: Call, period: Period, project_id: str | None = None) -> list[ServerUsage]:
+    """Servers that were there for some of the period, deleted ones included, and whatever the client just did."""
     paged = isinstance(call.params, Paging)
+    limit = page_size(call) if paged else None
+    marker = call.params.marker if paged else None
+    await USAGE.caught_up(call.cloud.pool)
     try:
-        return await call.cloud.documents.find(
-            SERVER,
-            where=[
-                *where,
-                Where("launched_at", "<", period.end),
-                AnyOf([[Where("deleted_at", "is", False)], [Where("deleted_at", ">", period.start)]]),
-            ],
-            sort=[Sort("created_at"), Sort("id")],
-            limit=page_size(call) if paged else None,
-            marker=call.params.marker if paged else None,
-            gone=None,
-        )
+        return await usages(call.cloud.pool, period.start, period.end, project_id, limit, marker)
     except NotFound:
-        raise Invalid(f"marker [{call.params.marker}] not found") from None
+        raise Invalid(f"marker [{marker}] not found") from None
 
 
-def _links(call: Call, servers: Sequence[Document], name: str) -> dict[str, Any]:
+def _links(call: Call, servers: Sequence[ServerUsage], name: str) -> dict[str, Any]:
     if not isinstance(call.params, Paging) or len(servers) < page_size(call):
         return {}
-    return {name: next_link(call, servers, lambda document: document.id)}
+    return {name: next_link(call, servers, lambda server: server.server_id)}
 
 
-def _usage(project_id: str, servers: Sequence[Server], period: Period, *, detailed: bool) -> dict[str, Any]:
+def _usage(project_id: str, servers: Sequence[ServerUsage], period: Period, *, detailed: bool) -> dict[str, Any]:
     hours = [period.hours(server) for server in servers]
     usage: dict[str, Any] = {
         "tenant_id": project_id,
         "start": written(period.start),
         "stop": written(period.end),
         "total_hours": sum(hours),
-        "total_vcpus_usage": sum(h * s.flavor.vcpus for h, s in zip(hours, servers, strict=True)),
-        "total_memory_mb_usage": sum(h * s.flavor.ram_mb for h, s in zip(hours, servers, strict=True)),
-        "total_local_gb_usage": sum(h * _disk_gb(s) for h, s in zip(hours, servers, strict=True)),
+        "total_vcpus_usage": sum(h * s.vcpus for h, s in zip(hours, servers, strict=True)),
+        "total_memory_mb_usage": sum(h * s.memory_mb for h, s in zip(hours, servers, strict=True)),
+        "total_local_gb_usage": sum(h * s.local_gb for h, s in zip(hours, servers, strict=True)),
     }
     if detailed:
         usage["server_usages"] = [_server_usage(s, h, period) for h, s in zip(hours, servers, strict=True)]
     return usage
 
 
-def _server_usage(server: Server, hours: float, period: Period) -> dict[str, Any]:
-    began = server.launched_at or period.now
+def _server_usage(server: ServerUsage, hours: float, period: Period) -> dict[str, Any]:
     return {
-        "instance_id": server.id,
+        "instance_id": server.server_id,
         "name": server.name,
         "tenant_id": server.project_id,
-        "flavor": server.flavor.name,
-        "vcpus": server.flavor.vcpus,
-        "memory_mb": server.flavor.ram_mb,
-        "local_gb": _disk_gb(server),
+        "flavor": server.flavor,
+        "vcpus": server.vcpus,
+        "memory_mb": server.memory_mb,
+        "local_gb": server.local_gb,
         "hours": hours,
-        "started_at": written(began),
-        "ended_at": written(server.deleted_at),
-        "state": "terminated" if server.deleted_at else server.vm_state.value,
-        "uptime": int(((server.deleted_at or period.now) - began).total_seconds()),
+        "started_at": written(server.started_at),
+        "ended_at": written(server.ended_at),
+        "state": server.state,
+        "uptime": int(((server.ended_at or period.now) - server.started_at).total_seconds()),
     }
-
-
-def _disk_gb(server: Server) -> int:
-    return server.flavor.disk_gb + server.flavor.ephemeral_gb
 
 
 def _period(call: Call) -> Period:

@@ -22,6 +22,12 @@ from tests.bus.words import TALLY, Add, Due, Rename, Tallied, wish
 TABLE = "CREATE TABLE IF NOT EXISTS seen (position bigint PRIMARY KEY, stream text, count integer)"
 
 
+@pytest.fixture(autouse=True)
+def of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The projections made here are known here only."""
+    monkeypatch.setattr("bus.consumer.PROJECTIONS", {})
+
+
 @pytest.fixture
 def tasks() -> Any:
     """Starts what runs for ever, and ends it with the test."""
@@ -82,6 +88,59 @@ async def test_a_projection_sees_each_event_once_even_with_two_workers(
     wanted = [event.position for event in events if event.type == "Tallied"]
     await until(lambda: max(each.position for each in workers) == events[-1].position)
     assert [row[0] for row in await pool.fetch("SELECT position FROM seen ORDER BY 1")] == wanted
+
+
+async def test_a_projection_takes_a_backlog_in_one_transaction(
+    executor: Executor, pool: asyncpg.Pool, broker: MemoryBroker, tasks: Callable[..., Any]
+):
+    await asyncio.gather(
+        *(executor.execute(wish(f"s{n}", Add())) for n in range(1200))
+    )  # more than one read of the log
+    it = worker(pool, broker, await projection(pool))
+    tasks(it.run())
+    await until(lambda: it.position == 1200)
+    rows = await pool.fetch("SELECT count(*), count(DISTINCT xmin::text) FROM seen")
+    assert tuple(rows[0]) == (1200, 1)
+
+
+async def test_a_checkpoint_moves_lazily_past_what_is_not_read(
+    executor: Executor,
+    pool: asyncpg.Pool,
+    broker: MemoryBroker,
+    tasks: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("bus.consumer.SAVE_SECONDS", 3600.0)
+    it = worker(pool, broker, await projection(pool))
+    tasks(it.run())
+    await executor.execute(wish("a", Add()))
+    await until(lambda: it.position == 1)
+    for n in range(5):
+        await executor.execute(wish("a", Rename(name=f"n{n}")))
+    await until(lambda: it.position == 6)
+    saved = "SELECT position FROM checkpoints WHERE consumer = 'projection.test.seen.v1'"
+    assert await pool.fetchval(saved) == 1
+    assert await it.projection.caught_up(pool)  # nothing it reads lies between
+    await executor.execute(wish("a", Add()))
+    await until(lambda: it.position == 7)
+    assert await pool.fetchval(saved) == 7
+    monkeypatch.setattr("bus.consumer.SAVE_SECONDS", 0.0)
+    await executor.execute(wish("a", Rename(name="last")))
+    await until(lambda: it.position == 8)
+    assert await pool.fetchval(saved) == 8
+
+
+async def test_who_waits_for_a_projection_sees_what_they_wrote(
+    executor: Executor, pool: asyncpg.Pool, broker: MemoryBroker, tasks: Callable[..., Any]
+):
+    it = worker(pool, broker, await projection(pool))
+    await executor.execute(wish("a", Add()))
+    assert not await it.projection.caught_up(pool, timeout_seconds=0.02)  # nobody works it
+    tasks(it.run())
+    for n in range(20):
+        await executor.execute(wish(f"s{n}", Add()))
+        assert await it.projection.caught_up(pool)
+        assert await pool.fetchval("SELECT count(*) FROM seen") == n + 2
 
 
 async def test_what_a_projection_cannot_digest_is_set_aside_and_the_rest_goes_on(
