@@ -33,6 +33,7 @@ SERVICE = Service(
     microversions=MICROVERSIONS,
     policy=POLICY,
     body_refusal=body_refusal,
+    json_or_nothing=True,
     mirrors=(PROVIDER, RESOURCE_CLASS, TRAIT),
     roots=version_documents(MICROVERSIONS),
     routes=[

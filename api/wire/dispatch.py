@@ -19,7 +19,7 @@ from structlog.contextvars import bind_contextvars
 
 from api.wire import body, past
 from api.wire.call import Call, denied
-from api.wire.errors import PLAIN, Failure
+from api.wire.errors import PLAIN, Failure, wants_json
 from api.wire.microversion import NotAcceptable
 from api.wire.policy import Policy
 from api.wire.query import convert, decoded
@@ -72,6 +72,15 @@ class WrongMethod(Refused):
     def __init__(self, allowed: str) -> None:
         super().__init__("The method is not allowed for the requested URL.")
         self.headers = {"Allow": allowed}
+
+
+class NoOtherThanJson(Refused):
+    """The client accepts no JSON, and there is nothing else (406)."""
+
+    status = 406
+
+    def __init__(self) -> None:
+        super().__init__("Only application/json is provided")
 
 
 class Dispatch:
@@ -174,6 +183,12 @@ class Dispatch:
         if not row.route.public:
             await self._authenticate(call)
             self._authorize(call, row.route)
+            if (
+                method == "GET"
+                and call.service.json_or_nothing
+                and not wants_json(call.request.headers.get("Accept", ""))
+            ):
+                raise NoOtherThanJson
         if row.route.body is not None:
             call.body = body.decode(call, row, await body.whole(call))
         return row

@@ -115,7 +115,7 @@ class PlacementErrors:
         if failure.status == 401:
             return unauthorized(), JSON
         explanation = _EXPLANATIONS.get(failure.status, title(failure.status))
-        if not _wants_json(failure.accept):
+        if not wants_json(failure.accept):
             return _page(failure), HTML
         error: dict[str, Any] = {
             "status": failure.status,
@@ -213,7 +213,8 @@ _EXPLANATIONS: Mapping[int, str] = {
 }
 
 
-def _wants_json(accept: str) -> bool:
+def wants_json(accept: str) -> bool:
+    """Whether JSON will do for a client that accepts this."""
     return not accept or "json" in accept or "*/*" in accept or "application/*" in accept
 
 

@@ -66,7 +66,7 @@ class Microversions(msgspec.Struct, frozen=True):
 
     def headers(self, version: str) -> dict[str, str]:
         """What every answer carries."""
-        answer = {HEADER: f"{self.word} {version}", "Vary": HEADER}
+        answer = {HEADER: f"{self.word} {version}", "Vary": HEADER if self.older_header else HEADER.lower()}
         if self.older_header:
             answer[self.older_header] = version
             answer["Vary"] = f"{HEADER}, {self.older_header}"

@@ -122,5 +122,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Not in the catalog."""
     body_refusal: Callable[[str], str] | None = None
     """How this service's clients are told what is wrong with a body, where they know other words than ours."""
+    json_or_nothing: bool = False
+    """What a GET answers is JSON, and a client that accepts none is told so (406)."""
     trailing_slash: bool = False
     """`/users/` is as good as `/users`. Without it an empty last part is an unknown URL, never a whole list."""

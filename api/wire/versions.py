@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from email.utils import format_datetime
 from typing import Any
 
 from api.wire.call import Call
 from api.wire.microversion import Microversions
 from api.wire.route import Get, Reply, Route
+from bus import clock
 
 UPDATED = "2026-01-01T00:00:00Z"
 
@@ -91,9 +93,9 @@ def volume(microversions: Microversions, prefix: str = "/volume") -> list[Route]
 
 
 def placement(microversions: Microversions, prefix: str = "/placement") -> list[Route]:
-    """Placement: 200, its self link is the empty string."""
+    """Placement: 200, its self link is the empty string; since 1.15 it says how fresh it is, as all its answers do."""
 
-    async def root(call: Call) -> dict[str, Any]:
+    async def root(call: Call) -> Reply:
         version = {
             "id": "v1.0",
             "status": "CURRENT",
@@ -101,7 +103,8 @@ def placement(microversions: Microversions, prefix: str = "/placement") -> list[
             "min_version": microversions.minimum,
             "links": [{"rel": "self", "href": ""}],
         }
-        return {"versions": [version]}
+        fresh = {"Cache-Control": "no-cache", "Last-Modified": format_datetime(clock.now(), usegmt=True)}
+        return Reply({"versions": [version]}, headers=fresh if call.version >= (1, 15) else {})
 
     return [Get(prefix, root, public=True)]
 

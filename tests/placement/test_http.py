@@ -73,6 +73,21 @@ async def test_bodies_that_make_no_sense_are_refused_and_leave_nothing(placement
     assert (await placement.must(200, "GET", "/resource_providers"))["resource_providers"] == []
 
 
+async def test_who_accepts_no_json_gets_nothing(placement):
+    for accept, status in (("text/plain", 406), ("text/html, application/json", 200), ("*/*", 200)):
+        answer = await placement.served.call(
+            "GET", "/placement/resource_providers", token=placement.token, headers={"Accept": accept}
+        )
+        assert answer.status == status
+
+
+async def test_the_root_is_not_cached_since_1_15(placement):
+    newer, older = await placement.ask("GET", "/"), await placement.ask("GET", "/", version="1.14")
+    assert newer.headers["Cache-Control"] == "no-cache"
+    assert "Last-Modified" in newer.headers
+    assert "Last-Modified" not in older.headers
+
+
 @pytest.mark.parametrize(
     "body, rule",
     [
