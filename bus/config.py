@@ -75,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A host that was not heard of for so long is down; its agent fences itself before."""
     build_deadline_seconds: Annotated[int, Meta(ge=10, le=86_400)] = 900
     """A server that is not ACTIVE by then is tried elsewhere or ends in ERROR."""
-    database_connections: Annotated[int, Meta(ge=2, le=1000)] = 8
+    database_connections: Annotated[int, Meta(ge=5, le=1000)] = 8
     """PostgreSQL connections of one process, at most."""
     body_limit_bytes: Annotated[int, Meta(ge=1024)] = 2 * 1024 * 1024
     """The largest JSON body; uploads of images are not bodies in this sense."""

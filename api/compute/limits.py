@@ -8,7 +8,9 @@ from msgspec import Struct
 
 from api.compute.page import listing
 from api.wire import Call
+from bus.documents import Where
 from handlers.compute.quota import defaults, limits_in_force, quota_of
+from schema.compute.server_group import SERVER_GROUP
 
 RULE = "os_compute_api:limits"
 
@@ -24,6 +26,7 @@ async def show(call: Call) -> dict[str, Any]:
     if project_id != call.token.project_id:
         call.must(f"{RULE}:other_project", project_id=project_id)
     quota = await quota_of(call.cloud, project_id)
+    groups = await call.cloud.documents.count(SERVER_GROUP, where=[Where("project_id", "=", project_id)])
     limits = limits_in_force(quota, defaults(call.cloud))
     absolute = {
         "maxTotalInstances": limits["instances"],
@@ -36,7 +39,7 @@ async def show(call: Call) -> dict[str, Any]:
         "totalInstancesUsed": quota.usage["instances"],
         "totalCoresUsed": quota.usage["cores"],
         "totalRAMUsed": quota.usage["ram"],
-        "totalServerGroupsUsed": 0,
+        "totalServerGroupsUsed": groups,
     }
     if call.version < (2, 36):
         absolute |= dict.fromkeys(("maxTotalFloatingIps", "maxSecurityGroups", "maxSecurityGroupRules"), -1)

@@ -249,7 +249,7 @@ def evolve(provider: Provider, event: ProviderEvent, at: datetime) -> Provider:
 def _holding(provider: Provider, consumer_id: str, resources: Resources) -> Provider:
     claims, used = provider.claims.copy(), provider.used.copy()
     for name, amount in claims.pop(consumer_id, {}).items():
-        used[name] -= amount
+        used[name] = used.get(name, 0) - amount
     for name, amount in resources.items():
         used[name] = used.get(name, 0) + amount
     if resources:
