@@ -164,6 +164,3 @@ WAYS: dict[str, Callable[[], None]] = {
 def apply(name: str) -> None:
     """Break it, for the rest of this process."""
     WAYS[name]()
-
-
-
