@@ -86,9 +86,8 @@ async def test_a_thing_whose_beginning_is_archived_is_shown_as_it_was(api: Serve
     then = await api.cloud.log.head()
     await rename(api, token, first["id"], "third")
     async with asyncio.timeout(30):
-        while not (archived := await archive.archive(fresh_database, tmp_path)):
-            await asyncio.sleep(0.05)  # until every consumer is past it
-    assert len(archived) == 1
+        while not await archive.archive(fresh_database, tmp_path):  # noqa: ASYNC110  until every consumer is past it
+            await asyncio.sleep(0.05)
     for position, name in ((head, "first"), (then, "second"), (then + 1, "third")):
         answer = await api.call("GET", f"{IMAGES}/{first['id']}?as_of={position}", token=token)
         assert answer.json["name"] == name
