@@ -1,0 +1,1 @@
+"""A running cloud of many processes, and what is done to it from outside."""
