@@ -12,6 +12,7 @@ from msgspec import field
 from api.compute.page import Paging, listing, next_link, page_size
 from api.compute.server import RULE
 from api.compute.server_view import REBOOTING, STATUS, View
+from api.compute.times import second_after
 from api.wire import Call
 from api.wire.query import boolean
 from api.wire.route import Version
@@ -180,7 +181,7 @@ _FILTERS: dict[str, _Conditions] = {
     "launched_at": _equal("launched_at"),
     "terminated_at": _equal("deleted_at"),
     "changes_since": lambda at: [Where("updated_at", ">=", at)],
-    "changes_before": lambda at: [Where("updated_at", "<=", at)],
+    "changes_before": lambda at: [Where("updated_at", "<", second_after(at))],
     "locked": lambda value: [Where("locked_by", "is", _true_or_false("locked", value))],
     "locked_by": _equal("locked_by"),
     "tags": _all_tags("has"),

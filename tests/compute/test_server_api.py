@@ -297,6 +297,8 @@ async def test_servers_are_found_by_many_things(world):
     assert await found(f"changes-since={one['created']}") == ["alpha", "beta"]
     assert await found("changes-since=2040-01-01T00:00:00Z") == []
     assert await found("changes-before=2000-01-01T00:00:00Z") == []
+    updated = (await member("GET", f"/servers/{one['id']}"))["server"]["updated"]
+    assert "alpha" in await found(f"changes-before={updated}")
     host = (await admin("GET", f"/servers/{one['id']}"))["server"]["OS-EXT-SRV-ATTR:host"]
     assert "alpha" in await found(f"host={host}&all_tenants=1", admin)
     assert await found("host=nowhere&all_tenants=1", admin) == []
