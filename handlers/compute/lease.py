@@ -76,8 +76,13 @@ class Hosts:
     async def listen(self) -> None:
         """Look for silence, for ever."""
         self._listening_since = clock.monotonic()
+        pause_seconds = self._lease_seconds / LOOKS_IN_A_LEASE
         while True:
-            await asyncio.sleep(self._lease_seconds / LOOKS_IN_A_LEASE)
+            before = clock.monotonic()
+            await asyncio.sleep(pause_seconds)
+            if clock.monotonic() - before > 2 * pause_seconds:
+                # It was we who stood still (stopped, swapped out): what was said meanwhile is yet to be heard.
+                self._listening_since = clock.monotonic()
             try:
                 await self.look()
             except AWAY as error:
