@@ -169,6 +169,8 @@ class SimulatedDriver:
                 self._put(id, power="running", fenced=False, interrupted=False, reboots=step.domain.reboots)
                 self._boot(step)
             case Pause():
+                if self.domains[id].seen.power not in {"running", "paused"}:
+                    raise StepFailed(f"server {id} does not run, so it cannot be paused")
                 self._put(id, power="paused", fenced=step.fence)
             case Unpause():
                 self._put(id, power="running", fenced=False)
