@@ -108,7 +108,7 @@ async def test_killed_in_the_middle_of_fifty_builds(deployment: Deployment, vict
 
 @pytest.mark.parametrize(
     "victim, seconds, least",
-    [("handlers", 8.0, 0.9), ("relay", 4.0, 0.9), ("agent", 3.0, 0.9), ("agent", 9.0, 0.0), ("rabbitmq", 14.0, 0.9)],
+    [("handlers", 8.0, 0.9), ("relay", 4.0, 0.9), ("agent", 3.0, 0.9), ("agent", 9.0, 0.0), ("rabbitmq", 14.0, 0.0)],
 )
 async def test_frozen_in_the_middle_of_fifty_builds(deployment: Deployment, victim: str, seconds: float, least: float):
     """It neither dies nor answers; then it goes on as if nothing had been, and what it knows is long untrue."""
@@ -122,7 +122,8 @@ async def test_frozen_in_the_middle_of_fifty_builds(deployment: Deployment, vict
             await asyncio.sleep(seconds)
         finally:
             os.kill(pid, signal.SIGCONT)
-        await judged(client, await building, least)  # an agent frozen for longer than its lease has lost all the hosts
+        # What keeps every host from being heard for longer than a lease loses them all, and with them their builds.
+        await judged(client, await building, least)
 
 
 async def test_a_bus_without_its_queues_and_exchanges(deployment: Deployment):
@@ -139,8 +140,8 @@ def _purge(rabbitmq: RabbitServer) -> None:
     rabbitmq.run(
         "rabbitmqctl",
         "eval",
-        '[rabbit_amqqueue:delete(Q, false, false, <<"tests">>) || Q <- rabbit_amqqueue:list()],'
-        ' [rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, N), false, <<"tests">>)'
+        '[catch rabbit_amqqueue:delete(Q, false, false, <<"tests">>) || Q <- rabbit_amqqueue:list()],'
+        ' [catch rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, N), false, <<"tests">>)'
         ' || N <- [<<"cumulog.events">>, <<"cumulog.reports">>, <<"cumulog.pokes">>]].',
     )
 
