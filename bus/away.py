@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 
@@ -28,3 +29,15 @@ def reaching(what: str) -> Iterator[None]:
         yield
     except AWAY as error:
         raise ConnectionError(f"{what} cannot be reached: {error or type(error).__name__}") from error
+
+
+async def pause(seconds: float) -> None:
+    """Wait before the next try of a loop that goes on for ever.
+
+    A connection that is cancelled in the middle of a query may answer with an error of its own, which then stands in
+    the cancellation's place: here it becomes a cancellation again, or the loop would outlive its role.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    await asyncio.sleep(seconds)

@@ -18,7 +18,7 @@ import asyncpg
 import structlog
 
 from bus import clock
-from bus.away import AWAY
+from bus.away import AWAY, pause
 from bus.broker import Broker
 from bus.checkpoint import EVERY_PARTITION, WHOLE_LOG, Checkpoints, Overtaken, move
 from bus.execute import Executor
@@ -79,7 +79,7 @@ class Projection:
         while await pool.fetchval(_BEHIND, self.consumer, head, sorted(self.reads)):
             if clock.monotonic() >= until:
                 return False
-            await asyncio.sleep(CATCH_UP_POLL_SECONDS)
+            await pause(CATCH_UP_POLL_SECONDS)
         return True
 
     async def __call__(self, tx: Any, events: Sequence[Recorded]) -> None:
@@ -117,7 +117,7 @@ class ProjectionWorker:
                 log.info("projection worked elsewhere", projection=self.projection.name, why=str(overtaken))
             except AWAY as error:
                 log.warning("projection waits for the log", projection=self.projection.name, error=repr(error))
-            await asyncio.sleep(POLL_SECONDS)
+            await pause(POLL_SECONDS)
 
     async def _work(self) -> None:
         name = self.projection.consumer
@@ -160,7 +160,7 @@ class ProjectionWorker:
                 raise
             except Exception as error:  # noqa: BLE001  parked below
                 log.warning("projection failed", projection=self.projection.name, error=repr(error), attempt=attempt)
-                await asyncio.sleep(BACKOFF_SECONDS * 2**attempt)
+                await pause(BACKOFF_SECONDS * 2**attempt)
         await self._apply_by_stream(events, last)
 
     async def _apply(self, events: Sequence[Recorded], last: int) -> None:
@@ -257,7 +257,7 @@ class Reactions:
                 log.info("reactions worked elsewhere", why=str(overtaken))
             except AWAY as error:
                 log.warning("reactions wait for the log", error=repr(error))
-            await asyncio.sleep(POLL_SECONDS)
+            await pause(POLL_SECONDS)
 
     async def _work(self) -> None:
         saved = await self._checkpoints.load(self.CONSUMER, self._partitions)
@@ -317,10 +317,10 @@ class Reactions:
                 return
             except AWAY as error:
                 log.warning("reaction waits", error=repr(error))
-                await asyncio.sleep(POLL_SECONDS)
+                await pause(POLL_SECONDS)
             except Exception as error:
                 log.warning("reaction failed", error=repr(error), streams=len(streams), attempt=attempt, exc_info=True)
-                await asyncio.sleep(BACKOFF_SECONDS * 2**attempt)
+                await pause(BACKOFF_SECONDS * 2**attempt)
         for stream in streams:
             try:
                 await self._react([stream])
@@ -360,7 +360,7 @@ class Sweep:
         """For ever, while leading."""
         while True:
             await self.once()
-            await asyncio.sleep(self._every_seconds)
+            await pause(self._every_seconds)
 
     async def once(self) -> int:
         """One pass; how many documents were looked at."""

@@ -10,6 +10,8 @@ from typing import Any
 import asyncpg
 import structlog
 
+from bus.away import pause
+
 log = structlog.get_logger()
 
 Work = Callable[[Any], Awaitable[None]]
@@ -38,7 +40,7 @@ class Leader:
                 raise
             except Exception as error:  # noqa: BLE001  whatever it was, somebody must lead
                 log.warning("leadership lost", of=self.name, error=repr(error))
-            await asyncio.sleep(RETRY_SECONDS)
+            await pause(RETRY_SECONDS)
 
     async def _lead(self, connection: asyncpg.Connection, work: Work) -> None:
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", _CLASS, self._key):

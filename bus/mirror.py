@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from bus.away import pause
 from bus.broker import Broker
 from bus.log import Batch, Document, Log, Recorded
 from bus.tail import Tail
@@ -148,7 +149,7 @@ class Mirrors:
                 raise
             except Exception as error:  # noqa: BLE001  a reader that stops would serve the past for ever
                 log.warning("mirrors cannot read the log, trying again", error=repr(error))
-                await asyncio.sleep(POLL_SECONDS)
+                await pause(POLL_SECONDS)
                 continue
             if batch is not None:
                 self._apply(batch)

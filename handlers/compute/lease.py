@@ -19,7 +19,7 @@ import asyncpg
 import structlog
 
 from bus import clock
-from bus.away import AWAY
+from bus.away import AWAY, pause
 from bus.cloud import Cloud
 from bus.config import MEMORY, Settings
 from bus.execute import Wish
@@ -79,7 +79,7 @@ class Hosts:
         pause_seconds = self._lease_seconds / LOOKS_IN_A_LEASE
         while True:
             before = clock.monotonic()
-            await asyncio.sleep(pause_seconds)
+            await pause(pause_seconds)
             if clock.monotonic() - before > 2 * pause_seconds:
                 # It was we who stood still (stopped, swapped out): what was said meanwhile is yet to be heard.
                 self._listening_since = clock.monotonic()
