@@ -160,6 +160,27 @@ class AmqpBroker:
     def hears(self) -> bool:
         return self._consuming.up.is_set()
 
+    async def echo(self, timeout_seconds: float) -> bool:
+        channel = self._speaker
+        if channel is None or not self.hears or not self._publishing.up.is_set():
+            return False
+        number = clock.hex_id()
+        back: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._questions[number] = back
+        try:
+            with translated("listening for an echo"):
+                async with asyncio.timeout(timeout_seconds):
+                    properties = Basic.Properties(correlation_id=number)
+                    await channel.basic_publish(
+                        b"", exchange=REPORTS, routing_key=self._answer_to, properties=properties
+                    )
+                    await back
+        except (TimeoutError, ConnectionError):
+            return False
+        finally:
+            self._questions.pop(number, None)
+        return True
+
     async def listen(self, on_report: OnReport) -> None:
         lanes = Lanes(on_report, LISTENERS)
         self._lanes.append(lanes)

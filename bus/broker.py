@@ -119,6 +119,9 @@ class Broker(Protocol):
     def hears(self) -> bool:
         """Whether what hosts say can reach this process now."""
 
+    async def echo(self, timeout_seconds: float) -> bool:
+        """Whether a word of this process went to the broker and came back: one that stands still is there, and deaf."""
+
     async def listen(self, on_report: OnReport) -> None:
         """Hear what agents report: each report reaches one of the processes that listen."""
 

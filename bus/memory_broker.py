@@ -67,6 +67,9 @@ class MemoryBroker:
     def hears(self) -> bool:
         return True
 
+    async def echo(self, timeout_seconds: float) -> bool:
+        return True
+
     async def listen(self, on_report: OnReport) -> None:
         self._listeners.append(asyncio.create_task(self._hear(on_report), name="reports"))
 

@@ -102,6 +102,9 @@ class Hosts:
         overdue = {
             host: lease for host, lease in self._leases().items() if self._silence(host, now) > self._lease_seconds
         }
+        if overdue and not await self._cloud.broker.echo(self._lease_seconds / LOOKS_IN_A_LEASE):
+            self._listening_since = clock.monotonic()  # the bus stands still: hosts may say what they like
+            return []
         lost = await self._others.silent(overdue, self._lease_seconds) if overdue else set()
         outcomes = await asyncio.gather(*(self._lose(host, overdue[host], now) for host in sorted(lost)))
         return [host for host in outcomes if host]

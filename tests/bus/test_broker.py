@@ -113,6 +113,11 @@ async def test_a_slow_reader_loses_batches_not_memory():
     assert 0 < received < 2000
 
 
+async def test_a_word_of_ours_comes_back(broker: Broker):
+    assert broker.hears
+    assert await broker.echo(5.0)
+
+
 async def test_a_host_hears_what_it_is_told_in_order(broker: Broker):
     link = await broker.link("h1")
     for n in range(20):

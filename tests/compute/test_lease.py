@@ -175,9 +175,13 @@ async def test_what_another_process_heard_is_not_silent(pool):
 
 
 class Earmuffs(MemoryBroker):
-    """A broker that loses and finds its connection when told to."""
+    """A broker that loses and finds its connection, or stands still, when told to."""
 
     hears = True
+    echoes = True
+
+    async def echo(self, timeout_seconds: float) -> bool:
+        return self.echoes
 
 
 async def test_who_is_deaf_loses_nobody(settings, fresh_database, time):
@@ -190,6 +194,24 @@ async def test_who_is_deaf_loses_nobody(settings, fresh_database, time):
     time(60)
     assert await hosts.look() == []
     earmuffs.hears = True
+    time(9)
+    assert await hosts.look() == []
+    time(2)
+    assert await hosts.look() == ["h1"]
+    await cloud.close()
+
+
+async def test_a_bus_that_stands_still_loses_nobody(settings, fresh_database, time):
+    """Its connection looks as good as ever; a word of our own that does not come back shows it."""
+    still = Earmuffs()
+    cloud = await open_cloud(msgspec.structs.replace(settings, lease_seconds=10.0), fresh_database, still)
+    hosts = Hosts(cloud)
+    await cloud.start()
+    await hosts.on_heartbeat("h1", beat())
+    still.echoes = False
+    time(60)
+    assert await hosts.look() == []
+    still.echoes = True
     time(9)
     assert await hosts.look() == []
     time(2)

@@ -122,8 +122,7 @@ async def test_frozen_in_the_middle_of_fifty_builds(deployment: Deployment, vict
             await asyncio.sleep(seconds)
         finally:
             os.kill(pid, signal.SIGCONT)
-        # What keeps every host from being heard for longer than a lease loses them all, and with them their builds.
-        await judged(client, await building, least)
+        await judged(client, await building, least)  # an agent frozen for longer than its lease has lost all the hosts
 
 
 async def test_a_bus_without_its_queues_and_exchanges(deployment: Deployment):

@@ -69,6 +69,9 @@ class ProcessBroker:
     def hears(self) -> bool:
         return self.owner.name not in self._network.away
 
+    async def echo(self, timeout_seconds: float) -> bool:
+        return self.hears
+
     @property
     def listening(self) -> bool:
         return self._lanes is not None and not self.owner.dead and self.hears
