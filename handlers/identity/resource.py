@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus.execute import AlreadyTaken
+from schema.changes import differing
 from schema.event import Command, Event, State
-from schema.identity.changes import differing
 from schema.refusal import Conflict, Forbidden, NotFound
 
 NEW, LIVING, GONE = "new", "living", "gone"

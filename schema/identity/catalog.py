@@ -8,8 +8,8 @@ from typing import Any, Literal
 from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
+from schema.changes import applied
 from schema.event import Command, Event, Kind, State
-from schema.identity.changes import applied
 
 Interface = Literal["public", "internal", "admin"]
 

@@ -8,8 +8,8 @@ from typing import Any
 from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
+from schema.changes import applied
 from schema.event import Command, Event, Key, Kind, State
-from schema.identity.changes import applied
 
 
 class UserCreated(Event):
