@@ -286,7 +286,7 @@ class NetworkHostFacts(Word):
 
 
 class Wiring(Word, tag=True):
-    """To a host: pieces as of `position`. A delta holds for who has everything up to `since`; a full one for anybody."""
+    """To a host: pieces as of `position`. A delta is for who has everything up to `since`; a full one for anybody."""
 
     epoch: int
     position: int
@@ -337,7 +337,10 @@ class WiringReport(Word, tag=True):
 
 
 class NetworkHeartbeat(Word, tag=True):
-    """From a host: it lives, and holds everything up to `position` (0: nothing). Answered by a `Lease` and what it lacks."""
+    """From a host: it lives, and holds everything up to `position`. Answered by a `Lease` and by what it lacks.
+
+    Position 0: it holds nothing.
+    """
 
     host: str
     epoch: int
