@@ -1,10 +1,12 @@
 """The words between the control plane and a host's network agent: what the host must have, piece by piece.
 
-    control plane ── Wiring, Lease, InstanceData ──▶ agent ── WiringReport, NetworkHeartbeat, InstanceDataWanted ──▶ control plane
+    control plane ── Wiring, Lease, InstanceData ──▶ agent
+    agent ── WiringReport, NetworkHeartbeat, InstanceDataWanted ──▶ control plane
 
-What a host must have is a map of keys to pieces, each as of a position of the log; a projection keeps it. An agent that
-holds everything up to a position is told what changed since, however long it was away. No event holds these words; they
-travel on the bus as JSON and may be lost, doubled and late: a delta that does not follow what the agent holds is asked for again.
+What a host must have is a map of keys to pieces, each as of a position of the log; a projection keeps it. An agent
+that holds everything up to a position is told what changed since, however long it was away. No event holds these words;
+they travel on the bus as JSON and may be lost, doubled and late: a delta that does not follow what the agent holds is
+asked for again.
 
     port/<id>      a port bound to this host            network/<id>   a network some piece here lies in
     peer/<id>      a port elsewhere in such a network   group/<id>     a security group of a port here
@@ -138,7 +140,7 @@ class WiredNetwork(Word, tag="network"):
     endpoints: tuple[str, ...] = ()
     """Tunnel endpoints of the other hosts that have this network: broadcasts go to each."""
     dhcp_port_id: str = ""
-    """The one `network:dhcp` port of the network: every host that has the network answers DHCP, DNS and metadata at it."""
+    """The one `network:dhcp` port of the network: each host that has the network answers DHCP, DNS, metadata at it."""
     dhcp_mac: str = ""
     dhcp_addresses: tuple[Address, ...] = ()
 
