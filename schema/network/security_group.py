@@ -1,15 +1,23 @@
 """A security group: rules for what may reach the ports that are in it, and what they may send.
 
-(absent) ──SecurityGroupCreated──▶ there ──SecurityRuleAdded, SecurityRuleRemoved──▶ there ──SecurityGroupDeleted──▶ gone
+(absent) ──SecurityGroupCreated──▶ there ──SecurityGroupDeleted──▶ gone          there: rules come and go
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import State
+from schema.event import Command, Event, Key, Kind, State
 from schema.network.wiring import Direction
+
+DEFAULT = "default"
+"""The name of the group every project has one of."""
 
 
 class SecurityRule(Word):
@@ -25,6 +33,20 @@ class SecurityRule(Word):
     description: str = ""
     created_at: datetime | None = None
 
+    @property
+    def match(self) -> tuple[Any, ...]:
+        """What it lets through: no two rules of a group let the same through."""
+        return (
+            self.direction,
+            self.ethertype,
+            self.protocol,
+            self.port_range_min,
+            self.port_range_max,
+            self.remote_ip_prefix,
+            self.remote_group_id,
+            self.remote_address_group_id,
+        )
+
 
 class SecurityGroup(State):
     name: str = ""
@@ -33,4 +55,130 @@ class SecurityGroup(State):
     stateful: bool = True
     rules: tuple[SecurityRule, ...] = ()
     shared_with: tuple[str, ...] = ()
+    """Projects that RBAC lets use it; `*`: all of them."""
     tags: tuple[str, ...] = ()
+
+    @property
+    def is_default(self) -> bool:
+        return self.name == DEFAULT
+
+    def rule(self, id: str) -> SecurityRule | None:
+        return next((rule for rule in self.rules if rule.id == id), None)
+
+
+class SecurityGroupCreated(Event):
+    name: str
+    project_id: str
+    description: str = ""
+    stateful: bool = True
+    rules: tuple[SecurityRule, ...] = ()
+
+
+class SecurityGroupUpdated(Event):
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    stateful: bool | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class SecurityRulesAdded(Event):
+    rules: tuple[SecurityRule, ...]
+
+
+class SecurityRuleRemoved(Event):
+    rule_id: str
+
+
+class SecurityGroupShared(Event):
+    project_id: str
+
+
+class SecurityGroupUnshared(Event):
+    project_id: str
+
+
+class SecurityGroupDeleted(Event):
+    pass
+
+
+SecurityGroupEvent = (
+    SecurityGroupCreated
+    | SecurityGroupUpdated
+    | SecurityRulesAdded
+    | SecurityRuleRemoved
+    | SecurityGroupShared
+    | SecurityGroupUnshared
+    | SecurityGroupDeleted
+)
+
+
+class CreateSecurityGroup(Command):
+    name: str
+    project_id: str
+    description: str = ""
+    stateful: bool = True
+    rules: tuple[SecurityRule, ...] = ()
+
+
+class UpdateSecurityGroup(Command):
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    stateful: bool | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+    in_use: bool | UnsetType = UNSET
+    """Ports are in it: a fact, not a change."""
+
+
+class AddSecurityRules(Command):
+    rules: tuple[SecurityRule, ...]
+
+
+class RemoveSecurityRule(Command):
+    rule_id: str
+
+
+class ShareSecurityGroup(Command):
+    project_id: str
+
+
+class UnshareSecurityGroup(Command):
+    project_id: str
+
+
+class DeleteSecurityGroup(Command):
+    in_use: bool = False
+    """Ports are in it, or a rule of another group names it."""
+    even_default: bool = False
+    """An administrator may delete a project's default group; it is made anew when it is needed."""
+
+
+def evolve(group: SecurityGroup, event: SecurityGroupEvent, at: datetime) -> SecurityGroup:
+    match event:
+        case SecurityGroupCreated():
+            return replace(applied(group, event), rules=_dated(event.rules, at))
+        case SecurityGroupUpdated():
+            return applied(group, event)
+        case SecurityRulesAdded():
+            return replace(group, rules=group.rules + _dated(event.rules, at))
+        case SecurityRuleRemoved():
+            return replace(group, rules=tuple(rule for rule in group.rules if rule.id != event.rule_id))
+        case SecurityGroupShared():
+            return replace(group, shared_with=(*group.shared_with, event.project_id))
+        case SecurityGroupUnshared():
+            return replace(group, shared_with=tuple(it for it in group.shared_with if it != event.project_id))
+        case SecurityGroupDeleted():
+            return replace(group, deleted_at=at)
+
+
+def _dated(rules: tuple[SecurityRule, ...], at: datetime) -> tuple[SecurityRule, ...]:
+    return tuple(replace(rule, created_at=rule.created_at or at) for rule in rules)
+
+
+def _unique(group: SecurityGroup) -> list[Key]:
+    keys: list[Key] = [("security group rule", rule.id) for rule in group.rules]
+    if group.is_default:
+        keys.append(("default security group", group.project_id))
+    return keys
+
+
+SECURITY_GROUP = Kind("security-group", SecurityGroup, SecurityGroupEvent, evolve, unique=_unique)

@@ -1,0 +1,58 @@
+"""The rules of the template that new security groups begin with."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from bus.cloud import Cloud
+from bus.execute import Aggregate
+from schema.event import Command
+from schema.network.default_rule import (
+    DEFAULT_RULES,
+    STANDARD,
+    STREAM,
+    AddDefaultRule,
+    DefaultRule,
+    DefaultRuleAdded,
+    DefaultRuleRemoved,
+    DefaultRules,
+    DefaultRulesEvent,
+    RemoveDefaultRule,
+)
+from schema.refusal import Conflict
+
+ANY = "any"
+"""The list is always there."""
+RULES = 100
+
+ALLOWED: dict[type[Command], set[str]] = {AddDefaultRule: {ANY}, RemoveDefaultRule: {ANY}}
+
+
+def decide(template: DefaultRules, command: Command) -> list[DefaultRulesEvent]:
+    match command:
+        case AddDefaultRule():
+            if any(rule == command.rule for rule in template.rules):
+                return []
+            same = next((rule for rule in template.rules if replace(rule, id=command.rule.id) == command.rule), None)
+            if same or any(rule.id == command.rule.id for rule in template.rules):
+                raise Conflict(
+                    f"Default security group rule already exists. Rule id is {(same or command.rule).id}.",
+                    code="DefaultSecurityGroupRuleExists",
+                )
+            if len(template.rules) >= RULES:
+                raise Conflict(f"New security groups begin with {RULES} rules at most; delete one first.")
+            return [DefaultRuleAdded(rule=command.rule)]
+        case RemoveDefaultRule():
+            there = any(rule.id == command.rule_id for rule in template.rules)
+            return [DefaultRuleRemoved(rule_id=command.rule_id)] if there else []
+    raise TypeError(f"default security group rules know no {type(command).__name__}")
+
+
+def default_rules(cloud: Cloud) -> tuple[DefaultRule, ...]:
+    """The template as it stands. Where it is not mirrored, the standard one."""
+    document = cloud.mirror(DEFAULT_RULES).get(STREAM)
+    rules: tuple[DefaultRule, ...] = document.state.rules if document else STANDARD
+    return rules
+
+
+DEFAULT_RULE_TEMPLATE = Aggregate(DEFAULT_RULES, decide, ALLOWED)

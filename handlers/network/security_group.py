@@ -1,0 +1,223 @@
+"""The rules of security groups, and the default group that every project has from when it first needs one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from bus import clock
+from bus.cloud import Cloud
+from bus.documents import Where
+from bus.execute import SYSTEM, Aggregate, AlreadyTaken, Context, Wish
+from handlers.network.default_rule import default_rules
+from schema.changes import differing
+from schema.event import Command
+from schema.network.security_group import (
+    DEFAULT,
+    SECURITY_GROUP,
+    AddSecurityRules,
+    CreateSecurityGroup,
+    DeleteSecurityGroup,
+    RemoveSecurityRule,
+    SecurityGroup,
+    SecurityGroupCreated,
+    SecurityGroupDeleted,
+    SecurityGroupEvent,
+    SecurityGroupShared,
+    SecurityGroupUnshared,
+    SecurityGroupUpdated,
+    SecurityRule,
+    SecurityRuleRemoved,
+    SecurityRulesAdded,
+    ShareSecurityGroup,
+    UnshareSecurityGroup,
+    UpdateSecurityGroup,
+)
+from schema.refusal import Conflict, Invalid, NotFound, Refused
+
+ABSENT, THERE, GONE = "absent", "there", "gone"
+RULES = 1000
+"""Rules in one group, at most, whatever the quota says."""
+ATTEMPTS = 8
+
+ALLOWED: dict[type[Command], set[str]] = {
+    CreateSecurityGroup: {ABSENT},
+    UpdateSecurityGroup: {THERE},
+    AddSecurityRules: {THERE},
+    RemoveSecurityRule: {THERE},
+    ShareSecurityGroup: {THERE},
+    UnshareSecurityGroup: {THERE},
+    DeleteSecurityGroup: {THERE},
+}
+
+
+def decide(group: SecurityGroup, command: Command) -> list[SecurityGroupEvent]:
+    if _already_so(group, command):
+        return []
+    if status(group) not in ALLOWED[type(command)]:
+        raise _wrong_status(group, command)
+    match command:
+        case CreateSecurityGroup():
+            _refuse_doubles(group, (), command.rules)
+            created = {name: getattr(command, name) for name in command.__struct_fields__}
+            return [SecurityGroupCreated(**created)]
+        case UpdateSecurityGroup():
+            return _update(group, command)
+        case AddSecurityRules():
+            fresh = tuple(rule for rule in command.rules if group.rule(rule.id) is None)
+            _refuse_doubles(group, group.rules, fresh)
+            return [SecurityRulesAdded(rules=fresh)]
+        case RemoveSecurityRule():
+            return [SecurityRuleRemoved(rule_id=command.rule_id)]
+        case ShareSecurityGroup():
+            return [SecurityGroupShared(project_id=command.project_id)]
+        case UnshareSecurityGroup():
+            return [SecurityGroupUnshared(project_id=command.project_id)]
+        case DeleteSecurityGroup():
+            if group.is_default and not command.even_default:
+                raise Conflict(
+                    f"Removing default security group {group.id} is not allowed.",
+                    code="SecurityGroupCannotRemoveDefault",
+                )
+            if command.in_use:
+                raise in_use(group.id)
+            return [SecurityGroupDeleted()]
+    raise TypeError(f"security groups know no {type(command).__name__}")
+
+
+def status(group: Any) -> str:
+    if group.living:
+        return THERE
+    return GONE if group.deleted_at else ABSENT
+
+
+def not_found(id: str) -> NotFound:
+    return NotFound(f"Security group {id} does not exist.", code="SecurityGroupNotFound")
+
+
+def in_use(id: str) -> Conflict:
+    return Conflict(
+        f"Security Group {id} in use: ports are in it, or a rule of another group names it.", code="SecurityGroupInUse"
+    )
+
+
+def rule_exists(group_id: str, id: str) -> Conflict:
+    return Conflict(
+        f"Security group rule already exists in group {group_id}. Rule id is {id}.", code="SecurityGroupRuleExists"
+    )
+
+
+def default_group_wishes(cloud: Cloud, project_id: str, id: str) -> list[Wish]:
+    """What makes a project's default group. An append with these is refused (AlreadyTaken) where it has one by now."""
+    command = CreateSecurityGroup(
+        name=DEFAULT,
+        project_id=project_id,
+        description="Default security group",
+        rules=rules_from_template(cloud, id, default=True),
+    )
+    return [Wish(SECURITY_GROUPS, id, command)]
+
+
+async def ensure_default(cloud: Cloud, project_id: str, by: Context = SYSTEM) -> str:
+    """The id of the project's default group, made now if there is none."""
+    by = replace(by, idempotency="", fingerprint="")
+    for _ in range(ATTEMPTS):
+        if found := await default_of(cloud, project_id):
+            return found
+        id = clock.uuid4()
+        try:
+            await cloud.executor.execute(*default_group_wishes(cloud, project_id, id), by=by)
+        except AlreadyTaken:
+            continue
+        return id
+    raise Refused(f"The default security group of project {project_id} is being made and deleted again; try again.")
+
+
+async def default_of(cloud: Cloud, project_id: str) -> str | None:
+    """The id of the project's default group, if it has one."""
+    where = [Where("project_id", "=", project_id), Where("name", "=", DEFAULT)]
+    found = await cloud.documents.find(SECURITY_GROUP, where=where, limit=1)
+    return found[0].id if found else None
+
+
+def rules_from_template(cloud: Cloud, group_id: str, *, default: bool) -> tuple[SecurityRule, ...]:
+    """What a new group begins with, as `/default-security-group-rules` says."""
+    return tuple(
+        SecurityRule(
+            id=clock.uuid4(),
+            direction=rule.direction,
+            ethertype=rule.ethertype,
+            protocol=rule.protocol,
+            port_range_min=rule.port_range_min,
+            port_range_max=rule.port_range_max,
+            remote_ip_prefix=rule.remote_ip_prefix,
+            remote_group_id=group_id if rule.from_own_group else rule.remote_group_id,
+            remote_address_group_id=rule.remote_address_group_id,
+            description=rule.description,
+        )
+        for rule in default_rules(cloud)
+        if (rule.used_in_default_sg if default else rule.used_in_non_default_sg)
+    )
+
+
+def _already_so(group: SecurityGroup, command: Command) -> bool:
+    match command:
+        case CreateSecurityGroup():
+            return group.living and (group.name, group.project_id) == (command.name, command.project_id)
+        case UpdateSecurityGroup():
+            return group.living and not _changes(group, command)
+        case AddSecurityRules():
+            return group.living and all(group.rule(rule.id) is not None for rule in command.rules)
+        case RemoveSecurityRule():
+            return group.created_at is not None and group.rule(command.rule_id) is None
+        case ShareSecurityGroup():
+            return group.living and command.project_id in group.shared_with
+        case UnshareSecurityGroup():
+            return command.project_id not in group.shared_with or not group.living
+        case DeleteSecurityGroup():
+            return group.deleted_at is not None
+    return False
+
+
+def _changes(group: SecurityGroup, command: UpdateSecurityGroup) -> dict[str, Any]:
+    return differing(group, replace(command, in_use=UNSET))
+
+
+def _update(group: SecurityGroup, command: UpdateSecurityGroup) -> list[SecurityGroupEvent]:
+    changes = _changes(group, command)
+    if group.is_default and "name" in changes:
+        raise Conflict(
+            f"Updating default security group {group.id} is not allowed.", code="SecurityGroupCannotUpdateDefault"
+        )
+    if changes.get("name") == DEFAULT:
+        raise default_exists()
+    if "stateful" in changes and command.in_use is True:
+        raise in_use(group.id)
+    return [SecurityGroupUpdated(**changes)]
+
+
+def default_exists() -> Conflict:
+    return Conflict("Default security group already exists.", code="SecurityGroupDefaultAlreadyExists")
+
+
+def _refuse_doubles(group: SecurityGroup, there: tuple[SecurityRule, ...], more: tuple[SecurityRule, ...]) -> None:
+    if len(there) + len(more) > RULES:
+        raise Invalid(f"Security group {group.id} would have more than {RULES} rules, the most a group may have.")
+    seen = {rule.match: rule.id for rule in there}
+    ids = {rule.id for rule in there}
+    for rule in more:
+        if rule.match in seen or rule.id in ids:
+            raise rule_exists(group.id, seen.get(rule.match, rule.id))
+        seen[rule.match] = rule.id
+        ids.add(rule.id)
+
+
+def _wrong_status(group: SecurityGroup, command: Command) -> Refused:
+    if isinstance(command, CreateSecurityGroup):
+        return Conflict(f"The id {group.id} is or was another security group's; ids are not used again.")
+    return not_found(group.id)
+
+
+SECURITY_GROUPS = Aggregate(SECURITY_GROUP, decide, ALLOWED)

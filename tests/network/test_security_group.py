@@ -1,0 +1,109 @@
+"""Security groups: what is in them, which may go, and that each project has one default group."""
+
+import asyncio
+
+import pytest
+
+from bus.cloud import open_cloud
+from handlers.network.default_rule import DEFAULT_RULE_TEMPLATE
+from handlers.network.security_group import SECURITY_GROUPS, ensure_default
+from schema.network.default_rule import STANDARD, AddDefaultRule, DefaultRule, DefaultRuleAdded, RemoveDefaultRule
+from schema.network.security_group import (
+    SECURITY_GROUP,
+    AddSecurityRules,
+    CreateSecurityGroup,
+    DeleteSecurityGroup,
+    RemoveSecurityRule,
+    SecurityGroupCreated,
+    SecurityGroupDeleted,
+    SecurityGroupShared,
+    SecurityGroupUnshared,
+    SecurityGroupUpdated,
+    SecurityRule,
+    SecurityRuleRemoved,
+    SecurityRulesAdded,
+    ShareSecurityGroup,
+    UnshareSecurityGroup,
+    UpdateSecurityGroup,
+)
+from schema.refusal import Conflict, NotFound
+from tests.story import Story
+
+groups = Story(SECURITY_GROUPS)
+template = Story(DEFAULT_RULE_TEMPLATE, "all")
+ssh = SecurityRule(id="1", direction="ingress", protocol="tcp", port_range_min=22, port_range_max=22)
+ping = SecurityRule(id="2", direction="ingress", protocol="icmp")
+created = SecurityGroupCreated(name="web", project_id="p", rules=(ssh,))
+default = SecurityGroupCreated(name="default", project_id="p")
+
+
+def test_a_group_is_made_with_its_rules():
+    groups.given().when(CreateSecurityGroup(name="web", project_id="p", rules=(ssh,))).then(created)
+
+
+def test_rules_come_and_go():
+    after = groups.given(created).when(AddSecurityRules(rules=(ping,))).then(SecurityRulesAdded(rules=(ping,)))
+    assert [rule.id for rule in after.state.rules] == ["1", "2"]
+    assert all(rule.created_at for rule in after.state.rules)
+    after.when(RemoveSecurityRule(rule_id="1")).then(SecurityRuleRemoved(rule_id="1"))
+
+
+def test_no_two_rules_let_the_same_through():
+    again = SecurityRule(id="3", direction="ingress", protocol="tcp", port_range_min=22, port_range_max=22)
+    groups.given(created).when(AddSecurityRules(rules=(ping, again))).refused("Rule id is 1", Conflict)
+
+
+def test_a_group_in_use_stays_and_keeps_its_state():
+    groups.given(created).when(DeleteSecurityGroup(in_use=True)).refused("in use", Conflict)
+    groups.given(created).when(UpdateSecurityGroup(stateful=False, in_use=True)).refused("in use", Conflict)
+    groups.given(created).when(UpdateSecurityGroup(description="d", in_use=True)).then(
+        SecurityGroupUpdated(description="d")
+    )
+    groups.given(created).when(DeleteSecurityGroup()).then(SecurityGroupDeleted())
+
+
+def test_the_default_group_keeps_its_name_and_stays():
+    groups.given(default).when(UpdateSecurityGroup(name="other")).refused("Updating default", Conflict)
+    groups.given(default).when(DeleteSecurityGroup()).refused("Removing default", Conflict)
+    groups.given(created).when(UpdateSecurityGroup(name="default")).refused("already exists", Conflict)
+    groups.given(default).when(DeleteSecurityGroup(even_default=True)).then(SecurityGroupDeleted())
+
+
+def test_a_group_is_shared_and_unshared():
+    shared = groups.given(created).when(ShareSecurityGroup(project_id="q")).then(SecurityGroupShared(project_id="q"))
+    shared.when(UnshareSecurityGroup(project_id="q")).then(SecurityGroupUnshared(project_id="q"))
+
+
+def test_what_is_gone_cannot_be_changed():
+    gone = groups.given(created, SecurityGroupDeleted())
+    gone.when(AddSecurityRules(rules=(ping,))).refused("does not exist", NotFound)
+
+
+def test_the_template_begins_with_four_rules_and_takes_more():
+    rule = DefaultRule(id="x", direction="ingress", protocol="icmp")
+    after = template.given().when(AddDefaultRule(rule=rule)).then(DefaultRuleAdded(rule=rule))
+    assert after.state.rules == (*STANDARD, rule)
+    after.when(AddDefaultRule(rule=DefaultRule(id="y", direction="ingress", protocol="icmp"))).refused("exists")
+    assert list(DEFAULT_RULE_TEMPLATE.decide(after.state, RemoveDefaultRule(rule_id="unknown"))) == []
+
+
+@pytest.fixture
+async def cloud(settings, fresh_database):
+    cloud = await open_cloud(settings, fresh_database)
+    yield cloud
+    await cloud.close()
+
+
+async def test_a_project_has_one_default_group_however_many_ask_at_once(cloud):
+    ids = await asyncio.gather(*(ensure_default(cloud, "p") for _ in range(8)))
+    assert len(set(ids)) == 1
+    [document] = await cloud.documents.find(SECURITY_GROUP)
+    group = document.state
+    assert (group.name, group.project_id) == ("default", "p")
+    assert [(rule.direction, rule.ethertype, rule.remote_group_id) for rule in group.rules] == [
+        ("egress", "IPv4", None),
+        ("egress", "IPv6", None),
+        ("ingress", "IPv4", group.id),
+        ("ingress", "IPv6", group.id),
+    ]
+    assert await ensure_default(cloud, "q") not in ids
