@@ -9,7 +9,6 @@ from bus.execute import Aggregate
 from schema.event import Command
 from schema.network.default_rule import (
     DEFAULT_RULES,
-    STANDARD,
     STREAM,
     AddDefaultRule,
     DefaultRule,
@@ -48,10 +47,11 @@ def decide(template: DefaultRules, command: Command) -> list[DefaultRulesEvent]:
     raise TypeError(f"default security group rules know no {type(command).__name__}")
 
 
-def default_rules(cloud: Cloud) -> tuple[DefaultRule, ...]:
-    """The template as it stands. Where it is not mirrored, the standard one."""
-    document = cloud.mirror(DEFAULT_RULES).get(STREAM)
-    rules: tuple[DefaultRule, ...] = document.state.rules if document else STANDARD
+async def default_rules(cloud: Cloud) -> tuple[DefaultRule, ...]:
+    """The template as it stands."""
+    stream = DEFAULT_RULES.stream(STREAM)
+    document = (await cloud.executor.load([stream])).get(stream)
+    rules: tuple[DefaultRule, ...] = document.state.rules if document else DEFAULT_RULES.unborn(STREAM).rules
     return rules
 
 

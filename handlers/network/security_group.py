@@ -109,13 +109,13 @@ def rule_exists(group_id: str, id: str) -> Conflict:
     )
 
 
-def default_group_wishes(cloud: Cloud, project_id: str, id: str) -> list[Wish]:
+async def default_group_wishes(cloud: Cloud, project_id: str, id: str) -> list[Wish]:
     """What makes a project's default group. An append with these is refused (AlreadyTaken) where it has one by now."""
     command = CreateSecurityGroup(
         name=DEFAULT,
         project_id=project_id,
         description="Default security group",
-        rules=rules_from_template(cloud, id, default=True),
+        rules=await rules_from_template(cloud, id, default=True),
     )
     return [Wish(SECURITY_GROUPS, id, command)]
 
@@ -128,7 +128,7 @@ async def ensure_default(cloud: Cloud, project_id: str, by: Context = SYSTEM) ->
             return found
         id = clock.uuid4()
         try:
-            await cloud.executor.execute(*default_group_wishes(cloud, project_id, id), by=by)
+            await cloud.executor.execute(*await default_group_wishes(cloud, project_id, id), by=by)
         except AlreadyTaken:
             continue
         return id
@@ -142,7 +142,7 @@ async def default_of(cloud: Cloud, project_id: str) -> str | None:
     return found[0].id if found else None
 
 
-def rules_from_template(cloud: Cloud, group_id: str, *, default: bool) -> tuple[SecurityRule, ...]:
+async def rules_from_template(cloud: Cloud, group_id: str, *, default: bool) -> tuple[SecurityRule, ...]:
     """What a new group begins with, as `/default-security-group-rules` says."""
     return tuple(
         SecurityRule(
@@ -157,7 +157,7 @@ def rules_from_template(cloud: Cloud, group_id: str, *, default: bool) -> tuple[
             remote_address_group_id=rule.remote_address_group_id,
             description=rule.description,
         )
-        for rule in default_rules(cloud)
+        for rule in await default_rules(cloud)
         if (rule.used_in_default_sg if default else rule.used_in_non_default_sg)
     )
 

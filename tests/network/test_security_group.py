@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from bus.cloud import open_cloud
+from bus.execute import Wish
 from handlers.network.default_rule import DEFAULT_RULE_TEMPLATE
 from handlers.network.security_group import SECURITY_GROUPS, ensure_default
 from schema.network.default_rule import STANDARD, AddDefaultRule, DefaultRule, DefaultRuleAdded, RemoveDefaultRule
@@ -107,3 +108,17 @@ async def test_a_project_has_one_default_group_however_many_ask_at_once(cloud):
         ("ingress", "IPv6", group.id),
     ]
     assert await ensure_default(cloud, "q") not in ids
+
+
+async def test_a_default_group_begins_with_what_the_template_says_by_then(cloud):
+    rule = DefaultRule(id="x", direction="ingress", protocol="icmp", used_in_default_sg=True)
+    await cloud.executor.execute(Wish(DEFAULT_RULE_TEMPLATE, "all", AddDefaultRule(rule=rule)))
+    await cloud.executor.execute(Wish(DEFAULT_RULE_TEMPLATE, "all", RemoveDefaultRule(rule_id=STANDARD[1].id)))
+    id = await ensure_default(cloud, "p")
+    group = (await cloud.documents.get(SECURITY_GROUP, id)).state
+    assert [(it.direction, it.protocol, it.remote_group_id) for it in group.rules] == [
+        ("egress", None, None),
+        ("ingress", None, id),
+        ("ingress", None, id),
+        ("ingress", "icmp", None),
+    ]
