@@ -45,6 +45,17 @@ class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hosts tried for one server before it ends in ERROR."""
 
 
+class Networking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How hosts wire their guests."""
+
+    driver: Literal["", "linuxbridge", "ovs", "simulated", "none"] = ""
+    """Empty: `simulated` beside the simulated hypervisor, `linuxbridge` beside libvirt for root, else `none`."""
+    lease_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 5.0
+    """A network agent that was not heard of for so long is down: routers leave its host, where it has stopped them."""
+    sweep_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
+    """How often an agent looks at everything on its host, and puts right what somebody else changed."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an operator can choose. Units last."""
 
@@ -89,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`auto`: console on a terminal, JSON otherwise."""
 
     scheduler: Scheduler = msgspec.field(default_factory=Scheduler)
+    network: Networking = msgspec.field(default_factory=Networking)
     policy: dict[str, str] = msgspec.field(default_factory=dict)
     """Policy rule → check, over the built-in ones: `"os_compute_api:servers:create" = "role:builder"`."""
 
@@ -156,9 +168,13 @@ def default_home(environment: Mapping[str, str] | None = None) -> Path:
 _FIELDS: dict[str, Any] = {
     key: kind for key, kind in get_type_hints(Settings, include_extras=True).items() if key != "policy"
 }
-_SCHEDULER: dict[str, Any] = get_type_hints(Scheduler, include_extras=True)
-_TABLE_KEYS = tuple(f"scheduler.{key}" for key in _SCHEDULER)
-del _FIELDS["scheduler"]
+_TABLES: dict[str, type[msgspec.Struct]] = {"scheduler": Scheduler, "network": Networking}
+_TABLE_FIELDS: dict[str, dict[str, Any]] = {
+    name: get_type_hints(table, include_extras=True) for name, table in _TABLES.items()
+}
+_TABLE_KEYS = tuple(f"{name}.{key}" for name, fields in _TABLE_FIELDS.items() for key in fields)
+for _name in _TABLES:
+    del _FIELDS[_name]
 
 
 def _read(path: Path, *, required: bool) -> dict[str, Any]:
@@ -178,22 +194,23 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
 
 def _checked(key: str, value: Any, origin: str, *, text: bool = False) -> dict[str, Any]:
     """{key: the value in its type}, tables as structs."""
-    if key == "scheduler":
+    if key in _TABLES:
+        fields = _TABLE_FIELDS[key]
         if not isinstance(value, dict):
-            raise ConfigurationError(f"scheduler (from {origin}) must be a table: write [scheduler]")
+            raise ConfigurationError(f"{key} (from {origin}) must be a table: write [{key}]")
         table: dict[str, Any] = {}
         for name, item in value.items():
-            if name not in _SCHEDULER:
-                raise ConfigurationError(_unknown(f"scheduler.{name}", origin, [f"scheduler.{k}" for k in _SCHEDULER]))
-            table[name] = _converted(f"scheduler.{name}", item, _SCHEDULER[name], origin, text=text)
-        return {"scheduler": Scheduler(**table)}
-    if key.startswith("scheduler."):
-        name = key.partition(".")[2]
-        return {key: _converted(key, value, _SCHEDULER[name], origin, text=text)}
+            if name not in fields:
+                raise ConfigurationError(_unknown(f"{key}.{name}", origin, [f"{key}.{known}" for known in fields]))
+            table[name] = _converted(f"{key}.{name}", item, fields[name], origin, text=text)
+        return {key: _TABLES[key](**table)}
+    if key in _TABLE_KEYS:
+        table_name, _, name = key.partition(".")
+        return {key: _converted(key, value, _TABLE_FIELDS[table_name][name], origin, text=text)}
     if key == "policy":
         return {"policy": _converted(key, value, dict[str, str], origin, text=text)}
     if key not in _FIELDS:
-        raise ConfigurationError(_unknown(key, origin, [*_FIELDS, "scheduler", "policy"]))
+        raise ConfigurationError(_unknown(key, origin, [*_FIELDS, *_TABLES, "policy"]))
     checked = _converted(key, value, _FIELDS[key], origin, text=text)
     _CHECKS.get(key, _anything)(checked, f"{key} (from {origin})")
     return {key: checked}
@@ -204,7 +221,7 @@ def _merged(values: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     for key, value in more.items():
         table, _, name = key.partition(".")
         if name:
-            merged[table] = msgspec.structs.replace(merged.get(table, Scheduler()), **{name: value})
+            merged[table] = msgspec.structs.replace(merged.get(table, _TABLES[table]()), **{name: value})
         else:
             merged[key] = value
     return merged

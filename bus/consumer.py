@@ -44,7 +44,9 @@ PROJECTION_BATCH = 5000
 CATCH_UP_SECONDS = 2.0
 CATCH_UP_POLL_SECONDS = 0.005
 
-Apply = Callable[[Any, Sequence[Recorded]], Awaitable[None]]
+Apply = Callable[[Any, Sequence[Recorded]], Awaitable[Any]]
+"""(transaction, events) → what became of it, for who is told after the commit; mostly nothing."""
+Committed = Callable[[Any], Awaitable[None]]
 
 PROJECTIONS: dict[str, Projection] = {}
 
@@ -57,7 +59,7 @@ class Projection:
         self.version = version
         self.reads = frozenset(event.__name__ for event in reads)
         self.tables = tables
-        self._apply: Apply | None = None
+        self._begin: Callable[[], Apply] | None = None
         PROJECTIONS[name] = self
 
     @property
@@ -66,8 +68,21 @@ class Projection:
 
     def apply(self, function: Apply) -> Apply:
         """Decorator: `async def apply(tx, events)`, one statement per batch, never one per event."""
-        self._apply = function
+        self._begin = lambda: function
         return function
+
+    def begins(self, function: Callable[[], Apply]) -> Callable[[], Apply]:
+        """Decorator, instead of `apply`, for one that remembers: makes the `apply` of one worker.
+
+        It is dropped for a new one whenever what it remembers may not be what was committed.
+        """
+        self._begin = function
+        return function
+
+    def begin(self) -> Apply:
+        """An `apply` that remembers nothing yet."""
+        assert self._begin is not None, f"projection {self.name} has no apply"
+        return self._begin()
 
     async def caught_up(self, pool: asyncpg.Pool, timeout_seconds: float = CATCH_UP_SECONDS) -> bool:
         """Wait until everything it reads that is in the log now is in its tables; False when that takes too long.
@@ -82,10 +97,6 @@ class Projection:
             await pause(CATCH_UP_POLL_SECONDS)
         return True
 
-    async def __call__(self, tx: Any, events: Sequence[Recorded]) -> None:
-        assert self._apply is not None, f"projection {self.name} has no apply"
-        await self._apply(tx, events)
-
 
 _BEHIND = """
 SELECT EXISTS (SELECT FROM events e WHERE e.position > c.position AND e.position <= $2 AND e.type = ANY($3::text[]))
@@ -96,10 +107,20 @@ FROM (SELECT coalesce(max(position), 0) AS position FROM checkpoints WHERE consu
 
 
 class ProjectionWorker:
-    """Moves one projection along the log."""
+    """Moves one projection along the log. `committed` is told after each commit what `apply` answered, unless None."""
 
-    def __init__(self, pool: asyncpg.Pool, log: Log, broker: Broker, checkpoints: Checkpoints, it: Projection) -> None:
+    def __init__(  # noqa: PLR0917
+        self,
+        pool: asyncpg.Pool,
+        log: Log,
+        broker: Broker,
+        checkpoints: Checkpoints,
+        it: Projection,
+        committed: Committed | None = None,
+    ) -> None:
         self.projection = it
+        self._project = it.begin()
+        self._committed = committed
         self.position = 0
         self._saved = 0
         self._saved_at = 0.0
@@ -121,6 +142,7 @@ class ProjectionWorker:
 
     async def _work(self) -> None:
         name = self.projection.consumer
+        self._project = self.projection.begin()
         self._saved = self.position = (await self._checkpoints.load(name, [WHOLE_LOG]))[WHOLE_LOG]
         tail = Tail(self._log, await self._broker.subscribe(name), self._saved)
         try:
@@ -160,17 +182,21 @@ class ProjectionWorker:
                 raise
             except Exception as error:  # noqa: BLE001  parked below
                 log.warning("projection failed", projection=self.projection.name, error=repr(error), attempt=attempt)
+                self._project = self.projection.begin()
                 await pause(BACKOFF_SECONDS * 2**attempt)
         await self._apply_by_stream(events, last)
 
     async def _apply(self, events: Sequence[Recorded], last: int) -> None:
+        became: Any = None
         async with self._pool.acquire() as connection, connection.transaction():
             if events:
                 events = await self._unparked(connection, events)
             if events:
-                await self.projection(connection, events)
+                became = await self._project(connection, events)
             await self._move(connection, last)
         self._saved, self._saved_at = last, clock.monotonic()
+        if became is not None and self._committed is not None:
+            await self._committed(became)
 
     async def _apply_by_stream(self, events: Sequence[Recorded], last: int) -> None:
         """The events as a whole will not go: find the streams that stop them and set those aside."""
@@ -181,10 +207,11 @@ class ProjectionWorker:
             for stream, own in streams.items():
                 try:
                     async with connection.transaction():
-                        await self.projection(connection, own)
+                        await self._project(connection, own)
                 except AWAY:
                     raise
                 except Exception as error:  # noqa: BLE001
+                    self._project = self.projection.begin()
                     await park(connection, self.projection.consumer, stream, own[0].position, repr(error))
             await self._move(connection, last)
         self._saved, self._saved_at = last, clock.monotonic()

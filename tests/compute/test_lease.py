@@ -10,7 +10,8 @@ from bus.cloud import Cloud, open_cloud
 from bus.execute import Wish
 from bus.memory_broker import MemoryBroker
 from handlers.compute.host import HOSTS
-from handlers.compute.lease import Hosts, SharedHeard
+from handlers.compute.lease import Hosts
+from handlers.lease import SharedHeard
 from handlers.placement.provider import PROVIDERS
 from schema.compute.domain import Heartbeat, HostFacts, Lease, decode_to_host
 from schema.compute.host import HOST, EndForcedDown, ForceHostDown, RemoveHost
@@ -167,7 +168,7 @@ async def test_a_removed_host_that_beats_again_is_a_new_one(cloud):
 
 
 async def test_what_another_process_heard_is_not_silent(pool):
-    here, there = SharedHeard(pool), SharedHeard(pool)
+    here, there = SharedHeard(pool, "heard_hosts"), SharedHeard(pool, "heard_hosts")
     await here.share([])
     await there.share(["h1"])
     assert await here.silent(["h1", "h2"], 30.0) == {"h2"}
