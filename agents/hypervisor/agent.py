@@ -20,8 +20,8 @@ import structlog
 from agents.hypervisor.driver import Driver, StepFailed
 from agents.hypervisor.outbox import Outbox
 from agents.hypervisor.plan import Define, Pause, Reboot, Remove, Start, Step, impatient, plan
-from agents.hypervisor.tenure import Tenure
 from agents.link import Link
+from agents.tenure import Tenure
 from bus import clock
 from schema.compute.domain import (
     Answer,

@@ -32,8 +32,11 @@ class Component(Protocol):
 class NetworkDriver(Protocol):
     """All parts together, in the order that keeps guests safe: rules before taps."""
 
-    async def start(self, on_change: Callable[[], None]) -> None:
-        """From now on, tell when somebody else changed the host's networking."""
+    async def start(self, on_change: Callable[[], None], ask: AskInstance) -> None:
+        """From now on, tell when somebody else changed the host's networking; `ask` for what guests want to know.
+
+        Both are called in the event loop's own thread.
+        """
 
     async def facts(self) -> NetworkHostFacts: ...
 

@@ -1,0 +1,49 @@
+"""The network agent's end of the bus: words in and out, none of which is sure to arrive."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from bus.broker import HostLink
+from schema.network.wiring import FromNetworkHost, ToNetworkHost, decode_to_host, encode
+
+log = structlog.get_logger()
+
+
+class NetworkLink(Protocol):
+    """What the agent speaks to."""
+
+    def inbox(self) -> AsyncIterator[ToNetworkHost]:
+        """What the control plane says, for ever; waits while it says nothing or is away."""
+
+    async def report(self, message: FromNetworkHost) -> None:
+        """Raises ConnectionError when it did not get through."""
+
+    async def close(self) -> None: ...
+
+
+class BrokerNetworkLink:
+    """`NetworkLink` over a broker's `HostLink`: JSON on the wire."""
+
+    def __init__(self, host: HostLink) -> None:
+        self._host = host
+
+    async def inbox(self) -> AsyncIterator[ToNetworkHost]:
+        while True:
+            message = await self._host.receive()
+            try:
+                word = decode_to_host(message)
+            except msgspec.DecodeError as error:
+                log.warning("a word that is none was dropped", error=str(error), size_bytes=len(message))
+                continue
+            yield word
+
+    async def report(self, message: FromNetworkHost) -> None:
+        await self._host.report(encode(message))
+
+    async def close(self) -> None:
+        await self._host.close()
