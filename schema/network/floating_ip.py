@@ -5,8 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime
+
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import State
+from schema.event import Command, Event, Key, Kind, State
 
 
 class PortForwarding(Word):
@@ -19,6 +26,8 @@ class PortForwarding(Word):
     internal_port: int
     internal_port_end: int
     description: str = ""
+    subnet_id: str = ""
+    """Where the inner address is from."""
 
 
 class FloatingIp(State):
@@ -45,3 +54,154 @@ class FloatingIp(State):
     @property
     def network_id(self) -> str:
         return self.parent_id or ""
+
+    def forwarding(self, id: str) -> PortForwarding | None:
+        return next((it for it in self.forwardings if it.id == id), None)
+
+
+class FloatingIpCreated(Event):
+    project_id: str = ""
+    parent_id: str | None = None
+    floating_ip_address: str = ""
+    outer_port_id: str = ""
+    subnet_id: str | None = None
+    description: str = ""
+    qos_policy_id: str | None = None
+    dns_name: str = ""
+    dns_domain: str = ""
+
+
+class FloatingIpUpdated(Event):
+    description: str | UnsetType = UNSET
+    qos_policy_id: str | None | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class FloatingIpAssociated(Event):
+    """It leads to that port's address from now on, through that router."""
+
+    port_id: str
+    fixed_ip_address: str
+    router_id: str
+
+
+class FloatingIpDisassociated(Event):
+    pass
+
+
+class PortForwardingAdded(Event):
+    forwarding: PortForwarding
+    router_id: str
+
+
+class PortForwardingChanged(Event):
+    forwarding: PortForwarding
+    router_id: str
+
+
+class PortForwardingRemoved(Event):
+    forwarding_id: str
+
+
+class FloatingIpDeleted(Event):
+    pass
+
+
+FloatingIpEvent = (
+    FloatingIpCreated
+    | FloatingIpUpdated
+    | FloatingIpAssociated
+    | FloatingIpDisassociated
+    | PortForwardingAdded
+    | PortForwardingChanged
+    | PortForwardingRemoved
+    | FloatingIpDeleted
+)
+
+
+class CreateFloatingIp(Command):
+    project_id: str = ""
+    parent_id: str | None = None
+    floating_ip_address: str = ""
+    outer_port_id: str = ""
+    subnet_id: str | None = None
+    description: str = ""
+    qos_policy_id: str | None = None
+    dns_name: str = ""
+    dns_domain: str = ""
+
+
+class UpdateFloatingIp(Command):
+    description: str | UnsetType = UNSET
+    qos_policy_id: str | None | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class AssociateFloatingIp(Command):
+    port_id: str
+    fixed_ip_address: str
+    router_id: str
+
+
+class DisassociateFloatingIp(Command):
+    """`port_id`: only if it is given to that port; empty: whatever it is given to."""
+
+    port_id: str = ""
+
+
+class AddPortForwarding(Command):
+    forwarding: PortForwarding
+    router_id: str
+
+
+class ChangePortForwarding(Command):
+    """The whole of it as it is to be."""
+
+    forwarding: PortForwarding
+    router_id: str
+
+
+class RemovePortForwarding(Command):
+    forwarding_id: str
+
+
+class DeleteFloatingIp(Command):
+    pass
+
+
+def evolve(floating: FloatingIp, event: FloatingIpEvent, at: datetime) -> FloatingIp:
+    match event:
+        case FloatingIpCreated() | FloatingIpUpdated():
+            return applied(floating, event)
+        case FloatingIpAssociated():
+            return replace(applied(floating, event), status="ACTIVE")
+        case FloatingIpDisassociated():
+            return replace(floating, port_id=None, fixed_ip_address=None, router_id=None, status="DOWN")
+        case PortForwardingAdded() | PortForwardingChanged():
+            others = _without(floating, event.forwarding.id)
+            return replace(
+                floating, forwardings=(*others, event.forwarding), router_id=event.router_id, status="ACTIVE"
+            )
+        case PortForwardingRemoved():
+            others = _without(floating, event.forwarding_id)
+            if others or floating.port_id:
+                return replace(floating, forwardings=others)
+            return replace(floating, forwardings=(), router_id=None, status="DOWN")
+        case FloatingIpDeleted():
+            return replace(floating, deleted_at=at)
+
+
+def _without(floating: FloatingIp, forwarding_id: str) -> tuple[PortForwarding, ...]:
+    return tuple(it for it in floating.forwardings if it.id != forwarding_id)
+
+
+def _unique(floating: FloatingIp) -> Iterable[Key]:
+    """An inner address has one floating IP of an outside network; an inner socket is forwarded to from one place."""
+    if floating.port_id:
+        yield f"floating {floating.network_id}", f"{floating.port_id} {floating.fixed_ip_address}"
+    for it in floating.forwardings:
+        for number in {it.internal_port, it.internal_port_end}:
+            yield "forwarded", f"{it.internal_port_id} {it.internal_ip_address} {it.protocol} {number}"
+
+
+FLOATING_IP = Kind("floating-ip", FloatingIp, FloatingIpEvent, evolve, unique=_unique)

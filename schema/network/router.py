@@ -1,12 +1,20 @@
 """A router: joins a project's networks with each other and with the outside. It lives on one network host at a time.
 
 (absent) ──RouterCreated──▶ there ──RouterScheduled(host)──▶ there ──RouterWired(up)──▶ ACTIVE ──RouterDeleted──▶ gone
+
+Which floating IPs go through it is on its stream too, so that none comes while the foot it needs is taken away.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from msgspec import UNSET, UnsetType, field
+from msgspec.structs import replace
+
+from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import State
+from schema.event import Command, Event, Kind, State
 from schema.network.port import FixedIp
 from schema.network.wiring import HostRoute
 
@@ -17,6 +25,8 @@ class ExternalGateway(Word):
     fixed_ips: tuple[FixedIp, ...] = ()
     enable_snat: bool = True
     qos_policy_id: str | None = None
+    cidrs: tuple[str, ...] = ()
+    """Of the subnets it has an address in."""
 
 
 class RouterInterface(Word):
@@ -25,6 +35,9 @@ class RouterInterface(Word):
     port_id: str
     network_id: str
     subnet_ids: tuple[str, ...]
+    cidrs: tuple[str, ...] = ()
+    """Of those subnets, in their order; a subnet never changes its own."""
+    ips: tuple[str, ...] = ()
 
 
 class Router(State):
@@ -45,3 +58,227 @@ class Router(State):
     wired: bool = False
     fault: str | None = None
     tags: tuple[str, ...] = ()
+    floating: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Floating IP → the subnets of the inner ports it leads to through this router."""
+    services: tuple[str, ...] = ()
+    """VPN services that use it."""
+
+    def interface(self, port_id: str) -> RouterInterface | None:
+        return next((it for it in self.interfaces if it.port_id == port_id), None)
+
+    def in_subnet(self, subnet_id: str) -> RouterInterface | None:
+        """The foot it has in a subnet, if it has one."""
+        return next((it for it in self.interfaces if subnet_id in it.subnet_ids), None)
+
+
+class RouterCreated(Event):
+    name: str = ""
+    project_id: str = ""
+    description: str = ""
+    admin_state_up: bool = True
+    gateway: ExternalGateway | None = None
+    distributed: bool = False
+    ha: bool = False
+    flavor_id: str | None = None
+    availability_zone_hints: tuple[str, ...] = ()
+
+
+class RouterUpdated(Event):
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    admin_state_up: bool | UnsetType = UNSET
+    routes: tuple[HostRoute, ...] | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class RouterGatewaySet(Event):
+    """None: it has no way out any more."""
+
+    gateway: ExternalGateway | None
+
+
+class RouterInterfaceAdded(Event):
+    """A foot; one that is there already has these subnets now."""
+
+    interface: RouterInterface
+
+
+class RouterInterfaceRemoved(Event):
+    port_id: str
+
+
+class RouterScheduled(Event):
+    """It lives there from now on; nowhere when the host is empty."""
+
+    host: str
+
+
+class RouterWired(Event):
+    """Its host has it in place, or says why not."""
+
+    up: bool
+    fault: str | None = None
+
+
+class FloatingIpServed(Event):
+    """A floating IP leads through it to these subnets."""
+
+    floating_ip_id: str
+    subnet_ids: tuple[str, ...]
+
+
+class FloatingIpLeft(Event):
+    floating_ip_id: str
+
+
+class RouterServiceAdded(Event):
+    service_id: str
+
+
+class RouterServiceRemoved(Event):
+    service_id: str
+
+
+class RouterDeleted(Event):
+    pass
+
+
+RouterEvent = (
+    RouterCreated
+    | RouterUpdated
+    | RouterGatewaySet
+    | RouterInterfaceAdded
+    | RouterInterfaceRemoved
+    | RouterScheduled
+    | RouterWired
+    | FloatingIpServed
+    | FloatingIpLeft
+    | RouterServiceAdded
+    | RouterServiceRemoved
+    | RouterDeleted
+)
+
+
+class CreateRouter(Command):
+    name: str = ""
+    project_id: str = ""
+    description: str = ""
+    admin_state_up: bool = True
+    gateway: ExternalGateway | None = None
+    distributed: bool = False
+    ha: bool = False
+    flavor_id: str | None = None
+    availability_zone_hints: tuple[str, ...] = ()
+
+
+class UpdateRouter(Command):
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    admin_state_up: bool | UnsetType = UNSET
+    routes: tuple[HostRoute, ...] | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class AddRoutes(Command):
+    """Those it has already stay."""
+
+    routes: tuple[HostRoute, ...]
+
+
+class RemoveRoutes(Command):
+    """Those it has not are no mistake."""
+
+    routes: tuple[HostRoute, ...]
+
+
+class SetRouterGateway(Command):
+    gateway: ExternalGateway | None
+
+
+class AddRouterInterface(Command):
+    """A foot in a network; with a port that is one already: the subnets it is to have from now on."""
+
+    interface: RouterInterface
+
+
+class RemoveRouterInterface(Command):
+    """`subnet_ids`: only from these, if the foot has more; empty: the whole foot."""
+
+    port_id: str
+    subnet_ids: tuple[str, ...] = ()
+
+
+class ScheduleRouter(Command):
+    """`expected`: where it is thought to live now; if it lives elsewhere by now, somebody was quicker."""
+
+    host: str
+    expected: str | UnsetType = UNSET
+
+
+class ReportRouterWired(Command):
+    """From the host that has it. What a host says that it does not live on is void."""
+
+    host: str
+    up: bool
+    fault: str | None = None
+
+
+class ServeFloatingIp(Command):
+    """Refused where it does not lead from that outside network to these subnets."""
+
+    floating_ip_id: str
+    network_id: str
+    subnet_ids: tuple[str, ...]
+
+
+class LeaveFloatingIp(Command):
+    floating_ip_id: str
+
+
+class AddRouterService(Command):
+    service_id: str
+    subnet_ids: tuple[str, ...] = ()
+    """Where it must have a foot for that."""
+
+
+class RemoveRouterService(Command):
+    service_id: str
+
+
+class DeleteRouter(Command):
+    pass
+
+
+def evolve(router: Router, event: RouterEvent, at: datetime) -> Router:
+    match event:
+        case RouterCreated() | RouterUpdated():
+            return applied(router, event)
+        case RouterGatewaySet():
+            return replace(router, gateway=event.gateway)
+        case RouterInterfaceAdded():
+            return replace(router, interfaces=(*_without(router, event.interface.port_id), event.interface))
+        case RouterInterfaceRemoved():
+            return replace(router, interfaces=_without(router, event.port_id))
+        case RouterScheduled():
+            return replace(router, host=event.host, wired=False, fault=None)
+        case RouterWired():
+            return replace(router, wired=event.up, fault=event.fault)
+        case FloatingIpServed():
+            return replace(router, floating={**router.floating, event.floating_ip_id: event.subnet_ids})
+        case FloatingIpLeft():
+            return replace(
+                router, floating={id: it for id, it in router.floating.items() if id != event.floating_ip_id}
+            )
+        case RouterServiceAdded():
+            return replace(router, services=(*router.services, event.service_id))
+        case RouterServiceRemoved():
+            return replace(router, services=tuple(it for it in router.services if it != event.service_id))
+        case RouterDeleted():
+            return replace(router, deleted_at=at)
+
+
+def _without(router: Router, port_id: str) -> tuple[RouterInterface, ...]:
+    return tuple(it for it in router.interfaces if it.port_id != port_id)
+
+
+ROUTER = Kind("router", Router, RouterEvent, evolve)
