@@ -77,7 +77,7 @@ def domain(server: Server, image: ImageRef | None = None, boot: Boot | None = No
         image=image,
         built=server.built,
         config_drive=server.order.config_drive,
-        seed=_seed(server, boot) if boot else None,
+        seed=seed(server, boot) if boot else None,
         reboots=Reboots(soft=server.soft_reboots, hard=server.hard_reboots),
         properties=properties | _hardware(server.flavor.extra_specs),
     )
@@ -159,7 +159,7 @@ class Telling:
         """Domains by server id, with what it takes to build those that are not built yet. One query for all."""
         fresh = [server for server in servers if server.task is Task.SPAWNING]
         images = await self._images(fresh)
-        boots = await self._boots(fresh)
+        seeds = await boots(self._cloud, fresh)
         domains: dict[str, Domain] = {}
         unbuildable: list[Unbuildable] = []
         for server in servers:
@@ -169,7 +169,7 @@ class Telling:
                 unbuildable.append(Unbuildable(server, f"its image {server.image.id} is not there any more"))
             else:
                 image = images[server.image.id] if server.image else None
-                domains[server.id] = domain(server, image, boots.get(server.order.secret_id, Boot()))
+                domains[server.id] = domain(server, image, seeds.get(server.order.secret_id, Boot()))
         return domains, unbuildable
 
     async def _images(self, servers: Sequence[Server]) -> dict[str, ImageRef]:
@@ -200,13 +200,16 @@ class Telling:
         self._tickets[image_id] = (clock.monotonic() + TICKET_SECONDS, fresh)
         return fresh
 
-    async def _boots(self, servers: Sequence[Server]) -> Mapping[str, Boot]:
-        secret_ids = [server.order.secret_id for server in servers if server.order.secret_id]
-        opened = await self._cloud.vault.open_many(secret_ids) if secret_ids else {}
-        return {id: _decode_boot(plain) for id, plain in opened.items()}
+
+async def boots(cloud: Cloud, servers: Sequence[Server]) -> Mapping[str, Boot]:
+    """What guests are given at their first boot, by `order.secret_id`; those that were given nothing are left out."""
+    secret_ids = [server.order.secret_id for server in servers if server.order.secret_id]
+    opened = await cloud.vault.open_many(secret_ids) if secret_ids else {}
+    return {id: _decode_boot(plain) for id, plain in opened.items()}
 
 
-def _seed(server: Server, boot: Boot) -> Seed:
+def seed(server: Server, boot: Boot) -> Seed:
+    """What a guest may learn of itself, by config drive or from the metadata service."""
     return Seed(
         hostname=server.hostname,
         metadata=server.metadata,
