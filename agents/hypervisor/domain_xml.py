@@ -185,6 +185,24 @@ def _disks(devices: ET.Element, disks: Sequence[Disk], properties: Mapping[str, 
             ET.SubElement(element, "readonly")
 
 
+def nic_xml(nic: Nic, properties: Mapping[str, str]) -> str:
+    """One card, as it is plugged into a domain that is there."""
+    above = ET.Element("devices")
+    _nic(above, nic, _merged(properties))
+    return ET.tostring(above[0], encoding="unicode")
+
+
+def cards(xml: str) -> dict[str, str]:
+    """The network cards of a definition: tap → the card's own XML."""
+    found = ET.fromstring(xml).findall("devices/interface")  # noqa: S314  libvirt's own words, on its own socket
+    named = [(interface.find("target"), interface) for interface in found]
+    return {
+        target.get("dev", ""): ET.tostring(interface, encoding="unicode")
+        for target, interface in named
+        if target is not None
+    }
+
+
 def _nic(devices: ET.Element, nic: Nic, properties: Mapping[str, str]) -> None:
     interface = ET.SubElement(devices, "interface", type="ethernet")
     ET.SubElement(interface, "mac", address=nic.mac_address)

@@ -13,6 +13,7 @@ import asyncio
 import os
 import platform
 import shutil
+import socket
 import uuid
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -30,8 +31,10 @@ from agents.hypervisor.kvm import kvm_works
 from agents.hypervisor.libvirt_connection import Connection
 from agents.hypervisor.plan import (
     Adopt,
+    AwaitTaps,
     Define,
     Pause,
+    Plug,
     Reboot,
     Remove,
     Start,
@@ -39,16 +42,23 @@ from agents.hypervisor.plan import (
     Stop,
     Suspend,
     Unpause,
+    Unplug,
 )
+from agents.network.namespace import Namespace
 from bus import clock
 from bus.config import Settings
-from schema.compute.domain import Domain, HostFacts, Observed
+from schema.compute.domain import Domain, HostFacts, Nic, Observed
 
 log = structlog.get_logger()
 
 ASK_AGAIN_SECONDS = 5.0
 """A guest that is still booting misses the power button: it is pressed again this often."""
 LOOK_SECONDS = 0.2
+TAP_SECONDS = 60.0
+"""How long the network agent may take to make a guest's taps."""
+TAP_LOOK_SECONDS = 0.05
+UNPLUG_SECONDS = 60.0
+"""How long a running guest may take to let go of a card: one that still boots does not hear of it."""
 TRIM_SECONDS = 5.0
 CLEAN_SECONDS = 3600.0
 """Between two looks for images that nobody uses."""
@@ -61,18 +71,32 @@ _EVERYTHING = (
 )
 
 
-async def open_driver(settings: Settings, host: str) -> LibvirtDriver:
-    """The driver for this machine: over the system's libvirt where it has one, else over a libvirtd of our own."""
+async def open_driver(settings: Settings, host: str, namespace: str | None = None) -> LibvirtDriver:
+    """The driver for one host of this machine.
+
+    `namespace`: the network namespace that is the host; its guests are in it, so libvirtd is one of our own that runs
+    in it. None: the host is the machine, with the system's libvirt where it has one.
+    """
     from agents.hypervisor.libvirtd import PrivateLibvirtd
 
-    folder = settings.home / "hypervisor"
+    folder = host_folder(settings, host) if namespace else settings.home / "hypervisor"
     image = settings.home / "guest" / "cumulog-guest.qcow2"
-    works = await asyncio.to_thread(kvm_works, folder, image if image.exists() else None)
-    system = await asyncio.to_thread(system_libvirt_works, settings.libvirt_uri)
-    own = None if system else PrivateLibvirtd(folder / "libvirtd", kvm=works)
+    works = await asyncio.to_thread(kvm_works, settings.home / "hypervisor", image if image.exists() else None)
+    system = namespace is None and await asyncio.to_thread(system_libvirt_works, settings.libvirt_uri)
+    own = None if system else PrivateLibvirtd(folder / "libvirtd", kvm=works, namespace=namespace)
     return LibvirtDriver(
-        host, own.uri if own else settings.libvirt_uri, folder, kvm=works, revive=own.start if own else None
+        host,
+        own.uri if own else settings.libvirt_uri,
+        folder,
+        kvm=works,
+        revive=own.start if own else None,
+        namespace=namespace,
     )
+
+
+def host_folder(settings: Settings, host: str) -> Path:
+    """Where a host that is a namespace of this machine keeps its guests, images and libvirtd."""
+    return settings.home / "hosts" / host
 
 
 def system_libvirt_works(uri: str) -> bool:
@@ -86,10 +110,20 @@ def system_libvirt_works(uri: str) -> bool:
 
 
 class LibvirtDriver:
-    """`Driver` over one libvirt. `revive`: starts it again when it is gone, if it is ours."""
+    """`Driver` over one libvirt. `revive`: starts it again when it is gone, if it is ours.
+
+    `namespace`: the network namespace its guests' taps are in; None: the machine's own.
+    """
 
     def __init__(
-        self, host: str, uri: str, folder: Path, *, kvm: bool = False, revive: Callable[[], object] | None = None
+        self,
+        host: str,
+        uri: str,
+        folder: Path,
+        *,
+        kvm: bool = False,
+        revive: Callable[[], object] | None = None,
+        namespace: str | None = None,
     ) -> None:
         self.host = host
         self.images = ImageCache(folder / "images")
@@ -97,6 +131,7 @@ class LibvirtDriver:
         self._guests = folder / "guests"
         self._kvm = kvm
         self._libvirt = Connection(uri, revive)
+        self._inside = Namespace(namespace)
         self._boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._facts: HostFacts | None = None
         self._on_progress: OnProgress = lambda id, words: None
@@ -119,6 +154,7 @@ class LibvirtDriver:
         if self._trimming:
             self._trimming.cancel()
         await self._libvirt.close()
+        self._inside.close()
 
     async def facts(self) -> HostFacts:
         if self._facts is None:
@@ -151,6 +187,12 @@ class LibvirtDriver:
                     await self._on(id, "suspending it", libvirt_domain.suspend)
                 case Remove():
                     await self._libvirt.call(lambda connection: self._remove(connection, id), "removing it")
+                case AwaitTaps():
+                    await self._await_taps(step)
+                case Plug():
+                    await self._on(id, "plugging in a card", lambda domain: libvirt_domain.plug(domain, step))
+                case Unplug():
+                    await self._unplug(id, step.tap)
                 case Adopt():
                     await self._on(id, "noting its generation", lambda domain: libvirt_domain.adopt(domain, step))
         except libvirt.libvirtError:
@@ -254,6 +296,39 @@ class LibvirtDriver:
             await self._libvirt.call(lambda connection: self._define_again(connection, step.domain), "defining it")
         await self._on(id, "starting it", lambda domain: self._power_on(domain, step.domain))
 
+    # Cards
+
+    async def _await_taps(self, step: AwaitTaps) -> None:
+        """Until the network agent has made them all. It makes a port's rules before its tap."""
+        deadline = clock.monotonic() + TAP_SECONDS
+        while lacking := await self._lacking(step.nics):
+            if clock.monotonic() > deadline:
+                ports = ", ".join(f"{nic.port_id} ({nic.tap})" for nic in lacking)
+                raise StepFailed(
+                    f"the network agent of host {self.host} has not wired port {ports} within {TAP_SECONDS:.0f} s; "
+                    "does it run, and what does it say of the port?"
+                )
+            self._on_progress(step.server_id, f"waiting for the network: {', '.join(nic.tap for nic in lacking)}")
+            await asyncio.sleep(TAP_LOOK_SECONDS)
+
+    async def _lacking(self, nics: Collection[Nic]) -> list[Nic]:
+        there = {name for _, name in await self._inside.run(socket.if_nameindex)}
+        return [nic for nic in nics if nic.tap not in there]
+
+    async def _unplug(self, id: str, tap: str) -> None:
+        """Ask the guest to let go of it, now and then again, until it has."""
+        deadline = clock.monotonic() + UNPLUG_SECONDS
+        press = 0.0
+        while tap in await self._on(id, "looking at its cards", libvirt_domain.taps):
+            now = clock.monotonic()
+            if now > deadline:
+                raise StepFailed(f"the guest has not let go of the card {tap} within {UNPLUG_SECONDS:.0f} s")
+            if now >= press:
+                await self._on(id, "unplugging a card", lambda domain: libvirt_domain.unplug(domain, tap))
+                press = now + ASK_AGAIN_SECONDS
+            self._on_progress(id, f"waiting for the guest to let go of the card {tap}")
+            await asyncio.sleep(LOOK_SECONDS)
+
     # Looking
 
     def _observe(self, connection: Any, ids: Collection[str] | None) -> dict[str, Observed]:
@@ -293,6 +368,7 @@ class LibvirtDriver:
             position=memory.position,
             fenced=memory.fenced and power == "paused",
             interrupted=power in {"stopped", "crashed"} and memory.boot not in {"", self._boot},
+            taps=libvirt_domain.taps(domain),
         )
 
     def _look_at_host(self, connection: Any) -> HostFacts:

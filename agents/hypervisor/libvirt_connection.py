@@ -119,10 +119,11 @@ class Connection:
         connection = libvirt.open(self.uri)
         connection.setKeepAlive(5, 3)
         connection.registerCloseCallback(lambda lost, reason, opaque: self._soon(self._lost, lost), None)
-        connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._changed, None)
+        for event in (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED):
+            connection.domainEventRegisterAny(None, event, self._changed, None)
         self._connection = connection
 
-    def _changed(self, connection: Any, domain: Any, event: int, detail: int, opaque: Any) -> None:
+    def _changed(self, connection: Any, domain: Any, *details: Any) -> None:
         """In the thread of libvirt's own loop."""
         if self._on_change:
             self._soon(self._on_change, domain.UUIDString())

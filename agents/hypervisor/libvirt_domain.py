@@ -8,10 +8,10 @@ from typing import Any
 import libvirt
 import msgspec
 
-from agents.hypervisor.domain_xml import NAMESPACE, PREFIX, Remembered
+from agents.hypervisor.domain_xml import NAMESPACE, PREFIX, Remembered, cards, nic_xml
 from agents.hypervisor.domain_xml import remembered as read_remembered
 from agents.hypervisor.driver import StepFailed
-from agents.hypervisor.plan import Adopt
+from agents.hypervisor.plan import Adopt, Plug
 from schema.compute.domain import PowerSeen
 
 _PAUSED_BY_LIBVIRT = {
@@ -21,6 +21,13 @@ _PAUSED_BY_LIBVIRT = {
     libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
 }
 _ENDED_BADLY = {libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED}
+_STILL_LETTING_GO = {
+    libvirt.VIR_ERR_OPERATION_TIMEOUT,
+    libvirt.VIR_ERR_OPERATION_FAILED,
+    libvirt.VIR_ERR_DEVICE_MISSING,
+    libvirt.VIR_ERR_INTERNAL_ERROR,  # QEMU: "already in the process of unplug"
+}
+"""What unplugging says while the guest has not let go yet, or has a moment ago: looking again tells."""
 
 
 def lookup(connection: Any, id: str) -> Any:
@@ -89,6 +96,34 @@ def suspend(domain: Any) -> None:
 
 def adopt(domain: Any, step: Adopt) -> None:
     remember(domain, generation=step.generation, soft=step.reboots.soft, hard=step.reboots.hard)
+
+
+def taps(domain: Any) -> tuple[str, ...]:
+    """Of the cards it has now, or, when it does not run, will have."""
+    return tuple(cards(domain.XMLDesc()))
+
+
+def plug(domain: Any, step: Plug) -> None:
+    """Into the definition first: what a crash leaves half done is then still known to be wanted."""
+    xml = nic_xml(step.nic, step.properties)
+    if step.nic.tap not in cards(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)):
+        domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    if domain.isActive() and step.nic.tap not in cards(domain.XMLDesc()):
+        domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def unplug(domain: Any, tap: str) -> None:
+    """Out of the definition; a running guest is asked to let go of it, and may take its time."""
+    defined = cards(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)).get(tap)
+    if defined:
+        domain.detachDeviceFlags(defined, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    live = cards(domain.XMLDesc()).get(tap) if domain.isActive() else None
+    if live:
+        try:
+            domain.detachDeviceFlags(live, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in _STILL_LETTING_GO:
+                raise
 
 
 def remembered(domain: Any) -> Remembered:

@@ -2,6 +2,8 @@
 
     <folder>/etc lib run log cache ──bind mounts, in a mount namespace of its own──▶ /etc/libvirt /var/lib/libvirt …
 
+Guests are where libvirtd is: with `namespace`, in that network namespace, which is how one machine has several hosts.
+
 Whatever the machine has in libvirt's usual places is neither seen nor touched, and several may run side by side. Guests
 are processes of their own: they run on while libvirtd is stopped or killed, and it finds them again when it starts.
 """
@@ -22,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agents.hypervisor.packages import USER
+from agents.network.namespace import FOLDER, Namespace
 from bus import clock
 
 START_SECONDS = 30.0
@@ -45,9 +48,10 @@ class PrivateLibvirtd:
     Without `kvm` it does not see /dev/kvm: where KVM does not work, looking at what QEMU can do with it takes minutes.
     """
 
-    def __init__(self, folder: Path, *, kvm: bool = False) -> None:
+    def __init__(self, folder: Path, *, kvm: bool = False, namespace: str | None = None) -> None:
         self.folder = folder.absolute()
         self._kvm = kvm
+        self._namespace = Namespace(namespace)
 
     @property
     def socket(self) -> Path:
@@ -73,13 +77,15 @@ class PrivateLibvirtd:
             raise LibvirtdFailed("a libvirtd of our own needs root")
         if len(str(self.socket)) > 100:
             raise LibvirtdFailed(f"{self.socket} is too long for a socket's path; choose a home with a shorter one")
-        for program in ("libvirtd", "qemu-system-x86_64", "unshare"):
+        for program in ("libvirtd", "qemu-system-x86_64", "unshare", "nsenter"):
             if not shutil.which(program):
                 raise LibvirtdFailed(f"{program} is not installed")
         for name, place in _MOUNTS.items():
             (self.folder / name).mkdir(parents=True, exist_ok=True)
             Path(place).mkdir(parents=True, exist_ok=True)
         with self._lock():
+            if self.pid is not None and not self._inside(self.pid):
+                self._end(self.pid)  # of a host that has been made anew, or was none before
             if self.pid is None:
                 self._configure()
                 self._spawn()
@@ -90,14 +96,23 @@ class PrivateLibvirtd:
         """Stop libvirtd. Guests run on."""
         with self._lock():
             pid = self.pid
-            if pid is None:
+            if pid is not None:
+                self._end(pid)
+
+    def _end(self, pid: int) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            if _until(lambda: self.pid is None, STOP_SECONDS):
                 return
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-                if _until(lambda: self.pid is None, STOP_SECONDS):
-                    return
         raise LibvirtdFailed(f"libvirtd, process {pid}, cannot be stopped")
+
+    def _inside(self, pid: int) -> bool:
+        """Whether that process is in the namespace it should be in."""
+        name = self._namespace.name
+        mine = (FOLDER / name if name else Path("/proc/self/ns/net")).stat()
+        its = Path(f"/proc/{pid}/ns/net").stat()
+        return (mine.st_dev, mine.st_ino) == (its.st_dev, its.st_ino)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -148,11 +163,14 @@ class PrivateLibvirtd:
             nothing.touch()
             mounts.append(f"mount --bind {shlex.quote(str(nothing))} /dev/kvm")
             mounts.append("mount -o remount,bind,ro /dev/kvm")
+        if self._namespace.name:
+            # /sys/class/net shows the namespace it was mounted in, and libvirt reads there.
+            mounts.insert(0, "mount -t sysfs -o nosuid,nodev,noexec sysfs /sys")
         script = " && ".join([*mounts, f"exec {shlex.join(daemon)}"])
         said = self.folder / "log" / "libvirtd.out"
         with said.open("wb") as output:
             code = subprocess.run(
-                ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+                [*self._namespace.command, "unshare", "--mount", "--propagation", "private", "sh", "-c", script],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -1,8 +1,8 @@
 """What a host must do, next, to hold what it should: pure, over what is wanted and what is there.
 
-    absent ─Define▶ stopped ─Start▶ running ─Pause▶ paused        any ─Remove▶ absent
-                       ▲ ◀───Stop───┘  │  ◀Unpause─┘
-                       └─Start─ suspended ◀Suspend
+    absent ─Define▶ stopped ─AwaitTaps─Start▶ running ─Pause▶ paused        any ─Remove▶ absent
+                       ▲ ◀───────Stop─────────┘  │  ◀Unpause─┘
+                       └───────Start─── suspended ◀Suspend        Plug, Unplug: its cards, running or not
 
 A generation is carried out once, and ends in `Adopt`. What changes afterwards without a newer one (a guest that shut
 itself down, or was destroyed behind our back) is told, not undone: the control plane decides what it means.
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from schema.compute.domain import Domain, Observed, Reboots
+from schema.compute.domain import Domain, Nic, Observed, Reboots
 
 
 class Define(msgspec.Struct, frozen=True):
@@ -80,6 +80,28 @@ class Remove(msgspec.Struct, frozen=True):
     server_id: str
 
 
+class AwaitTaps(msgspec.Struct, frozen=True):
+    """Wait until the network agent has made the taps of these cards; nothing of the domain is touched meanwhile."""
+
+    server_id: str
+    nics: tuple[Nic, ...]
+
+
+class Plug(msgspec.Struct, frozen=True):
+    """Give it a card: at once if it runs, and for its next start."""
+
+    server_id: str
+    nic: Nic
+    properties: Mapping[str, str]
+
+
+class Unplug(msgspec.Struct, frozen=True):
+    """Take the card of that tap away. A running guest must let it go."""
+
+    server_id: str
+    tap: str
+
+
 class Adopt(msgspec.Struct, frozen=True):
     """Remember with the domain that this generation is carried out."""
 
@@ -88,7 +110,7 @@ class Adopt(msgspec.Struct, frozen=True):
     reboots: Reboots
 
 
-Step = Define | Start | Stop | Reboot | Pause | Unpause | Suspend | Remove | Adopt
+Step = Define | Start | Stop | Reboot | Pause | Unpause | Suspend | Remove | AwaitTaps | Plug | Unplug | Adopt
 
 
 def plan(
@@ -119,7 +141,7 @@ def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Ste
         return [] if observed is None else [Remove(id)]
     if observed is not None and seen.generation == domain.generation:
         return _healed(domain, seen)
-    steps: list[Step] = _define(domain, observed, position)
+    steps: list[Step] = []
     match domain.power:
         case "running":
             steps += _run(domain, seen)
@@ -134,7 +156,24 @@ def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Ste
                 steps.append(Unpause(id))
             if seen.power != "suspended":
                 steps += [*_powered(domain, seen), Suspend(id)]
-    return [*steps, Adopt(id, domain.generation, domain.reboots)]
+    if domain.networks and any(isinstance(step, Start | Reboot) for step in steps):
+        steps.insert(0, AwaitTaps(id, domain.networks))
+    made = _define(domain, observed, position)
+    cards = [] if made or domain.power == "suspended" else _cards(domain, seen)
+    # What does not run is changed before it starts; what runs, when it has come to where it shall be.
+    steps = [*cards, *steps] if seen.power in {"stopped", "crashed"} else [*steps, *cards]
+    return [*made, *steps, Adopt(id, domain.generation, domain.reboots)]
+
+
+def _cards(domain: Domain, seen: Observed) -> list[Step]:
+    """What makes its cards those it should have. They are known by their taps."""
+    id = domain.server_id
+    wanted = {nic.tap for nic in domain.networks}
+    lacking = tuple(nic for nic in domain.networks if nic.tap not in seen.taps)
+    steps: list[Step] = [Unplug(id, tap) for tap in seen.taps if tap not in wanted]
+    if lacking and domain.power in {"running", "paused"} and seen.power in {"running", "paused", "suspended"}:
+        steps.append(AwaitTaps(id, lacking))
+    return [*steps, *(Plug(id, nic, domain.properties) for nic in lacking)]
 
 
 def _define(domain: Domain, observed: Observed | None, position: int) -> list[Step]:
@@ -165,5 +204,5 @@ def _healed(domain: Domain, seen: Observed) -> list[Step]:
     if seen.fenced and seen.power == "paused" and domain.power == "running":
         return [Unpause(domain.server_id)]
     if seen.interrupted and seen.power in {"stopped", "crashed"} and domain.power == "running":
-        return [Start(domain)]
-    return []
+        return [*([AwaitTaps(domain.server_id, domain.networks)] if domain.networks else []), Start(domain)]
+    return _cards(domain, seen) if seen.power in {"running", "paused", "stopped", "crashed"} else []

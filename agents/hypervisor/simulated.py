@@ -16,8 +16,10 @@ from msgspec.structs import replace
 from agents.hypervisor.driver import OnChange, OnProgress, StepFailed
 from agents.hypervisor.plan import (
     Adopt,
+    AwaitTaps,
     Define,
     Pause,
+    Plug,
     Reboot,
     Remove,
     Start,
@@ -25,8 +27,9 @@ from agents.hypervisor.plan import (
     Stop,
     Suspend,
     Unpause,
+    Unplug,
 )
-from schema.compute.domain import HostFacts, Observed, PowerSeen
+from schema.compute.domain import Domain, HostFacts, Observed, PowerSeen
 
 SAVE_SECONDS = 0.2
 """Changes within this time are written together."""
@@ -149,7 +152,7 @@ class SimulatedDriver:
         id = step.server_id
         if isinstance(step, Define):
             if id not in self.domains:
-                seen = Observed(server_id=id, power="stopped", position=step.position)
+                seen = Observed(server_id=id, power="stopped", position=step.position, taps=_taps(step.domain))
                 self.domains[id] = Simulated(seen, step.domain.name)
             return
         if isinstance(step, Remove):
@@ -167,7 +170,16 @@ class SimulatedDriver:
                     self._write(id, "simulated: the guest shut down")
             case Reboot():
                 self._put(id, power="running", fenced=False, interrupted=False, reboots=step.domain.reboots)
+                if step.hard:
+                    self._put(id, taps=_taps(step.domain))
                 self._boot(step)
+            case AwaitTaps():
+                pass
+            case Plug():
+                if step.nic.tap not in self.domains[id].seen.taps:
+                    self._put(id, taps=(*self.domains[id].seen.taps, step.nic.tap))
+            case Unplug():
+                self._put(id, taps=tuple(tap for tap in self.domains[id].seen.taps if tap != step.tap))
             case Pause():
                 if self.domains[id].seen.power not in {"running", "paused"}:
                     raise StepFailed(f"server {id} does not run, so it cannot be paused")
@@ -211,3 +223,7 @@ class SimulatedDriver:
         fresh = self._state.with_suffix(".new")
         fresh.write_bytes(msgspec.json.encode(self.domains))
         fresh.replace(self._state)
+
+
+def _taps(domain: Domain) -> tuple[str, ...]:
+    return tuple(nic.tap for nic in domain.networks)

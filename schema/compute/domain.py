@@ -134,6 +134,8 @@ class Observed(Word):
     """Paused because the host's lease lapsed."""
     interrupted: bool = False
     """It ran when the host went down, and has not been started since."""
+    taps: tuple[str, ...] = ()
+    """Of the network cards it has."""
 
 
 class HostFacts(Word):

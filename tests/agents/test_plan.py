@@ -2,18 +2,21 @@ import pytest
 
 from agents.hypervisor.plan import (
     Adopt,
+    AwaitTaps,
     Define,
     Pause,
+    Plug,
     Reboot,
     Remove,
     Start,
     Stop,
     Suspend,
     Unpause,
+    Unplug,
     impatient,
     plan,
 )
-from schema.compute.domain import Domain, Observed, Reboots
+from schema.compute.domain import Domain, Nic, Observed, Reboots
 
 
 def wanted(power="running", generation=2, **more):
@@ -129,3 +132,34 @@ def test_only_a_wish_for_another_state_breaks_off_what_is_being_done():
     assert impatient(wanted("stopped"), wanted("absent"))
     assert impatient(wanted(), wanted(reboots=Reboots(hard=1)))
     assert not impatient(wanted(generation=2), wanted(generation=3))
+
+
+TAP1, TAP2 = (Nic(port_id=f"p{n}", mac_address=f"fa:16:3e:00:00:0{n}", tap=f"tap{n}") for n in (1, 2))
+
+
+@pytest.mark.parametrize(
+    "before,taps,power,nics,steps",
+    [
+        ("running", ("tap1",), "running", (TAP1,), []),
+        ("running", ("tap1",), "running", (TAP1, TAP2), [AwaitTaps, Plug]),
+        ("running", ("tap1", "tap2"), "running", (TAP1,), [Unplug]),
+        ("running", ("tap1",), "running", (TAP2,), [Unplug, AwaitTaps, Plug]),
+        ("stopped", ("tap1",), "stopped", (TAP2,), [Unplug, Plug]),
+        ("stopped", (), "running", (TAP1,), [Plug, AwaitTaps, Start]),
+        ("running", ("tap1",), "stopped", (), [Stop, Unplug]),
+        ("suspended", ("tap1",), "running", (TAP1, TAP2), [AwaitTaps, Start, AwaitTaps, Plug]),
+        ("running", ("tap1",), "suspended", (TAP2,), [Suspend]),
+    ],
+)
+def test_cards_come_and_go_with_the_wish(before, taps, power, nics, steps):
+    assert kinds(planned(wanted(power, networks=nics), seen(before, taps=taps))) == [*steps, Adopt]
+
+
+def test_a_new_server_waits_for_its_taps():
+    assert kinds(planned(wanted(networks=(TAP1,)))) == [Define, AwaitTaps, Start, Adopt]
+
+
+def test_a_card_that_was_taken_behind_our_back_is_put_in_again():
+    assert kinds(planned(wanted(networks=(TAP1,)), seen(generation=2))) == [AwaitTaps, Plug]
+    assert kinds(planned(wanted(), seen(generation=2, taps=("tap1",)))) == [Unplug]
+    assert planned(wanted(networks=(TAP1,)), seen(generation=3)) == []
