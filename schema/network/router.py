@@ -60,8 +60,8 @@ class Router(State):
     tags: tuple[str, ...] = ()
     floating: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Floating IP → the subnets of the inner ports it leads to through this router."""
-    services: tuple[str, ...] = ()
-    """VPN services that use it."""
+    services: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """VPN service → the subnets behind this router that it joins with others."""
 
     def interface(self, port_id: str) -> RouterInterface | None:
         return next((it for it in self.interfaces if it.port_id == port_id), None)
@@ -132,7 +132,10 @@ class FloatingIpLeft(Event):
 
 
 class RouterServiceAdded(Event):
+    """A VPN service uses it; one that does already joins these subnets now."""
+
     service_id: str
+    subnet_ids: tuple[str, ...] = ()
 
 
 class RouterServiceRemoved(Event):
@@ -236,9 +239,10 @@ class LeaveFloatingIp(Command):
 
 
 class AddRouterService(Command):
+    """Refused where it has no foot in one of these subnets."""
+
     service_id: str
     subnet_ids: tuple[str, ...] = ()
-    """Where it must have a foot for that."""
 
 
 class RemoveRouterService(Command):
@@ -266,13 +270,13 @@ def evolve(router: Router, event: RouterEvent, at: datetime) -> Router:
         case FloatingIpServed():
             return replace(router, floating={**router.floating, event.floating_ip_id: event.subnet_ids})
         case FloatingIpLeft():
-            return replace(
-                router, floating={id: it for id, it in router.floating.items() if id != event.floating_ip_id}
-            )
+            floating = {id: it for id, it in router.floating.items() if id != event.floating_ip_id}
+            return replace(router, floating=floating)
         case RouterServiceAdded():
-            return replace(router, services=(*router.services, event.service_id))
+            return replace(router, services={**router.services, event.service_id: event.subnet_ids})
         case RouterServiceRemoved():
-            return replace(router, services=tuple(it for it in router.services if it != event.service_id))
+            services = {id: it for id, it in router.services.items() if id != event.service_id}
+            return replace(router, services=services)
         case RouterDeleted():
             return replace(router, deleted_at=at)
 
