@@ -5,22 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from bus.execute import Aggregate
+from handlers.compute.nic import decide_nics, nics_already_so
 from schema.compute.server import (
     SERVER,
     Action,
     ActionFailed,
     AddServerTag,
+    AttachNic,
     BuildFailed,
+    ChangeNic,
     ChangeServerDetails,
     CreateServer,
     DeleteServer,
     DeletionRequested,
+    DetachNic,
     EndServer,
     FailBuild,
     Fault,
     GiveUpTask,
     HardRebootServer,
     LockServer,
+    LoseNic,
     ObserveServer,
     PauseRequested,
     PauseServer,
@@ -56,6 +61,7 @@ from schema.compute.server import (
     ServerUnlocked,
     ServerUnpaused,
     SetServerMetadata,
+    SettleNics,
     StartRequested,
     StartServer,
     StopRequested,
@@ -98,6 +104,11 @@ ALLOWED: dict[type[Command], frozenset[str]] = {
     LockServer: _LIVING,
     UnlockServer: _LIVING,
     ResetServerState: _LIVING,
+    AttachNic: frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED}),
+    DetachNic: frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED}),
+    SettleNics: _LIVING,
+    ChangeNic: _LIVING,
+    LoseNic: _LIVING,
     PlaceServer: _LIVING,
     RefusePlacement: _LIVING,
     FailBuild: _LIVING,
@@ -115,6 +126,8 @@ VERBS: dict[type[Command], str] = {
     UnpauseServer: "unpause",
     SuspendServer: "suspend",
     ResumeServer: "resume",
+    AttachNic: "attach_interface",
+    DetachNic: "detach_interface",
 }
 """What asks the host for something, in the words of the API. One such thing at a time."""
 
@@ -190,6 +203,8 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
             return [ServerUnlocked()]
         case ResetServerState():
             return [ServerStateReset(vm_state=command.vm_state)]
+        case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
+            return list(decide_nics(server, command))
         case PlaceServer():
             return [ServerPlaced(host=command.host, provider_id=command.provider_id, zone=command.zone)]
         case RefusePlacement():
@@ -211,6 +226,8 @@ def _already_so(server: Server, command: Command) -> bool:
             return server.living
         case DeleteServer():
             return server.task is Task.DELETING or server.deleted_at is not None
+        case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
+            return nics_already_so(server, command)
         case Action() if type(command) in VERBS:
             return server.task is _TASKS[type(command)]
         case ChangeServerDetails():
@@ -290,6 +307,7 @@ def _requested(command: CreateServer) -> ServerRequested:
         disk_config=command.disk_config,
         metadata=command.metadata,
         tags=command.tags,
+        nics=command.nics,
         request_id=command.request_id,
     )
 

@@ -20,6 +20,19 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
+from schema.compute.nic import (
+    NicAddress,
+    NicAttached,
+    NicChanged,
+    NicDetached,
+    NicDetachFailed,
+    NicDetachRequested,
+    NicEvent,
+    NicSettled,
+    ServerNic,
+    concerns_host,
+    nics_after,
+)
 from schema.event import Command, Event, Kind, State
 
 
@@ -160,6 +173,7 @@ class Server(State):
     disk_config: Literal["MANUAL", "AUTO"] = "MANUAL"
     metadata: dict[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    nics: tuple[ServerNic, ...] = ()
 
     vm_state: VmState = VmState.BUILDING
     task: Task | None = None
@@ -192,6 +206,15 @@ class Server(State):
     def host(self) -> str | None:
         return self.parent_id
 
+    def nic(self, port_id: str) -> ServerNic | None:
+        """The card of that port, if it has one."""
+        return next((nic for nic in self.nics if nic.port_id == port_id), None)
+
+    @property
+    def unsettled(self) -> bool:
+        """Cards are being plugged in or out."""
+        return any(nic.standing != "plugged" for nic in self.nics)
+
     @property
     def built(self) -> bool:
         """It has run: its disks are on its host."""
@@ -217,6 +240,7 @@ class ServerRequested(Requested):
     disk_config: Literal["MANUAL", "AUTO"] = "MANUAL"
     metadata: dict[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    nics: tuple[ServerNic, ...] = ()
 
 
 class ServerPlaced(Event):
@@ -382,6 +406,12 @@ ServerEvent = (
     | ServerStateReset
     | DeletionRequested
     | ServerDeleted
+    | NicAttached
+    | NicSettled
+    | NicDetachRequested
+    | NicDetached
+    | NicDetachFailed
+    | NicChanged
 )
 
 
@@ -398,6 +428,7 @@ class CreateServer(Command):
     disk_config: Literal["MANUAL", "AUTO"] = "MANUAL"
     metadata: dict[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    nics: tuple[ServerNic, ...] = ()
     request_id: str = ""
 
 
@@ -492,6 +523,40 @@ class ResetServerState(Command):
     vm_state: VmState
 
 
+class AttachNic(Action):
+    """Goes with the wishes that make or take the port."""
+
+    nic: ServerNic
+
+
+class DetachNic(Action):
+    port_id: str
+
+
+class SettleNics(Command):
+    """The host has carried out that generation, or (`fault`) could not. Goes with the wishes that let go of ports."""
+
+    generation: int
+    fault: str | None = None
+
+
+class ChangeNic(Command):
+    """What became of a port."""
+
+    port_id: str
+    label: str
+    mac_address: str
+    mtu: int
+    addresses: tuple[NicAddress, ...] = ()
+    security_groups: tuple[str, ...] = ()
+
+
+class LoseNic(Command):
+    """Somebody deleted the port, or took it away from the server."""
+
+    port_id: str
+
+
 class PlaceServer(Command):
     """Goes with the wishes that claim the host's resources."""
 
@@ -579,6 +644,7 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
                 disk_config=event.disk_config,
                 metadata=event.metadata,
                 tags=event.tags,
+                nics=event.nics,
                 task=Task.SCHEDULING,
                 task_since=at,
                 request_id=event.request_id,
@@ -591,7 +657,7 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             failed = replace(server, parent_id=None, provider_id="", zone="", failed_hosts=tried)
             return _towards(_faulted(failed, event.fault, at), Task.SCHEDULING, server.request_id, at)
         case ServerFaulted():
-            return _at_rest(_faulted(server, event.fault, at), VmState.ERROR)
+            return _at_rest(_faulted(replace(server, nics=()), event.fault, at), VmState.ERROR)
         case (
             StartRequested()
             | StopRequested()
@@ -649,8 +715,17 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
         case ServerStateReset():
             return _at_rest(server, event.vm_state)
         case ServerDeleted():
-            gone = replace(server, deleted_at=at, power_state=PowerState.NOSTATE)
+            gone = replace(server, deleted_at=at, power_state=PowerState.NOSTATE, nics=())
             return _at_rest(gone, VmState.DELETED)
+        case NicAttached():
+            return _with_nics(server, event.nic.port_id, event)
+        case NicSettled() | NicDetachRequested() | NicDetached() | NicDetachFailed() | NicChanged():
+            return _with_nics(server, event.port_id, event)
+
+
+def _with_nics(server: Server, port_id: str, event: NicEvent) -> Server:
+    generation = server.generation + concerns_host(server.nic(port_id), event)
+    return replace(server, nics=nics_after(server.nics, event), generation=generation)
 
 
 def changes(details: ServerDetailsChanged | ChangeServerDetails) -> dict[str, Any]:
