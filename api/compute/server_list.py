@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypeVar
@@ -17,7 +18,7 @@ from api.wire import Call
 from api.wire.query import boolean
 from api.wire.route import Version
 from bus.documents import AnyOf, Sort, Where
-from schema.compute.server import SERVER, VmState
+from schema.compute.server import SERVER, Server, VmState
 from schema.refusal import Forbidden, Invalid, NotFound
 
 T = TypeVar("T")
@@ -175,8 +176,6 @@ _FILTERS: dict[str, _Conditions] = {
     "launch_index": lambda value: [Where("order.launch_index", "=", value)],
     "access_ip_v4": _like("access_ipv4"),
     "access_ip_v6": _like("access_ipv6"),
-    "ip": lambda value: [_NONE],
-    "ip6": lambda value: [_NONE],
     "created_at": _equal("created_at"),
     "launched_at": _equal("launched_at"),
     "terminated_at": _equal("deleted_at"),
@@ -248,10 +247,35 @@ async def _page(call: Call, read: Callable[..., Awaitable[list[T]]]) -> list[T]:
     sort, where, gone = _sort(call, query), _where(call, query), _gone(call, query)
     if where is None:
         return []
+    if call.version >= _SINCE["ip6"] or call.may(ALL_FILTERS):
+        where += await _with_address(call, where, 6, query.ip6)
+    where += await _with_address(call, where, 4, query.ip)
     try:
         return await read(SERVER, where=where, sort=sort, limit=page_size(call), marker=query.marker, gone=gone)
     except NotFound:
         raise Invalid(f"marker [{query.marker}] not found") from None
+
+
+async def _with_address(
+    call: Call, where: Sequence[Where | AnyOf], version: Literal[4, 6], pattern: str | None
+) -> list[Where | AnyOf]:
+    """The servers among these that have a fixed address like this, which is a regular expression. Raises Invalid."""
+    if pattern is None:
+        return []
+    try:
+        like = re.compile(pattern[:255])
+    except re.error:
+        raise Invalid(f"Invalid filter: {pattern[:255]!r} is no regular expression.") from None
+    attached = await call.cloud.documents.find(
+        SERVER, where=[*where, Where("nics", "is", True)], sort=(), limit=None, gone=None
+    )
+    return [Where("id", "in", [it.id for it in attached if _has_address(it.state, version, like)])]
+
+
+def _has_address(server: Server, version: int, like: re.Pattern[str]) -> bool:
+    return any(
+        address.version == version and like.match(address.ip) for nic in server.nics for address in nic.addresses
+    )
 
 
 def _where(call: Call, query: ServersQuery) -> list[Where | AnyOf] | None:

@@ -1,22 +1,31 @@
-"""The network side of servers. It is empty until networking comes, and answers what an unattached server answers."""
+"""The addresses of servers, by network."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from api.compute.server import server_in_path
+from api.compute.server_view import addresses
 from api.wire import Call, Get
 from schema.refusal import NotFound
 
 
-async def addresses(call: Call) -> dict[str, Any]:
-    await server_in_path(call)
-    return {"addresses": {}}
+async def index(call: Call) -> dict[str, Any]:
+    shown = addresses(await server_in_path(call))
+    return {"addresses": {label: [_brief(it) for it in its] for label, its in shown.items()}}
 
 
-async def network_addresses(call: Call) -> dict[str, Any]:
+async def show(call: Call) -> dict[str, Any]:
     server = await server_in_path(call)
-    raise NotFound(f"Network {call.path['network'][:255]} is not found on server {server.id}.")
+    label = call.path["network"]
+    shown = addresses(server).get(label)
+    if shown is None:
+        raise NotFound(f"Network {label[:255]} is not found on server {server.id}.")
+    return {label: [_brief(it) for it in shown]}
+
+
+def _brief(address: dict[str, Any]) -> dict[str, Any]:
+    return {"version": address["version"], "addr": address["addr"]}
 
 
 async def interfaces(call: Call) -> dict[str, Any]:
@@ -30,8 +39,8 @@ async def security_groups(call: Call) -> dict[str, Any]:
 
 
 routes = [
-    Get("/servers/{id}/ips", addresses, may="os_compute_api:ips:index"),
-    Get("/servers/{id}/ips/{network}", network_addresses, may="os_compute_api:ips:show"),
+    Get("/servers/{id}/ips", index, may="os_compute_api:ips:index"),
+    Get("/servers/{id}/ips/{network}", show, may="os_compute_api:ips:show"),
     Get("/servers/{id}/os-interface", interfaces, may="os_compute_api:os-attach-interfaces:list"),
     Get("/servers/{id}/os-security-groups", security_groups, may="os_compute_api:os-security-groups:list"),
 ]

@@ -18,6 +18,7 @@ from bus.cloud import Cloud
 from bus.log import Document
 from handlers.compute.desired import instance_name
 from schema.compute.host import HOST, Host
+from schema.compute.nic import ServerNic
 from schema.compute.server import SERVER, Boot, Server, ServerFlavor, Task, VmState
 
 EXTENDED = "os_compute_api:os-extended-server-attributes"
@@ -49,6 +50,33 @@ def status(server: Server) -> str:
     if server.task is not None and server.vm_state is VmState.ACTIVE and server.task in REBOOTING:
         return REBOOTING[server.task]
     return STATUS[server.vm_state]
+
+
+def addresses(server: Server) -> dict[str, list[dict[str, Any]]]:
+    """Network → the addresses in it, each followed by the outside ones that lead to it."""
+    shown: dict[str, list[dict[str, Any]]] = {}
+    for nic in server.nics:
+        if nic.port_gone:
+            continue
+        for address in nic.addresses:
+            known = shown.setdefault(nic.label, [])
+            known.append(_address(address.ip, "fixed", nic))
+            known.extend(_address(ip, "floating", nic) for ip in address.floating)
+    return shown
+
+
+def security_groups(server: Server) -> list[str]:
+    """Names of the groups its ports are in."""
+    return list(dict.fromkeys(name for nic in server.nics if not nic.port_gone for name in nic.security_groups))
+
+
+def _address(ip: str, kind: str, nic: ServerNic) -> dict[str, Any]:
+    return {
+        "version": 6 if ":" in ip else 4,
+        "addr": ip,
+        "OS-EXT-IPS:type": kind,
+        "OS-EXT-IPS-MAC:mac_addr": nic.mac_address,
+    }
 
 
 class View:
@@ -110,7 +138,7 @@ class View:
             "flavor": self._flavor(server.flavor),
             "created": _zulu(server.created_at),
             "updated": _zulu(server.updated_at),
-            "addresses": {},
+            "addresses": addresses(server),
             "accessIPv4": server.access_ipv4,
             "accessIPv6": server.access_ipv6,
             "links": self.links(server.id),
@@ -144,6 +172,8 @@ class View:
         shown["OS-SRV-USG:launched_at"] = _micro(server.launched_at)
         shown["OS-SRV-USG:terminated_at"] = _micro(server.deleted_at)
         shown["os-extended-volumes:volumes_attached"] = []
+        if groups := security_groups(server):
+            shown["security_groups"] = [{"name": name} for name in groups]
         if self._extended:
             self._extend(shown, server, user_data)
         if self._version >= (2, 90):

@@ -26,7 +26,7 @@ from bus.execute import Context, Wish
 from bus.log import Document
 from handlers.compute.desired import Telling
 from handlers.compute.quota import QUOTAS
-from handlers.compute.server import SERVERS
+from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS, BreaksPolicy
 from handlers.placement.claims import claim, released
 from handlers.placement.demand import Group, Request, demanded
@@ -44,6 +44,7 @@ from schema.compute.server import (
     PlaceServer,
     RefusePlacement,
     Server,
+    SettleNics,
     Task,
     VmState,
     deadline,
@@ -95,7 +96,7 @@ def advance(server: Server, now: datetime, *, host_alive: bool = True) -> list[S
         case None if server.host is None:
             return _turning_away(server)
         case None:
-            return [Tell()] if server.fault else []
+            return [Tell()] if server.fault or server.unsettled else []
         case Task.SCHEDULING if late:
             return [RefusePlacement(fault=Fault(message="No host could be found for the server in time."))]
         case Task.SCHEDULING:
@@ -290,6 +291,12 @@ def ending(server: Server) -> tuple[Wish, ...]:
         Wish(QUOTAS, server.project_id, ReleaseQuota(server_id=server.id)),
         *_in_group(server, LeaveServerGroup(server_id=server.id)),
     )
+
+
+def settling(server: Server, generation: int, fault: str | None) -> tuple[Wish, ...]:
+    """The host has plugged its cards in and out, or could not."""
+    settle = SettleNics(generation=generation, fault=fault)
+    return (Wish(SERVERS, server.id, settle),) if decide(server, settle) else ()
 
 
 async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | None]:

@@ -12,7 +12,7 @@ import structlog
 from bus.cloud import Cloud
 from bus.execute import Wish
 from bus.log import Document
-from handlers.compute.build import Wished, ending, execute_all, failing
+from handlers.compute.build import Wished, ending, execute_all, failing, settling
 from handlers.compute.desired import Telling, power
 from handlers.compute.lease import Hosts
 from handlers.compute.server import SERVERS, decide
@@ -145,4 +145,6 @@ def wishes_of(server: Server, observed: Observed) -> tuple[Wish, ...]:
         power_state=POWER_STATE[observed.power],
         fault=observed.fault,
     )
-    return (Wish(SERVERS, server.id, seen),) if decide(server, seen) else ()
+    if decide(server, seen):
+        return (Wish(SERVERS, server.id, seen),)
+    return settling(server, observed.generation, observed.fault) if server.unsettled else ()
