@@ -100,7 +100,7 @@ def decide(router: Router, command: Command) -> Sequence[RouterEvent]:
         case ScheduleRouter():
             if command.expected is not UNSET and command.expected != router.host:
                 raise Conflict(f"Router {router.id} lives on {router.host or 'no host'} by now.")
-            return [RouterScheduled(host=command.host)]
+            return [RouterScheduled(host=command.host, avoids=command.avoids)]
         case ReportRouterWired():
             return [RouterWired(up=command.up, fault=command.fault)]
         case ServeFloatingIp():
@@ -172,7 +172,7 @@ def _already_so(router: Router, command: Command) -> bool:
             foot = router.interface(command.port_id)
             return foot is None or bool(command.subnet_ids and not set(command.subnet_ids) & set(foot.subnet_ids))
         case ScheduleRouter():
-            return router.host == command.host
+            return (router.host, router.avoids) == (command.host, command.avoids)
         case ReportRouterWired():
             # A host that it does not live on has nothing to say about it.
             return router.host != command.host or (router.wired, router.fault) == (command.up, command.fault)

@@ -55,6 +55,8 @@ class Router(State):
     availability_zone_hints: tuple[str, ...] = ()
     host: str = ""
     """The network host it lives on; empty: none yet, or none is alive."""
+    avoids: str = ""
+    """A host an operator took it away from: it does not go back there by itself."""
     wired: bool = False
     fault: str | None = None
     tags: tuple[str, ...] = ()
@@ -111,6 +113,7 @@ class RouterScheduled(Event):
     """It lives there from now on; nowhere when the host is empty."""
 
     host: str
+    avoids: str = ""
 
 
 class RouterWired(Event):
@@ -215,6 +218,7 @@ class ScheduleRouter(Command):
     """`expected`: where it is thought to live now; if it lives elsewhere by now, somebody was quicker."""
 
     host: str
+    avoids: str = ""
     expected: str | UnsetType = UNSET
 
 
@@ -264,7 +268,7 @@ def evolve(router: Router, event: RouterEvent, at: datetime) -> Router:
         case RouterInterfaceRemoved():
             return replace(router, interfaces=_without(router, event.port_id))
         case RouterScheduled():
-            return replace(router, host=event.host, wired=False, fault=None)
+            return replace(router, host=event.host, avoids=event.avoids, wired=False, fault=None)
         case RouterWired():
             return replace(router, wired=event.up, fault=event.fault)
         case FloatingIpServed():
