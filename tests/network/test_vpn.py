@@ -1,6 +1,10 @@
 """VPN: policies, services and endpoint groups stay while a connection uses them; hosts say how those are doing."""
 
+import pytest
+from msgspec.structs import replace
+
 from handlers.network.vpn import ENDPOINT_GROUPS, IKE_POLICIES, IPSEC_POLICIES, VPN_CONNECTIONS, VPN_SERVICES
+from handlers.network.vpn_connection import Site, ike_words, ipsec_words, refuse_unfit
 from schema.network.vpn_connection import (
     CreateVpnConnection,
     DeleteVpnConnection,
@@ -16,11 +20,13 @@ from schema.network.vpn_policy import (
     CreateIpsecPolicy,
     DeleteIkePolicy,
     DeleteIpsecPolicy,
+    IkePolicy,
     IkePolicyCreated,
     IkePolicyDeleted,
     IkePolicyLeft,
     IkePolicyUpdated,
     IkePolicyUsed,
+    IpsecPolicy,
     IpsecPolicyCreated,
     IpsecPolicyDeleted,
     IpsecPolicyLeft,
@@ -55,7 +61,7 @@ from schema.network.vpn_service import (
     VpnServiceUpdated,
     VpnServiceUsed,
 )
-from schema.refusal import Conflict, NotFound
+from schema.refusal import Conflict, Invalid, NotFound
 from tests.story import Story
 
 ike, ipsec = Story(IKE_POLICIES), Story(IPSEC_POLICIES)
@@ -110,3 +116,30 @@ def test_a_connection_is_as_its_routers_host_says():
     changed = up.when(UpdateVpnConnection(mtu=1400)).then(VpnConnectionUpdated(mtu=1400))
     gone = changed.when(DeleteVpnConnection()).then(VpnConnectionDeleted())
     gone.when(UpdateVpnConnection(mtu=1300)).refused("not found", NotFound)
+
+
+def test_two_sites_must_fit_each_other():
+    site = Site(
+        peer_address="203.0.113.7",
+        local_cidrs=["10.0.0.0/24"],
+        peer_cidrs=["10.1.0.0/24"],
+        mtu=1500,
+        dpd_interval=30,
+        dpd_timeout=120,
+    )
+    refuse_unfit(site)
+    for unfit, code in [
+        (replace(site, dpd_timeout=30), "IPsecSiteConnectionDpdIntervalValueError"),
+        (replace(site, peer_cidrs=["fd00::/64"]), "MixedIPVersionsForIPSecEndpoints"),
+        (replace(site, peer_address="2001:db8::7"), "MixedIPVersionsForIPSecConnection"),
+        (replace(site, mtu=67), "IPsecSiteConnectionMtuError"),
+    ]:
+        with pytest.raises(Invalid) as refused:
+            refuse_unfit(unfit)
+        assert refused.value.code == code
+
+
+def test_a_host_is_told_what_the_policies_say():
+    words = ike_words(IkePolicy(ike_version="v2", pfs="group14", lifetime_value=7200))
+    assert (words.version, words.pfs, words.lifetime_seconds) == ("v2", "group14", 7200)
+    assert ipsec_words(IpsecPolicy(lifetime_units="kilobytes", lifetime_value=2000)).lifetime_seconds == 3600
