@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
-from msgspec import field
+from collections.abc import Iterable
+from datetime import datetime
 
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import State
+from schema.event import Command, Event, Key, Kind, State
 from schema.network.wiring import NetworkType
 
 
@@ -39,4 +44,163 @@ class Network(State):
     """Projects that may route out through it; `*`: all. `router:external` is whether there are any."""
     subnet_ids: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
-    extra: dict[str, str] = field(default_factory=dict)
+
+
+class NetworkCreated(Event):
+    name: str = ""
+    project_id: str = ""
+    description: str = ""
+    admin_state_up: bool = True
+    mtu: int = 1450
+    port_security_enabled: bool = True
+    is_default: bool = False
+    dns_domain: str = ""
+    availability_zone_hints: tuple[str, ...] = ()
+    qos_policy_id: str | None = None
+    segments: tuple[Segment, ...] = ()
+    shared_with: tuple[str, ...] = ()
+    external_for: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+class NetworkUpdated(Event):
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    admin_state_up: bool | UnsetType = UNSET
+    mtu: int | UnsetType = UNSET
+    port_security_enabled: bool | UnsetType = UNSET
+    is_default: bool | UnsetType = UNSET
+    dns_domain: str | UnsetType = UNSET
+    availability_zone_hints: tuple[str, ...] | UnsetType = UNSET
+    qos_policy_id: str | None | UnsetType = UNSET
+    segments: tuple[Segment, ...] | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class NetworkSubnetAdded(Event):
+    """A subnet of it was made, in the same append."""
+
+    subnet_id: str
+
+
+class NetworkSubnetRemoved(Event):
+    subnet_id: str
+
+
+class NetworkShared(Event):
+    """A project (`*`: every one) may use it; with `external`, may route out through it."""
+
+    project_id: str
+    external: bool = False
+
+
+class NetworkUnshared(Event):
+    project_id: str
+    external: bool = False
+
+
+class NetworkDeleted(Event):
+    """It ended."""
+
+
+class CreateNetwork(Command):
+    name: str = ""
+    project_id: str = ""
+    description: str = ""
+    admin_state_up: bool = True
+    mtu: int = 1450
+    port_security_enabled: bool = True
+    is_default: bool = False
+    dns_domain: str = ""
+    availability_zone_hints: tuple[str, ...] = ()
+    qos_policy_id: str | None = None
+    segments: tuple[Segment, ...] = ()
+    shared_with: tuple[str, ...] = ()
+    external_for: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+class UpdateNetwork(Command):
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    admin_state_up: bool | UnsetType = UNSET
+    mtu: int | UnsetType = UNSET
+    port_security_enabled: bool | UnsetType = UNSET
+    is_default: bool | UnsetType = UNSET
+    dns_domain: str | UnsetType = UNSET
+    availability_zone_hints: tuple[str, ...] | UnsetType = UNSET
+    qos_policy_id: str | None | UnsetType = UNSET
+    segments: tuple[Segment, ...] | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class DeleteNetwork(Command):
+    """End it."""
+
+
+class AddNetworkSubnet(Command):
+    """Appended together with the making of the subnet."""
+
+    subnet_id: str
+
+
+class RemoveNetworkSubnet(Command):
+    """Appended together with the end of the subnet."""
+
+    subnet_id: str
+
+
+class ShareNetwork(Command):
+    project_id: str
+    external: bool = False
+
+
+class UnshareNetwork(Command):
+    project_id: str
+    external: bool = False
+
+
+NetworkEvent = (
+    NetworkCreated
+    | NetworkUpdated
+    | NetworkSubnetAdded
+    | NetworkSubnetRemoved
+    | NetworkShared
+    | NetworkUnshared
+    | NetworkDeleted
+)
+
+
+def evolve(network: Network, event: NetworkEvent, at: datetime) -> Network:
+    match event:
+        case NetworkCreated() | NetworkUpdated():
+            return applied(network, event)
+        case NetworkSubnetAdded():
+            return replace(network, subnet_ids=(*network.subnet_ids, event.subnet_id))
+        case NetworkSubnetRemoved():
+            return replace(network, subnet_ids=tuple(id for id in network.subnet_ids if id != event.subnet_id))
+        case NetworkShared():
+            return replace(network, **{_whose(event): (*getattr(network, _whose(event)), event.project_id)})
+        case NetworkUnshared():
+            left = tuple(id for id in getattr(network, _whose(event)) if id != event.project_id)
+            return replace(network, **{_whose(event): left})
+        case NetworkDeleted():
+            return replace(network, deleted_at=at)
+
+
+def _whose(event: NetworkShared | NetworkUnshared) -> str:
+    return "external_for" if event.external else "shared_with"
+
+
+def unique(network: Network) -> Iterable[Key]:
+    """What carries it between hosts is nobody else's."""
+    for segment in network.segments:
+        if segment.network_type == "vxlan":
+            yield "vxlan", str(segment.segmentation_id)
+        elif segment.network_type == "vlan":
+            yield f"vlan {segment.physical_network}", str(segment.segmentation_id)
+        elif segment.network_type == "flat":
+            yield "flat", str(segment.physical_network)
+
+
+NETWORK = Kind("network", Network, NetworkEvent, evolve, unique=unique)

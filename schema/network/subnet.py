@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
-from msgspec import field
+from datetime import datetime
 
+from msgspec import UNSET, UnsetType, field
+from msgspec.structs import replace
+
+from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import State
+from schema.event import Command, Event, Kind, State
 from schema.network.wiring import HostRoute
 
 
@@ -47,3 +51,128 @@ class Subnet(State):
     @property
     def network_id(self) -> str:
         return self.parent_id or ""
+
+
+class SubnetCreated(Event):
+    name: str = ""
+    project_id: str = ""
+    parent_id: str | None = None
+    description: str = ""
+    ip_version: int = 4
+    cidr: str = ""
+    gateway_ip: str | None = None
+    pools: tuple[Pool, ...] = ()
+    enable_dhcp: bool = True
+    dns_nameservers: tuple[str, ...] = ()
+    dns_publish_fixed_ip: bool = False
+    host_routes: tuple[HostRoute, ...] = ()
+    ipv6_address_mode: str | None = None
+    ipv6_ra_mode: str | None = None
+    subnetpool_id: str | None = None
+    segment_id: str | None = None
+    service_types: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+class SubnetUpdated(Event):
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    gateway_ip: str | None | UnsetType = UNSET
+    pools: tuple[Pool, ...] | UnsetType = UNSET
+    enable_dhcp: bool | UnsetType = UNSET
+    dns_nameservers: tuple[str, ...] | UnsetType = UNSET
+    dns_publish_fixed_ip: bool | UnsetType = UNSET
+    host_routes: tuple[HostRoute, ...] | UnsetType = UNSET
+    ipv6_address_mode: str | None | UnsetType = UNSET
+    ipv6_ra_mode: str | None | UnsetType = UNSET
+    subnetpool_id: str | None | UnsetType = UNSET
+    segment_id: str | None | UnsetType = UNSET
+    service_types: tuple[str, ...] | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class SubnetDeleted(Event):
+    """It ended."""
+
+
+class CreateSubnet(Command):
+    name: str = ""
+    project_id: str = ""
+    parent_id: str | None = None
+    description: str = ""
+    ip_version: int = 4
+    cidr: str = ""
+    gateway_ip: str | None = None
+    pools: tuple[Pool, ...] = ()
+    enable_dhcp: bool = True
+    dns_nameservers: tuple[str, ...] = ()
+    dns_publish_fixed_ip: bool = False
+    host_routes: tuple[HostRoute, ...] = ()
+    ipv6_address_mode: str | None = None
+    ipv6_ra_mode: str | None = None
+    subnetpool_id: str | None = None
+    segment_id: str | None = None
+    service_types: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+class UpdateSubnet(Command):
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    gateway_ip: str | None | UnsetType = UNSET
+    pools: tuple[Pool, ...] | UnsetType = UNSET
+    enable_dhcp: bool | UnsetType = UNSET
+    dns_nameservers: tuple[str, ...] | UnsetType = UNSET
+    dns_publish_fixed_ip: bool | UnsetType = UNSET
+    host_routes: tuple[HostRoute, ...] | UnsetType = UNSET
+    ipv6_address_mode: str | None | UnsetType = UNSET
+    ipv6_ra_mode: str | None | UnsetType = UNSET
+    subnetpool_id: str | None | UnsetType = UNSET
+    segment_id: str | None | UnsetType = UNSET
+    service_types: tuple[str, ...] | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class DeleteSubnet(Command):
+    """End it."""
+
+
+class AddressAllocated(Event):
+    ip: str
+    port_id: str
+
+
+class AddressReleased(Event):
+    ip: str
+
+
+class AllocateAddress(Command):
+    """Refused when another port has it."""
+
+    ip: str
+    port_id: str
+
+
+class ReleaseAddress(Command):
+    """Nothing happens unless that port has it."""
+
+    ip: str
+    port_id: str
+
+
+SubnetEvent = SubnetCreated | SubnetUpdated | SubnetDeleted | AddressAllocated | AddressReleased
+
+
+def evolve(subnet: Subnet, event: SubnetEvent, at: datetime) -> Subnet:
+    match event:
+        case SubnetCreated() | SubnetUpdated():
+            return replace(applied(subnet, event), revision=subnet.revision + 1)
+        case SubnetDeleted():
+            return replace(subnet, deleted_at=at)
+        case AddressAllocated():
+            return replace(subnet, addresses={**subnet.addresses, event.ip: event.port_id})
+        case AddressReleased():
+            return replace(subnet, addresses={ip: id for ip, id in subnet.addresses.items() if ip != event.ip})
+
+
+SUBNET = Kind("subnet", Subnet, SubnetEvent, evolve)
