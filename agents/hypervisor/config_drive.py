@@ -83,7 +83,7 @@ def _metadata(domain: Domain, seed: Seed) -> dict[str, Any]:
         "availability_zone": seed.availability_zone,
         "project_id": seed.project_id,
         "meta": seed.metadata,
-        "devices": [],
+        "devices": seed.devices,
         "dedicated_cpus": [],
     }
     if seed.public_keys:

@@ -1,4 +1,4 @@
-"""What other services say of servers. Here they all read one log: it is checked and answered, and nothing waits for it."""
+"""What other services say of servers. They all read one log here: it is checked, answered, and waited for by nobody."""
 
 from __future__ import annotations
 

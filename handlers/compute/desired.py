@@ -14,11 +14,14 @@ import msgspec
 from bus import clock
 from bus.cloud import Cloud
 from bus.documents import Where
+from handlers.compute.network_data import devices, network_data, subnets_of
 from handlers.image import ticket
-from schema.compute.domain import Desired, Domain, ImageRef, ImageTicket, Power, Reboots, Seed, encode
+from schema.compute.domain import Desired, Domain, ImageRef, ImageTicket, Nic, Power, Reboots, Seed, encode
 from schema.compute.host import HOST, Host
 from schema.compute.server import SERVER, Boot, PowerState, Server, Task, VmState
 from schema.image.image import ACTIVE, IMAGE, Image
+from schema.network.subnet import Subnet
+from schema.network.wiring import tap_name
 
 TOLD_AT_ONCE = 200
 """Domains in one message, at most; a manifest is always one message."""
@@ -61,8 +64,8 @@ def power(server: Server) -> Power:
     return _POWER_BY_VM_STATE[server.vm_state]
 
 
-def domain(server: Server, image: ImageRef | None = None, boot: Boot | None = None) -> Domain:
-    """What its host should hold of a server. Image and boot are for one that is to be built."""
+def domain(server: Server, image: ImageRef | None = None, seed: Seed | None = None) -> Domain:
+    """What its host should hold of a server. Image and seed are for one that is to be built."""
     properties = server.image.properties if server.image else {}
     return Domain(
         server_id=server.id,
@@ -77,9 +80,14 @@ def domain(server: Server, image: ImageRef | None = None, boot: Boot | None = No
         image=image,
         built=server.built,
         config_drive=server.order.config_drive,
-        seed=seed(server, boot) if boot else None,
+        seed=seed,
         reboots=Reboots(soft=server.soft_reboots, hard=server.hard_reboots),
         properties=properties | _hardware(server.flavor.extra_specs),
+        networks=tuple(
+            Nic(port_id=nic.port_id, mac_address=nic.mac_address, tap=tap_name(nic.port_id), mtu=nic.mtu)
+            for nic in server.nics
+            if nic.standing != "unplugging"
+        ),
     )
 
 
@@ -159,7 +167,7 @@ class Telling:
         """Domains by server id, with what it takes to build those that are not built yet. One query for all."""
         fresh = [server for server in servers if server.task is Task.SPAWNING]
         images = await self._images(fresh)
-        seeds = await boots(self._cloud, fresh)
+        seeds = await seeds_of(self._cloud, fresh)
         domains: dict[str, Domain] = {}
         unbuildable: list[Unbuildable] = []
         for server in servers:
@@ -169,7 +177,7 @@ class Telling:
                 unbuildable.append(Unbuildable(server, f"its image {server.image.id} is not there any more"))
             else:
                 image = images[server.image.id] if server.image else None
-                domains[server.id] = domain(server, image, seeds.get(server.order.secret_id, Boot()))
+                domains[server.id] = domain(server, image, seeds[server.id])
         return domains, unbuildable
 
     async def _images(self, servers: Sequence[Server]) -> dict[str, ImageRef]:
@@ -201,6 +209,13 @@ class Telling:
         return fresh
 
 
+async def seeds_of(cloud: Cloud, servers: Sequence[Server]) -> dict[str, Seed]:
+    """What guests may learn of themselves, by server id: by config drive or from the metadata service."""
+    given = await boots(cloud, servers)
+    subnets = await subnets_of(cloud, servers)
+    return {server.id: seed(server, given.get(server.order.secret_id, Boot()), subnets) for server in servers}
+
+
 async def boots(cloud: Cloud, servers: Sequence[Server]) -> Mapping[str, Boot]:
     """What guests are given at their first boot, by `order.secret_id`; those that were given nothing are left out."""
     secret_ids = [server.order.secret_id for server in servers if server.order.secret_id]
@@ -208,14 +223,16 @@ async def boots(cloud: Cloud, servers: Sequence[Server]) -> Mapping[str, Boot]:
     return {id: _decode_boot(plain) for id, plain in opened.items()}
 
 
-def seed(server: Server, boot: Boot) -> Seed:
-    """What a guest may learn of itself, by config drive or from the metadata service."""
+def seed(server: Server, boot: Boot, subnets: Mapping[str, Subnet] | None = None) -> Seed:
+    """What one guest may learn of itself. `subnets`: those its addresses are of, by id."""
     return Seed(
         hostname=server.hostname,
         metadata=server.metadata,
         user_data=boot.user_data,
         public_keys=boot.public_keys,
         admin_password=boot.admin_password,
+        network_data=network_data(server.nics, subnets or {}),
+        devices=devices(server.nics),
         project_id=server.project_id,
         availability_zone=server.zone,
     )

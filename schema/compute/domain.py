@@ -66,6 +66,8 @@ class Seed(Secret):
     admin_password: str = ""
     network_data: dict[str, Any] = field(default_factory=dict)
     """As OpenStack's network_data.json: links, networks, services."""
+    devices: list[dict[str, Any]] = field(default_factory=list)
+    """As in meta_data.json: the tagged ones."""
     project_id: str = ""
     availability_zone: str = "nova"
 
