@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from msgspec import field
+from msgspec import UNSET, UnsetType, field
+from msgspec.structs import replace
 
+from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import State
+from schema.event import Command, Event, Key, Kind, State
 from schema.network.wiring import AddressPair, DhcpOption
 
 
@@ -65,8 +68,9 @@ class Port(State):
     """Its host has it in place. Of one that is on no host: it answers (DHCP ports, for instance)."""
     fault: str | None = None
     """Why its host could not wire it."""
+    generation: int = 0
+    """Rises with every event that changes what its host should have; what the host reports names it."""
     tags: tuple[str, ...] = ()
-    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def network_id(self) -> str:
@@ -75,3 +79,197 @@ class Port(State):
     @property
     def host(self) -> str:
         return self.binding.host
+
+
+class PortCreated(Event):
+    """It is there; its addresses are allocated on their subnets' streams in the same append."""
+
+    name: str = ""
+    project_id: str = ""
+    parent_id: str | None = None
+    description: str = ""
+    mac_address: str = ""
+    fixed_ips: tuple[FixedIp, ...] = ()
+    admin_state_up: bool = True
+    device_id: str = ""
+    device_owner: str = ""
+    security_group_ids: tuple[str, ...] = ()
+    port_security_enabled: bool = True
+    allowed_address_pairs: tuple[AddressPair, ...] = ()
+    extra_dhcp_opts: tuple[DhcpOption, ...] = ()
+    dns_name: str = ""
+    dns_domain: str = ""
+    qos_policy_id: str | None = None
+    propagate_uplink_status: bool = True
+    made_by: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class PortUpdated(Event):
+    """The fields that changed."""
+
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    mac_address: str | UnsetType = UNSET
+    fixed_ips: tuple[FixedIp, ...] | UnsetType = UNSET
+    admin_state_up: bool | UnsetType = UNSET
+    device_id: str | UnsetType = UNSET
+    device_owner: str | UnsetType = UNSET
+    security_group_ids: tuple[str, ...] | UnsetType = UNSET
+    port_security_enabled: bool | UnsetType = UNSET
+    allowed_address_pairs: tuple[AddressPair, ...] | UnsetType = UNSET
+    extra_dhcp_opts: tuple[DhcpOption, ...] | UnsetType = UNSET
+    dns_name: str | UnsetType = UNSET
+    dns_domain: str | UnsetType = UNSET
+    qos_policy_id: str | None | UnsetType = UNSET
+    propagate_uplink_status: bool | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class PortAttached(Event):
+    """A device took it that had not made it."""
+
+    device_id: str
+    device_owner: str
+
+
+class PortDetached(Event):
+    """Its device let it go; it is on no host any more."""
+
+
+class PortBound(Event):
+    """It belongs on that host now; whether it is in place there, the host reports."""
+
+    host: str
+    vif_type: str
+    vif_details: dict[str, Any] = field(default_factory=dict)
+
+
+class PortUnbound(Event):
+    pass
+
+
+class PortWired(Event):
+    """What its host says of it: in place, or why not."""
+
+    up: bool
+    fault: str | None = None
+
+
+class PortDeleted(Event):
+    pass
+
+
+class CreatePort(Command):
+    name: str = ""
+    project_id: str = ""
+    parent_id: str | None = None
+    description: str = ""
+    mac_address: str = ""
+    fixed_ips: tuple[FixedIp, ...] = ()
+    admin_state_up: bool = True
+    device_id: str = ""
+    device_owner: str = ""
+    security_group_ids: tuple[str, ...] = ()
+    port_security_enabled: bool = True
+    allowed_address_pairs: tuple[AddressPair, ...] = ()
+    extra_dhcp_opts: tuple[DhcpOption, ...] = ()
+    dns_name: str = ""
+    dns_domain: str = ""
+    qos_policy_id: str | None = None
+    propagate_uplink_status: bool = True
+    made_by: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class UpdatePort(Command):
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    mac_address: str | UnsetType = UNSET
+    fixed_ips: tuple[FixedIp, ...] | UnsetType = UNSET
+    admin_state_up: bool | UnsetType = UNSET
+    device_id: str | UnsetType = UNSET
+    device_owner: str | UnsetType = UNSET
+    security_group_ids: tuple[str, ...] | UnsetType = UNSET
+    port_security_enabled: bool | UnsetType = UNSET
+    allowed_address_pairs: tuple[AddressPair, ...] | UnsetType = UNSET
+    extra_dhcp_opts: tuple[DhcpOption, ...] | UnsetType = UNSET
+    dns_name: str | UnsetType = UNSET
+    dns_domain: str | UnsetType = UNSET
+    qos_policy_id: str | None | UnsetType = UNSET
+    propagate_uplink_status: bool | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class AttachPort(Command):
+    """Refused when another device has it."""
+
+    device_id: str
+    device_owner: str
+
+
+class DetachPort(Command):
+    """Nothing happens unless that device has it."""
+
+    device_id: str
+
+
+class BindPort(Command):
+    host: str
+    vif_type: str = "bridge"
+    vif_details: dict[str, Any] = field(default_factory=dict)
+
+
+class UnbindPort(Command):
+    pass
+
+
+class ReportPortWired(Command):
+    """From the host it is bound to; of any other, or of an older generation, it says nothing."""
+
+    host: str
+    generation: int
+    up: bool
+    fault: str | None = None
+
+
+class DeletePort(Command):
+    pass
+
+
+PortEvent = PortCreated | PortUpdated | PortAttached | PortDetached | PortBound | PortUnbound | PortWired | PortDeleted
+
+
+def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
+    match event:
+        case PortCreated() | PortUpdated():
+            return replace(applied(port, event), generation=port.generation + 1)
+        case PortAttached():
+            return replace(
+                port, device_id=event.device_id, device_owner=event.device_owner, generation=port.generation + 1
+            )
+        case PortDetached():
+            return _nowhere(replace(port, device_id="", device_owner=""))
+        case PortBound():
+            bound = replace(port.binding, host=event.host, vif_type=event.vif_type, vif_details=event.vif_details)
+            return replace(_nowhere(port), binding=bound)
+        case PortUnbound():
+            return _nowhere(port)
+        case PortWired():
+            status = "ACTIVE" if event.up and port.admin_state_up else "DOWN"
+            return replace(port, wired=event.up, fault=event.fault, status=status)
+        case PortDeleted():
+            return replace(port, deleted_at=at)
+
+
+def _nowhere(port: Port) -> Port:
+    """As yet on no host, or on none any more."""
+    free = replace(port.binding, host="", vif_type="unbound", vif_details={})
+    return replace(port, binding=free, wired=False, fault=None, status="DOWN", generation=port.generation + 1)
+
+
+def _unique(port: Port) -> tuple[Key, ...]:
+    return ((f"mac {port.network_id}", port.mac_address),)
+
+
+PORT = Kind("port", Port, PortEvent, evolve, unique=_unique)

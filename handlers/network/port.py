@@ -1,0 +1,121 @@
+"""The rules of ports: what may take one, where it is plugged, and what comes of what its host says."""
+
+from __future__ import annotations
+
+from bus.execute import Aggregate, Wish
+from schema.changes import differing, given
+from schema.event import Command
+from schema.network.port import (
+    PORT,
+    AttachPort,
+    BindPort,
+    CreatePort,
+    DeletePort,
+    DetachPort,
+    Port,
+    PortAttached,
+    PortBound,
+    PortCreated,
+    PortDeleted,
+    PortDetached,
+    PortEvent,
+    PortUnbound,
+    PortUpdated,
+    PortWired,
+    ReportPortWired,
+    UnbindPort,
+    UpdatePort,
+)
+from schema.refusal import Conflict, NotFound
+
+ABSENT, THERE, GONE = "absent", "there", "gone"
+
+ALLOWED: dict[type[Command], set[str]] = {
+    CreatePort: {ABSENT},
+    UpdatePort: {THERE},
+    AttachPort: {THERE},
+    DetachPort: {THERE, GONE},
+    BindPort: {THERE},
+    UnbindPort: {THERE, GONE},
+    ReportPortWired: {THERE, GONE},
+    DeletePort: {THERE},
+}
+
+
+def decide(port: Port, command: Command) -> list[PortEvent]:
+    if _already_so(port, command):
+        return []
+    status = _status(port)
+    if status not in ALLOWED[type(command)]:
+        if isinstance(command, CreatePort):
+            raise Conflict(f"Port {port.id} is {status} already.", code="Conflict")
+        raise not_found(port.id)
+    match command:
+        case CreatePort():
+            return [PortCreated(**given(command))]
+        case UpdatePort():
+            return [PortUpdated(**differing(port, command))]
+        case AttachPort():
+            if port.device_id:
+                raise Conflict(f"Port {port.id} is in use by {port.device_id}.", code="PortInUse")
+            return [PortAttached(device_id=command.device_id, device_owner=command.device_owner)]
+        case DetachPort():
+            return [PortDetached()]
+        case BindPort():
+            return [PortBound(host=command.host, vif_type=command.vif_type, vif_details=command.vif_details)]
+        case UnbindPort():
+            return [PortUnbound()]
+        case ReportPortWired():
+            return [PortWired(up=command.up, fault=command.fault)]
+        case DeletePort():
+            return [PortDeleted()]
+    raise TypeError(f"ports know no {type(command).__name__}")
+
+
+def not_found(id: str) -> NotFound:
+    return NotFound(f"Port {id} could not be found.", code="PortNotFound")
+
+
+def binding(port: Port, host: str, vif_type: str = "bridge") -> tuple[Wish, ...]:
+    """A port onto a host."""
+    return (Wish(PORTS, port.id, BindPort(host=host, vif_type=vif_type)),)
+
+
+def unbinding(port: Port) -> tuple[Wish, ...]:
+    """A port off whatever host it is on."""
+    return (Wish(PORTS, port.id, UnbindPort()),)
+
+
+def _already_so(port: Port, command: Command) -> bool:
+    match command:
+        case CreatePort():
+            return port.living and not {k: v for k, v in given(command).items() if getattr(port, k) != v}
+        case DeletePort():
+            return port.deleted_at is not None
+        case DetachPort():
+            return port.created_at is not None and (not port.living or port.device_id != command.device_id)
+        case UnbindPort():
+            return port.created_at is not None and (not port.living or not port.host)
+        case ReportPortWired():
+            outdated = not port.living or port.host != command.host or command.generation < port.generation
+            same = (port.wired, port.fault) == (command.up, command.fault)
+            return port.created_at is not None and (outdated or same)
+    if not port.living:
+        return False
+    match command:
+        case UpdatePort():
+            return not differing(port, command)
+        case AttachPort():
+            return (port.device_id, port.device_owner) == (command.device_id, command.device_owner)
+        case BindPort():
+            return port.host == command.host and port.binding.vif_type == command.vif_type
+    return False
+
+
+def _status(port: Port) -> str:
+    if port.deleted_at is not None:
+        return GONE
+    return THERE if port.living else ABSENT
+
+
+PORTS = Aggregate(PORT, decide, ALLOWED)

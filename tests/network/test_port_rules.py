@@ -1,0 +1,65 @@
+"""Ports: one device at a time, one host at a time, and only that host's newest word counts."""
+
+from handlers.network.port import PORTS
+from schema.network.port import (
+    AttachPort,
+    BindPort,
+    CreatePort,
+    DeletePort,
+    DetachPort,
+    PortAttached,
+    PortBound,
+    PortCreated,
+    PortDeleted,
+    PortDetached,
+    PortUnbound,
+    PortUpdated,
+    PortWired,
+    ReportPortWired,
+    UnbindPort,
+    UpdatePort,
+)
+from schema.refusal import Conflict, NotFound
+from tests.story import Story
+
+ports = Story(PORTS)
+created = PortCreated(parent_id="n", project_id="p", mac_address="fa:16:3e:00:00:01")
+attached = PortAttached(device_id="server", device_owner="compute:nova")
+bound = PortBound(host="one", vif_type="bridge")
+
+
+def test_a_port_is_made_changed_and_deleted():
+    command = CreatePort(parent_id="n", project_id="p", mac_address="fa:16:3e:00:00:01")
+    made = ports.given().when(command).then(created)
+    changed = made.when(UpdatePort(name="eth0")).then(PortUpdated(name="eth0"))
+    changed.when(DeletePort()).then(PortDeleted())
+
+
+def test_one_device_has_it_at_a_time():
+    taken = ports.given(created).when(AttachPort(device_id="server", device_owner="compute:nova")).then(attached)
+    taken.when(AttachPort(device_id="other", device_owner="compute:nova")).refused("in use by server", Conflict)
+    taken.when(DetachPort(device_id="other")).then()
+    taken.when(DetachPort(device_id="server")).then(PortDetached())
+
+
+def test_it_is_active_when_its_host_says_so():
+    there = ports.given(created).when(BindPort(host="one")).then(bound)
+    assert there.state.status == "DOWN"
+    wired = there.when(ReportPortWired(host="one", generation=2, up=True)).then(PortWired(up=True))
+    assert wired.state.status == "ACTIVE"
+    gone = wired.when(UnbindPort()).then(PortUnbound())
+    assert (gone.state.status, gone.state.host) == ("DOWN", "")
+
+
+def test_an_older_word_and_another_host_say_nothing():
+    moved = (created, bound, PortBound(host="two", vif_type="bridge"))
+    ports.given(*moved).when(ReportPortWired(host="one", generation=9, up=True)).then()
+    ports.given(*moved).when(ReportPortWired(host="two", generation=2, up=True)).then()
+    ports.given(*moved).when(ReportPortWired(host="two", generation=3, up=True)).then(PortWired(up=True))
+
+
+def test_what_is_gone_is_let_go_in_silence_but_not_taken():
+    gone = (created, PortDeleted())
+    ports.given(*gone).when(DetachPort(device_id="server")).then()
+    ports.given(*gone).when(UnbindPort()).then()
+    ports.given(*gone).when(AttachPort(device_id="server", device_owner="x")).refused("could not be found", NotFound)
