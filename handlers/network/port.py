@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bus.execute import Aggregate, Wish
+from bus.log import Document
 from schema.changes import differing, given
 from schema.event import Command
 from schema.network.port import (
@@ -76,14 +79,14 @@ def not_found(id: str) -> NotFound:
     return NotFound(f"Port {id} could not be found.", code="PortNotFound")
 
 
-def binding(port: Port, host: str, vif_type: str = "bridge") -> tuple[Wish, ...]:
-    """A port onto a host."""
-    return (Wish(PORTS, port.id, BindPort(host=host, vif_type=vif_type)),)
+def binding(ports: Iterable[Document], host: str, vif_type: str = "bridge") -> tuple[Wish, ...]:
+    """Ports onto a host."""
+    return tuple(Wish(PORTS, port.id, BindPort(host=host, vif_type=vif_type)) for port in ports)
 
 
-def unbinding(port: Port) -> tuple[Wish, ...]:
-    """A port off whatever host it is on."""
-    return (Wish(PORTS, port.id, UnbindPort()),)
+def unbinding(ports: Iterable[Document]) -> tuple[Wish, ...]:
+    """Ports off whatever host they are on."""
+    return tuple(Wish(PORTS, port.id, UnbindPort()) for port in ports)
 
 
 def _already_so(port: Port, command: Command) -> bool:
