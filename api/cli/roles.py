@@ -48,6 +48,7 @@ from handlers.identity.upkeep import Upkeep
 from handlers.image import bootstrap as image_bootstrap
 from handlers.image.cleaning import ImageReactor, remove_orphans
 from handlers.image.store import image_store
+from handlers.network.routing import RouterReactor
 from projections import projections
 from schema.refusal import Refused
 
@@ -236,7 +237,7 @@ class _Following:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         servers = ServerReactor(cloud)
-        reactors: list[Reactor] = [servers, ImageReactor(cloud), Upkeep(cloud)]
+        reactors: list[Reactor] = [servers, RouterReactor(cloud), ImageReactor(cloud), Upkeep(cloud)]
         self._reports = Reports(cloud, servers.telling)
         self._reactions = Reactions(cloud.log, cloud.executor, cloud.broker, cloud.checkpoints, reactors)
 
