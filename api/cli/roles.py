@@ -23,7 +23,7 @@ from api.cli import metrics
 from api.cli.choices import admin_password
 from api.cli.hypervisor import image
 from api.cli.metrics import Metrics
-from api.cli.steering import Links, agents
+from api.cli.steering import Links, Run, agents, network_agents, network_driver
 from api.wire import Call, Get, Reply, Service
 from api.wire.app import make_app
 from api.wire.errors import PLAIN
@@ -48,8 +48,11 @@ from handlers.identity.upkeep import Upkeep
 from handlers.image import bootstrap as image_bootstrap
 from handlers.image.cleaning import ImageReactor, remove_orphans
 from handlers.image.store import image_store
+from handlers.network.reports import NetworkReports, is_network_link
 from handlers.network.routing import RouterReactor
+from handlers.network.telling import Telling as NetworkTelling
 from projections import projections
+from projections.network.host import NETWORK_HOSTS
 from schema.refusal import Refused
 
 log = structlog.get_logger()
@@ -120,11 +123,12 @@ async def _all(process: Process) -> None:
     cloud = await process.open()
     measured = Metrics(cloud)
     serving = _served(process, cloud, measured)
-    following = _Following(cloud)
+    telling = NetworkTelling(cloud)
+    following = _Following(cloud, telling)
     await cloud.start()
     await _bootstrap(process.settings, cloud)
     await following.follow(process)
-    _project(process, cloud)
+    _project(process, cloud, telling)
     await serving()
     await _steer(process, cast("MemoryBroker", cloud.broker))
     await _register_image(process.settings, cloud)
@@ -141,7 +145,7 @@ async def _api(process: Process) -> None:
 
 async def _handlers(process: Process) -> None:
     cloud = await process.open()
-    following = _Following(cloud)
+    following = _Following(cloud, NetworkTelling(cloud))
     await cloud.start()
     await following.follow(process)
     await _tell(process, Metrics(cloud))
@@ -149,8 +153,9 @@ async def _handlers(process: Process) -> None:
 
 async def _projections(process: Process) -> None:
     cloud = await process.open()
+    telling = NetworkTelling(cloud)
     await cloud.start()
-    _project(process, cloud)
+    _project(process, cloud, telling)
     await _tell(process, Metrics(cloud))
 
 
@@ -234,17 +239,19 @@ def _own_service(measured: Metrics) -> Service:
 class _Following:
     """The follow-through of every service. Made before the cloud starts: it says what must be mirrored."""
 
-    def __init__(self, cloud: Cloud) -> None:
+    def __init__(self, cloud: Cloud, telling: NetworkTelling) -> None:
         self._cloud = cloud
         servers = ServerReactor(cloud)
         reactors: list[Reactor] = [servers, RouterReactor(cloud), ImageReactor(cloud), Upkeep(cloud)]
         self._reports = Reports(cloud, servers.telling)
+        self._network_reports = NetworkReports(cloud, telling)
         self._reactions = Reactions(cloud.log, cloud.executor, cloud.broker, cloud.checkpoints, reactors)
 
     async def follow(self, process: Process) -> None:
         """React to events, hear the hosts, and (in one process at a time) sweep."""
-        await self._cloud.broker.listen(self._reports.on_report)
+        await self._cloud.broker.listen(self._hear)
         process.task(self._reports.hosts.listen(), "leases")
+        process.task(self._network_reports.hosts.listen(), "leases of network agents")
         shares = Shares(self._cloud.pool, "reactions", EVERY_PARTITION)
         process.task(shares.run(self._reactions.run), "reactions")
         sweep = Sweep(self._cloud.log, self._reactions)
@@ -257,35 +264,44 @@ class _Following:
 
         process.task(Leader(self._cloud.pool, "sweep").run(lead), "sweep")
 
+    async def _hear(self, link: str, message: bytes) -> None:
+        reports = self._network_reports if is_network_link(link) else self._reports
+        await reports.on_report(link, message)
 
-def _project(process: Process, cloud: Cloud) -> None:
-    """Every read model, each in one process at a time."""
+
+def _project(process: Process, cloud: Cloud, telling: NetworkTelling) -> None:
+    """Every read model, each in one process at a time. The one of hosts' networks tells their agents, too."""
     every = projections()
+    told = {NETWORK_HOSTS.name: telling.nudge}
 
     async def work(names: frozenset[str]) -> None:
         async with asyncio.TaskGroup() as group:
             for name in names:
-                worker = ProjectionWorker(cloud.pool, cloud.log, cloud.broker, cloud.checkpoints, every[name])
+                worker = ProjectionWorker(
+                    cloud.pool, cloud.log, cloud.broker, cloud.checkpoints, every[name], told.get(name)
+                )
                 group.create_task(worker.run(), name=f"projection {name}")
 
     process.task(Shares(cloud.pool, "projections", every).run(work), "projections")
 
 
 async def _steer(process: Process, links: Links) -> None:
-    """The hypervisor agents of this machine, over their end of the bus; what ails them does not end the role."""
+    """The agents of this machine, over their end of the bus; what ails them does not end the role."""
 
-    async def keep() -> None:
+    async def keep(what: str, made: Callable[[Settings, Links], Awaitable[list[tuple[str, Run]]]]) -> None:
         while True:
             try:
                 async with asyncio.TaskGroup() as group:
-                    for host, work in await agents(process.settings, links):
-                        group.create_task(work(), name=f"agent of {host}")
+                    for host, work in await made(process.settings, links):
+                        group.create_task(work(), name=f"{what} agent of {host}")
             except Exception as error:
-                log.exception("the hypervisor's agents ended, starting them again", error=repr(error))
+                log.exception("agents ended, starting them again", which=what, error=repr(error))
             await asyncio.sleep(AGENT_RETRY_SECONDS)
 
     if process.settings.hypervisor != "none":
-        process.task(keep(), "agents")
+        process.task(keep("hypervisor", agents), "hypervisor agents")
+        if network_driver(process.settings) != "none":
+            process.task(keep("network", network_agents), "network agents")
 
 
 async def _bootstrap(settings: Settings, cloud: Cloud) -> None:

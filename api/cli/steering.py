@@ -1,7 +1,9 @@
-"""The hypervisor agents of this machine: which driver, how many hosts, over which end of the bus."""
+"""The agents of this machine: which drivers, how many hosts, over which end of the bus."""
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -9,8 +11,14 @@ from agents.hypervisor.agent import Agent
 from agents.hypervisor.driver import Driver
 from agents.hypervisor.simulated import SimulatedDriver
 from agents.link import BrokerLink
+from agents.network.agent import NetworkAgent
+from agents.network.driver import NetworkDriver
+from agents.network.link import BrokerNetworkLink
+from agents.network.simulated import SimulatedNetwork
+from agents.network.store import FileStore
 from bus.broker import HostLink
 from bus.config import Settings
+from schema.network.wiring import link_name
 
 SIMULATED_STEPS_AT_ONCE = 64
 
@@ -40,6 +48,32 @@ async def agents(settings: Settings, links: Links) -> list[tuple[str, Run]]:
     return made
 
 
+async def network_agents(settings: Settings, links: Links) -> list[tuple[str, Run]]:
+    """(host, how to run its network agent) for every host this machine plays."""
+    driver = network_driver(settings)
+    made: list[tuple[str, Run]] = []
+    for host in host_names(settings) if driver != "none" else ():
+        agent = NetworkAgent(
+            host,
+            await _network_driver(settings, driver, host),
+            BrokerNetworkLink(await links.link(link_name(host))),
+            store=FileStore(settings.home / "network" / f"{host}.json"),
+            lease_seconds=settings.network.lease_seconds,
+            sweep_seconds=settings.network.sweep_seconds,
+        )
+        made.append((host, agent.run))
+    return made
+
+
+def network_driver(settings: Settings) -> str:
+    """Which one: what the settings say, else what goes with the hypervisor."""
+    if settings.network.driver:
+        return settings.network.driver
+    if settings.hypervisor in {"simulated", "none"}:
+        return settings.hypervisor
+    return "linuxbridge" if os.geteuid() == 0 else "none"
+
+
 def host_names(settings: Settings) -> list[str]:
     """`HOST`, or `HOST-001`… when the simulated hypervisor plays several."""
     if settings.hypervisor == "none":
@@ -57,3 +91,11 @@ async def _driver(settings: Settings, host: str) -> Driver:
     from agents.hypervisor.libvirt import open_driver
 
     return await open_driver(settings, host)
+
+
+async def _network_driver(settings: Settings, driver: str, host: str) -> NetworkDriver:
+    if driver == "simulated":
+        return SimulatedNetwork(host)
+    assembly = importlib.import_module("agents.network.assembly")
+    opened: NetworkDriver = await assembly.open_driver(settings, host)
+    return opened

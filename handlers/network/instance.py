@@ -1,0 +1,34 @@
+"""Who a guest is, for the metadata service of its host: the same that a config drive carries."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from bus.cloud import Cloud
+from handlers.compute.desired import boots, seed
+from schema.compute.server import SERVER, Boot
+from schema.event import Kind, State
+from schema.network.port import PORT
+from schema.network.wiring import InstanceData
+
+S = TypeVar("S", bound=State)
+
+
+async def instance_data(cloud: Cloud, host: str, port_id: str) -> InstanceData | None:
+    """Of the server behind a port. None: that port is not on that host, which is not to know.
+
+    A port without a server (any longer) is answered with none.
+    """
+    port = await _living(cloud, PORT, port_id)
+    if port is None or port.host != host:
+        return None
+    server = await _living(cloud, SERVER, port.device_id)
+    if server is None:
+        return InstanceData(port_id=port_id)
+    boot = (await boots(cloud, [server])).get(server.order.secret_id, Boot())
+    return InstanceData(port_id=port_id, server_id=server.id, seed=seed(server, boot))
+
+
+async def _living(cloud: Cloud, kind: Kind[S], id: str) -> S | None:
+    document = (await cloud.executor.load([kind.stream(id)])).get(kind.stream(id)) if id else None
+    return document.state if document is not None and document.state.living else None

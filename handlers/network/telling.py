@@ -1,0 +1,89 @@
+"""What network agents are told: what changed for a host, right after it is in the read model; and what one lacks.
+
+Whatever is told may be lost: the next heartbeat says what the host holds, and it is told what it lacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from msgspec.structs import replace
+
+from bus.away import AWAY
+from bus.cloud import Cloud
+from projections.network.host import Delta, Deltas, behind
+from schema.network.host import NETWORK_HOST, NetworkHost
+from schema.network.wiring import Piece, PreSharedKey, SiteConnection, WiredRouter, Wiring, encode, link_name
+
+log = structlog.get_logger()
+
+
+class Telling:
+    """One process's voice to the network agents. Make it before the mirrors start."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._hosts = cloud.mirror(NETWORK_HOST)
+        self._holding: dict[str, int] = {}
+        self._asking: asyncio.Task[None] | None = None
+
+    def host(self, name: str) -> NetworkHost | None:
+        """The host of that name, if there is one."""
+        document = self._hosts.get(name)
+        return document.state if document else None
+
+    async def nudge(self, deltas: Deltas) -> None:
+        """Tell each host what has just changed for it. Never raises because the bus or the log is away."""
+        try:
+            await asyncio.gather(*(self._say(host, delta) for host, delta in deltas.items()))
+        except AWAY as error:
+            log.info("hosts are not told at once what changed", hosts=len(deltas), error=repr(error))
+
+    async def catch_up(self, host: str, position: int) -> None:
+        """Tell a host what it lacks that holds everything up to a position. Many hosts cost one query."""
+        self._holding[host] = position
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._catch_up(), name="what network hosts lack")
+        await asyncio.shield(self._asking)
+
+    async def _catch_up(self) -> None:
+        while self._holding:
+            holding, self._holding = self._holding, {}
+            try:
+                lacking = await behind(self._cloud.pool, holding)
+            except AWAY as error:
+                log.info("hosts are not told what they lack", hosts=len(holding), error=repr(error))
+                return
+            await self.nudge(lacking)
+
+    async def _say(self, name: str, delta: Delta) -> None:
+        host = self.host(name)
+        if host is None or not host.alive:
+            return
+        wiring = Wiring(
+            epoch=host.epoch,
+            position=delta.position,
+            since=delta.since,
+            full=delta.full,
+            pieces=await self._with_keys(delta.pieces),
+            gone=tuple(delta.gone),
+        )
+        await self._cloud.broker.tell(link_name(name), encode(wiring))
+
+    async def _with_keys(self, pieces: dict[str, Piece]) -> dict[str, Piece]:
+        """The keys of VPN connections are put in here and nowhere before."""
+        routers = {key: it for key, it in pieces.items() if isinstance(it, WiredRouter) and it.connections}
+        ids = [connection.secret_id for router in routers.values() for connection in router.connections]
+        if not any(ids):
+            return pieces
+        opened = await self._cloud.vault.open_many([id for id in ids if id])
+
+        def keyed(connection: SiteConnection) -> SiteConnection:
+            key = opened.get(connection.secret_id)
+            return replace(connection, psk=PreSharedKey(key=key.decode())) if key is not None else connection
+
+        return pieces | {
+            key: replace(router, connections=tuple(keyed(it) for it in router.connections))
+            for key, router in routers.items()
+        }

@@ -1,0 +1,216 @@
+"""What each host must have, piece by piece, as of the position that last changed it: what network agents are told from.
+
+    events ─▶ model ─▶ pieces that differ from the table's ─▶ network_host_v1 ─┬─▶ after the commit: deltas
+                                                                                └─▶ `behind`: what a host lacks
+A piece that is gone stays as a tombstone, so that a delta can say so. Whoever is behind the horizon, before which
+tombstones are missing, is told everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from bus.consumer import Apply, Projection
+from bus.log import Recorded
+from bus.postgres_log import document
+from projections.network.model import KINDS, Model, Place
+from schema.network.wiring import Piece, decode_piece, encode
+
+ROWS_AT_ONCE = 5000
+"""Pieces in one statement, at most."""
+KEPT_POSITIONS = 1_000_000
+"""How long a tombstone stays, counted in events of the log."""
+PRUNED_EVERY_POSITIONS = 10_000
+
+NETWORK_HOSTS = Projection(
+    "network.host",
+    version=1,
+    reads=chain.from_iterable(kind.events for kind in KINDS),
+    tables="""
+CREATE TABLE IF NOT EXISTS network_host_v1 (
+    host     text COLLATE "C" NOT NULL,
+    key      text COLLATE "C" NOT NULL,
+    position bigint  NOT NULL,
+    gone     boolean NOT NULL,
+    piece    jsonb,
+    PRIMARY KEY (host, key)
+);
+CREATE INDEX IF NOT EXISTS network_host_v1_since ON network_host_v1 (host, position);
+CREATE INDEX IF NOT EXISTS network_host_v1_gone ON network_host_v1 (position) WHERE gone;
+CREATE TABLE IF NOT EXISTS network_host_v1_horizon (position bigint NOT NULL);
+""",
+)
+
+
+class Delta(msgspec.Struct):
+    """What changed for one host since a position, up to another; `full`: everything it must have."""
+
+    since: int
+    position: int
+    full: bool = False
+    pieces: dict[str, Piece] = msgspec.field(default_factory=dict)
+    gone: list[str] = msgspec.field(default_factory=list)
+
+
+Deltas = dict[str, Delta]
+"""By host."""
+
+
+async def behind(pool: asyncpg.Pool, holding: Mapping[str, int]) -> Deltas:
+    """What hosts lack that hold everything up to these positions. One query for all of them.
+
+    Hosts that lack nothing are left out; all are while the projection is yet to be built.
+    """
+    horizon, head = await pool.fetchrow(_HORIZON)
+    if horizon is None:
+        return {}
+    # Whoever holds what is yet to happen has it from a log that was restored since.
+    asked = {host: position if horizon <= position <= head else 0 for host, position in holding.items()}
+    found = {
+        host: Delta(since=0, position=horizon, full=True)
+        for host, position in holding.items()
+        if not horizon <= position <= head
+    }
+    for host, key, position, piece in await pool.fetch(_BEHIND, list(asked), list(asked.values())):
+        delta = found.setdefault(host, Delta(since=asked[host], position=0, full=asked[host] == 0))
+        delta.position = max(delta.position, position)
+        if piece is not None:
+            delta.pieces[key] = decode_piece(piece)
+        elif not delta.full:
+            delta.gone.append(key)
+    return found
+
+
+class Keeper:
+    """One worker's `apply`: it holds the model, and puts down what differs."""
+
+    def __init__(self) -> None:
+        self._model: Model | None = None
+        self._newest: dict[str, int] = {}
+        """Host → position of its newest piece."""
+        self._floor = 0
+        self._pruned = 0
+
+    async def __call__(self, tx: Any, events: Sequence[Recorded]) -> Deltas | None:
+        """Deltas by host, for the agents; None when nothing changed."""
+        if self._model is None:
+            touched = await self._load(tx)
+        else:
+            touched = []
+        assert self._model is not None
+        for event in events:
+            self._model.apply(event)
+        touched += self._model.take()
+        position = max(self._floor, events[-1].position)
+        deltas = await self._put(tx, dict.fromkeys(touched), position)
+        if position - self._pruned >= PRUNED_EVERY_POSITIONS:
+            await self._prune(tx, position)
+        return deltas or None
+
+    async def _load(self, tx: Any) -> list[Place]:
+        """The model from the documents as they are now; all that it or the table has is then looked at.
+
+        Events up to there change nothing more, so every position something is written at comes after all before.
+        """
+        model = self._model = Model()
+        rows = await tx.fetch(_DOCUMENTS, [kind.name for kind in KINDS])
+        self._floor = rows[0][0]
+        documents = [document(row[1:]) for row in rows if row[1] is not None]
+        for kind in KINDS:
+            prefix = kind.stream("")
+            model.load(kind, self._floor, [it for it in documents if it.stream.startswith(prefix)])
+        model.take()
+        self._newest = dict(await tx.fetch("SELECT host, max(position) FROM network_host_v1 GROUP BY host"))
+        if await tx.fetchval("SELECT max(position) FROM network_host_v1_horizon") is None:
+            await tx.execute("INSERT INTO network_host_v1_horizon VALUES ($1)", self._floor)
+        held = await tx.fetch("SELECT host, key FROM network_host_v1 WHERE NOT gone")
+        return [
+            *((row[0], row[1]) for row in held),
+            *((host, key) for host in model.hosts() for key in model.keys(host)),
+        ]
+
+    async def _put(self, tx: Any, touched: Iterable[Place], position: int) -> Deltas:
+        deltas: Deltas = {}
+        for places in _portions(list(touched)):
+            await self._put_some(tx, places, position, deltas)
+        for host in deltas:
+            self._newest[host] = position
+        return deltas
+
+    async def _put_some(self, tx: Any, places: Sequence[Place], position: int, deltas: Deltas) -> None:
+        model = self._model
+        assert model is not None
+        pieces = {(host, key): model.piece(host, key) for host, key in places}
+        changed = await tx.fetch(
+            _PUT,
+            [host for host, _ in pieces],
+            [key for _, key in pieces],
+            [encode(piece).decode() if piece is not None else None for piece in pieces.values()],
+            [model.news_by_generation(key) for _, key in pieces],
+            position,
+        )
+        for host, key in changed:
+            delta = deltas.setdefault(host, Delta(since=self._newest.get(host, 0), position=position))
+            piece = pieces[host, key]
+            if piece is not None:
+                delta.pieces[key] = piece
+            else:
+                delta.gone.append(key)
+
+    async def _prune(self, tx: Any, position: int) -> None:
+        self._pruned = position
+        oldest = position - KEPT_POSITIONS
+        if await tx.fetchval("SELECT EXISTS (SELECT FROM network_host_v1 WHERE gone AND position <= $1)", oldest):
+            await tx.execute("DELETE FROM network_host_v1 WHERE gone AND position <= $1", oldest)
+            await tx.execute("UPDATE network_host_v1_horizon SET position = greatest(position, $1)", oldest)
+
+
+@NETWORK_HOSTS.begins
+def begin() -> Apply:
+    return Keeper()
+
+
+def _portions(places: Sequence[Place]) -> Iterable[Sequence[Place]]:
+    for start in range(0, len(places), ROWS_AT_ONCE):
+        yield places[start : start + ROWS_AT_ONCE]
+
+
+_DOCUMENTS = """
+SELECT h.position, d.stream, d.version, d.state
+FROM head h LEFT JOIN documents d ON d.kind = ANY($1) AND NOT d.gone ORDER BY d.created_at, d.id
+"""
+"""One statement, so that all kinds are true at the same position."""
+
+_PUT = """
+WITH said AS (
+  SELECT s.host, s.key, s.piece::jsonb AS piece, s.exactly, t.piece AS before, coalesce(t.gone, true) AS nothing
+  FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[]) AS s (host, key, piece, exactly)
+  LEFT JOIN network_host_v1 t ON t.host = s.host AND t.key = s.key
+), differing AS (
+  SELECT host, key, piece FROM said
+  WHERE CASE
+    WHEN piece IS NULL THEN NOT nothing
+    WHEN nothing OR exactly THEN piece IS DISTINCT FROM before
+    ELSE piece - 'generation' IS DISTINCT FROM before - 'generation'
+  END
+)
+INSERT INTO network_host_v1 (host, key, position, gone, piece)
+SELECT host, key, $5, piece IS NULL, piece FROM differing
+ON CONFLICT (host, key) DO UPDATE SET position = EXCLUDED.position, gone = EXCLUDED.gone, piece = EXCLUDED.piece
+RETURNING host, key
+"""
+"""Only what differs is written; for some a generation alone makes no difference."""
+
+_HORIZON = "SELECT (SELECT max(position) FROM network_host_v1_horizon), (SELECT position FROM head)"
+
+_BEHIND = """
+SELECT a.host, t.key, t.position, t.piece
+FROM unnest($1::text[], $2::bigint[]) AS a (host, position)
+JOIN network_host_v1 t ON t.host = a.host AND t.position > a.position
+ORDER BY t.position
+"""

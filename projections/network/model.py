@@ -1,0 +1,508 @@
+"""What every host must have, kept in memory from the log: which pieces an event touches, and what they are now.
+
+    event ─▶ fold the one thing it is about ─▶ seats and tallies ─▶ touched (host, key) pairs ─▶ `piece(host, key)`
+
+Pure, and incremental: an event costs what it touches, never a walk over all ports. A new kind needs its name in
+`KINDS`, a row in `_changes`, and (where it shows in a piece) a line in projections/network/pieces.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from bus.log import Document, Recorded
+from bus.mirror import Mirror
+from projections.network.index import Index, Tally
+from projections.network.pieces import (
+    DHCP,
+    FLOATING,
+    ROUTER_FEET,
+    Sources,
+    addresses_of,
+    feet_of,
+    members,
+    named_members,
+    networks_of,
+    peer,
+    wired_group,
+    wired_network,
+    wired_port,
+    wired_router,
+    wired_subnet,
+)
+from schema.event import Kind, State
+from schema.network.address_group import ADDRESS_GROUP, AddressGroup
+from schema.network.floating_ip import FLOATING_IP, FloatingIp
+from schema.network.host import NETWORK_HOST, NetworkHost
+from schema.network.network import NETWORK, Network
+from schema.network.port import PORT, Port
+from schema.network.router import ROUTER, Router
+from schema.network.security_group import SECURITY_GROUP, SecurityGroup
+from schema.network.subnet import SUBNET, Subnet
+from schema.network.vpn_connection import VPN_CONNECTION, VpnConnection
+from schema.network.wiring import Piece
+
+KINDS: tuple[Kind[Any], ...] = (
+    NETWORK_HOST,
+    NETWORK,
+    SUBNET,
+    SECURITY_GROUP,
+    ADDRESS_GROUP,
+    ROUTER,
+    FLOATING_IP,
+    VPN_CONNECTION,
+    PORT,
+)
+"""What it is made from, in the order a snapshot of them is read."""
+
+S = TypeVar("S", bound=State)
+Place = tuple[str, str]
+"""(host, key) of a piece."""
+
+
+class Seat(msgspec.Struct, frozen=True):
+    """Where a port lies: in which network, on which host. A guest's is a piece there; a router's foot only a peer."""
+
+    network_id: str
+    host: str
+    guest: bool
+    group_ids: tuple[str, ...] = ()
+
+
+class Model:
+    """`apply` events, then `take` what they touched and ask for each `piece`."""
+
+    def __init__(self) -> None:
+        self._mirrors = {kind.name: Mirror(kind) for kind in KINDS}
+        self._touched: dict[Place, None] = {}
+        self._seats: dict[str, Seat] = {}
+        self._seated_in = Index()
+        """Network → ports in it that are on a host."""
+        self._seated_on = Index()
+        """Host → ports on it."""
+        self._presence = Tally()
+        """Network → host → how many ports of the one are on the other."""
+        self._group_hosts = Tally()
+        """Security group → host → how many ports there are in it."""
+        self._group_addresses: dict[str, Counter[str]] = {}
+        self._referrers = Index()
+        """Group or address group → security groups whose rules name it."""
+        self._ports_of_network = Index()
+        self._ports_of_device = Index()
+        """Router or floating IP → its own ports."""
+        self._routers_of_port = Index()
+        self._routers_of_network = Index()
+        self._subports = Index()
+        self._subnets_of_network = Index()
+        self._dhcp_of_network = Index()
+        self._floating_of_router = Index()
+        self._connections_of_router = Index()
+        self._routers_of_host = Index()
+        self._users_of_policy = Index()
+        """QoS policy → `<kind>/<id>` of what it is said of."""
+        self._sources = Sources(
+            get=self.get,
+            version=self._version,
+            subports=self._subports,
+            subnets=self._subnets_of_network,
+            dhcp=self._dhcp_of_network,
+            floating=self._floating_of_router,
+            connections=self._connections_of_router,
+            presence=self._presence,
+        )
+        self._changes: dict[str, Callable[[Any, Any], None]] = {
+            NETWORK.name: self._network_changed,
+            SUBNET.name: self._subnet_changed,
+            PORT.name: self._port_changed,
+            SECURITY_GROUP.name: self._group_changed,
+            ADDRESS_GROUP.name: self._address_group_changed,
+            ROUTER.name: self._router_changed,
+            FLOATING_IP.name: self._floating_changed,
+            VPN_CONNECTION.name: self._connection_changed,
+            NETWORK_HOST.name: self._host_changed,
+        }
+        for kind in KINDS:
+            self._mirrors[kind.name].on_change(self._hearing(self._changes[kind.name]))
+
+    # What is said to it
+
+    def load(self, kind: Kind[Any], position: int, documents: Iterable[Document]) -> None:
+        """Start a kind from a snapshot true at that position."""
+        self._mirrors[kind.name].reset(position, documents)
+
+    def apply(self, recorded: Recorded) -> None:
+        """One event further, in the order of the log."""
+        mirror = self._mirrors.get(recorded.stream.partition("/")[0])
+        if mirror is not None:
+            mirror.apply(recorded)
+
+    def take(self) -> list[Place]:
+        """What was touched since the last time; some of it may be as it was."""
+        touched, self._touched = self._touched, {}
+        return list(touched)
+
+    # What it says
+
+    def piece(self, host: str, key: str) -> Piece | None:
+        """What the host must have under that key; None: nothing."""
+        what, _, id = key.partition("/")
+        match what:
+            case "port":
+                return wired_port(self._sources, id) if self._is_guest(host, id) else None
+            case "peer":
+                return self._peer(host, id)
+            case "network":
+                return wired_network(self._sources, id, host) if host in self._presence[id] else None
+            case "group":
+                return wired_group(self._sources, id) if host in self._group_hosts[id] else None
+            case "members":
+                return self._members(host, id)
+            case "router":
+                router = self.get(ROUTER, id)
+                return wired_router(self._sources, id) if router is not None and router.host == host else None
+        return None
+
+    def news_by_generation(self, key: str) -> bool:
+        """Whether a new generation is news, even if nothing else of the piece differs from what was told.
+
+        Of a port it is: what its host says of an older one is void. A router's rises with what its host says of it,
+        so only one that the control plane has yet to hear of is told again for that.
+        """
+        what, _, id = key.partition("/")
+        if what != "router":
+            return True
+        router = self.get(ROUTER, id)
+        return router is not None and not router.wired and router.fault is None
+
+    def hosts(self) -> set[str]:
+        """Every host that must have something."""
+        return {*self._seated_on, *self._routers_of_host}
+
+    def keys(self, host: str) -> set[str]:
+        """Of everything that a host must have."""
+        seats = {id: self._seats[id] for id in self._seated_on[host]}
+        networks = {seat.network_id for seat in seats.values()}
+        groups = {group for seat in seats.values() for group in seat.group_ids}
+        found = {f"port/{id}" for id, seat in seats.items() if seat.guest}
+        found |= {f"network/{id}" for id in networks}
+        found |= {f"peer/{id}" for network in networks for id in self._seated_in[network] if id not in seats}
+        found |= {f"group/{id}" for id in groups}
+        found |= {f"members/{id}" for group in groups for id in self._named_by(group)}
+        found |= {f"router/{id}" for id in self._routers_of_host[host]}
+        return {key for key in found if self.piece(host, key) is not None}
+
+    def everything(self, host: str) -> dict[str, Piece]:
+        return {key: piece for key in self.keys(host) if (piece := self.piece(host, key)) is not None}
+
+    def get(self, kind: Kind[S], id: str | None) -> S | None:
+        """A thing as it is now."""
+        document = self._mirrors[kind.name].get(id) if id else None
+        return document.state if document is not None else None
+
+    def _version(self, kind: Kind[Any], id: str) -> int:
+        document = self._mirrors[kind.name].get(id)
+        return document.version if document is not None else 0
+
+    def _is_guest(self, host: str, port_id: str) -> bool:
+        seat = self._seats.get(port_id)
+        return seat is not None and seat.guest and seat.host == host
+
+    def _peer(self, host: str, port_id: str) -> Piece | None:
+        seat = self._seats.get(port_id)
+        if seat is None or seat.host == host or host not in self._presence[seat.network_id]:
+            return None
+        return peer(self._sources, port_id, seat.host)
+
+    def _members(self, host: str, id: str) -> Piece | None:
+        if not any(host in self._group_hosts[group] for group in self._referrers[id]):
+            return None
+        named = self.get(ADDRESS_GROUP, id)
+        return members(id, named.addresses if named is not None else self._group_addresses.get(id, ()))
+
+    # What follows from what
+
+    def _hearing(self, changed: Callable[[Any, Any], None]) -> Callable[[Document | None, Document | None], None]:
+        return lambda before, after: changed(before.state if before else None, after.state if after else None)
+
+    def _network_changed(self, before: Network | None, after: Network | None) -> None:
+        id = _id(before, after)
+        self._use_policy(f"network/{id}", before, after)
+        self._touch_network(id)
+        if _differ(before, after, "admin_state_up", "qos_policy_id"):
+            for port_id in self._seated_in[id]:
+                self._touch_port(port_id)
+        if _differ(before, after, "mtu", "external_for"):
+            self._touch_routers_in(id)
+
+    def _subnet_changed(self, before: Subnet | None, after: Subnet | None) -> None:
+        if before is not None and after is not None and wired_subnet(before) == wired_subnet(after):
+            return  # only an address came or went
+        network_id = (after or before or Subnet()).network_id
+        self._subnets_of_network.follow(_id(before, after), before, after, lambda it: it.network_id)
+        self._touch_network(network_id)
+        self._touch_routers_in(network_id)
+        if before is None or after is None:
+            for port_id in self._seated_in[network_id]:
+                self._touch_port(port_id)
+
+    def _port_changed(self, before: Port | None, after: Port | None) -> None:
+        id = _id(before, after)
+        self._use_policy(f"port/{id}", before, after)
+        self._ports_of_network.follow(id, before, after, lambda it: it.network_id)
+        self._ports_of_device.follow(id, before, after, _device)
+        self._dhcp_of_network.follow(id, before, after, lambda it: it.network_id if it.device_owner == DHCP else None)
+        self._subports.follow(id, before, after, lambda it: it.subport_of)
+        self._move_addresses(before, after)
+        self._reseat(id)
+        for subport in self._subports[id]:
+            self._reseat(subport)
+        self._touch_port(id)
+        if _differ(before, after, "mac_address", "fixed_ips", "dns_name", "device_owner", "device_id"):
+            self._touch_peer(id)
+        for router_id in self._routers_of_port[id]:
+            self._touch_router(router_id)
+            self._touch_floating_peers(router_id)
+        for port in (before, after):
+            if port is None:
+                continue
+            if port.device_owner == DHCP:
+                self._touch_network(port.network_id)
+            if port.subport_of:
+                self._touch_port(port.subport_of)
+
+    def _group_changed(self, before: SecurityGroup | None, after: SecurityGroup | None) -> None:
+        id = _id(before, after)
+        for host in self._group_hosts[id]:
+            self._touch(host, f"group/{id}")
+        was, now = named_members(before), named_members(after)
+        for named in was ^ now:
+            if named in now:
+                self._referrers.add(named, id)
+            else:
+                self._referrers.discard(named, id)
+            for host in self._group_hosts[id]:
+                self._touch(host, f"members/{named}")
+
+    def _address_group_changed(self, before: AddressGroup | None, after: AddressGroup | None) -> None:
+        if _differ(before, after, "addresses"):
+            self._touch_members(_id(before, after))
+
+    def _router_changed(self, before: Router | None, after: Router | None) -> None:
+        id = _id(before, after)
+        self._use_policy(f"router/{id}", before and before.gateway, after and after.gateway)
+        self._routers_of_host.follow(id, before, after, lambda it: it.host)
+        self._routers_of_port.follow_all(id, before, after, feet_of)
+        self._routers_of_network.follow_all(id, before, after, networks_of)
+        for router in (before, after):
+            if router is not None:
+                self._touch(router.host, f"router/{id}")
+        if _differ(before, after, "gateway"):
+            self._touch_floating_peers(id)
+        if _differ(before, after, "host"):
+            self._reseat_devices(id)
+            for floating in self._floating_of_router[id]:
+                self._reseat_devices(floating)
+
+    def _floating_changed(self, before: FloatingIp | None, after: FloatingIp | None) -> None:
+        id = _id(before, after)
+        self._use_policy(f"floating-ip/{id}", before, after)
+        self._floating_of_router.follow(id, before, after, lambda it: it.router_id)
+        for floating in (before, after):
+            if floating is not None:
+                self._touch_router(floating.router_id)
+        for port_id in self._ports_of_device[id]:
+            self._reseat(port_id)
+            self._touch_peer(port_id)
+
+    def _connection_changed(self, before: VpnConnection | None, after: VpnConnection | None) -> None:
+        self._connections_of_router.follow(_id(before, after), before, after, lambda it: it.router_id)
+        for connection in (before, after):
+            if connection is not None:
+                self._touch_router(connection.router_id)
+
+    def _host_changed(self, before: NetworkHost | None, after: NetworkHost | None) -> None:
+        id = _id(before, after)
+        if (before and before.facts.endpoint_ip) == (after and after.facts.endpoint_ip):
+            return
+        for network_id in {self._seats[port_id].network_id for port_id in self._seated_on[id]}:
+            self._touch_network(network_id)
+        for port_id in self._seated_on[id]:
+            self._touch_peer(port_id)
+
+    def _policy_changed(self, before: State | None, after: State | None) -> None:
+        for user in list(self._users_of_policy[_id(before, after)]):
+            what, _, id = user.partition("/")
+            match what:
+                case "network":
+                    for port_id in self._seated_in[id]:
+                        self._touch_port(port_id)
+                case "port":
+                    self._touch_port(id)
+                case "router":
+                    self._touch_router(id)
+                case "floating-ip":
+                    floating = self.get(FLOATING_IP, id)
+                    self._touch_router(floating.router_id if floating is not None else None)
+
+    def _use_policy(self, user: str, before: Any, after: Any) -> None:
+        self._users_of_policy.follow(user, before, after, lambda it: it.qos_policy_id)
+
+    def _move_addresses(self, before: Port | None, after: Port | None) -> None:
+        """Keep the addresses of the groups the port was in and is in."""
+        was, now = (
+            {group: addresses_of(port) for group in port.security_group_ids} if port is not None else {}
+            for port in (before, after)
+        )
+        for group in was.keys() | now.keys():
+            if was.get(group) == now.get(group):
+                continue
+            addresses = self._group_addresses.setdefault(group, Counter())
+            addresses.update(now.get(group, ()))
+            for address in was.get(group, ()):
+                addresses[address] -= 1
+                if not addresses[address]:
+                    del addresses[address]
+            if not addresses:
+                del self._group_addresses[group]
+            self._touch_members(group)
+
+    # Seats
+
+    def _reseat_devices(self, device_id: str) -> None:
+        for port_id in list(self._ports_of_device[device_id]):
+            self._reseat(port_id)
+
+    def _reseat(self, port_id: str) -> None:
+        old, new = self._seats.get(port_id), self._seat(self.get(PORT, port_id))
+        if old == new:
+            return
+        if old is not None:
+            self._rise(port_id, old)
+        if new is not None:
+            self._sit(port_id, new)
+
+    def _seat(self, port: Port | None) -> Seat | None:
+        host = self._host_of(port) if port is not None else None
+        if port is None or not host:
+            return None
+        guest = not port.device_owner.startswith("network:")
+        groups = port.security_group_ids if guest and port.port_security_enabled else ()
+        return Seat(port.network_id, host, guest, groups)
+
+    def _host_of(self, port: Port) -> str | None:
+        """Routers' ports are where the router is, subports where their parent is."""
+        router_id: str | None = None
+        if port.device_owner == DHCP:
+            return None
+        if port.device_owner == FLOATING:
+            floating = self.get(FLOATING_IP, port.device_id)
+            router_id = floating.router_id if floating is not None else None
+        elif port.device_owner in ROUTER_FEET:
+            router_id = port.device_id
+        elif port.subport_of:
+            parent = self.get(PORT, port.subport_of)
+            return parent.host if parent is not None else None
+        else:
+            return port.host
+        router = self.get(ROUTER, router_id)
+        return router.host if router is not None else None
+
+    def _sit(self, port_id: str, seat: Seat) -> None:
+        self._seats[port_id] = seat
+        self._seated_on.add(seat.host, port_id)
+        self._seated_in.add(seat.network_id, port_id)
+        if self._presence.add(seat.network_id, seat.host):
+            self._touch_presence(seat)
+        for group in seat.group_ids:
+            if self._group_hosts.add(group, seat.host):
+                self._touch_group_at(group, seat.host)
+        self._touch_at(port_id, seat)
+
+    def _rise(self, port_id: str, seat: Seat) -> None:
+        self._touch_at(port_id, seat)
+        if self._presence.remove(seat.network_id, seat.host):
+            self._touch_presence(seat)
+        for group in seat.group_ids:
+            if self._group_hosts.remove(group, seat.host):
+                self._touch_group_at(group, seat.host)
+        del self._seats[port_id]
+        self._seated_on.discard(seat.host, port_id)
+        self._seated_in.discard(seat.network_id, port_id)
+
+    # Touching
+
+    def _touch(self, host: str, key: str) -> None:
+        if host:
+            self._touched[host, key] = None
+
+    def _touch_at(self, port_id: str, seat: Seat) -> None:
+        if seat.guest:
+            self._touch(seat.host, f"port/{port_id}")
+        for host in self._presence[seat.network_id]:
+            self._touch(host, f"peer/{port_id}")
+
+    def _touch_port(self, port_id: str) -> None:
+        seat = self._seats.get(port_id)
+        if seat is not None and seat.guest:
+            self._touch(seat.host, f"port/{port_id}")
+
+    def _touch_peer(self, port_id: str) -> None:
+        seat = self._seats.get(port_id)
+        if seat is not None:
+            for host in self._presence[seat.network_id]:
+                self._touch(host, f"peer/{port_id}")
+
+    def _touch_floating_peers(self, router_id: str) -> None:
+        for floating in self._floating_of_router[router_id]:
+            for port_id in self._ports_of_device[floating]:
+                self._touch_peer(port_id)
+
+    def _touch_network(self, network_id: str) -> None:
+        for host in self._presence[network_id]:
+            self._touch(host, f"network/{network_id}")
+
+    def _touch_presence(self, seat: Seat) -> None:
+        """A network came to a host, or left it: all of it there, and its endpoints everywhere."""
+        self._touch(seat.host, f"network/{seat.network_id}")
+        self._touch_network(seat.network_id)
+        for port_id in self._seated_in[seat.network_id]:
+            self._touch(seat.host, f"peer/{port_id}")
+
+    def _touch_group_at(self, group_id: str, host: str) -> None:
+        self._touch(host, f"group/{group_id}")
+        for named in self._named_by(group_id):
+            self._touch(host, f"members/{named}")
+
+    def _touch_members(self, id: str) -> None:
+        for group in self._referrers[id]:
+            for host in self._group_hosts[group]:
+                self._touch(host, f"members/{id}")
+
+    def _touch_router(self, router_id: str | None) -> None:
+        router = self.get(ROUTER, router_id)
+        if router is not None:
+            self._touch(router.host, f"router/{router.id}")
+
+    def _touch_routers_in(self, network_id: str) -> None:
+        for router_id in self._routers_of_network[network_id]:
+            self._touch_router(router_id)
+
+    def _named_by(self, group_id: str) -> frozenset[str]:
+        return named_members(self.get(SECURITY_GROUP, group_id))
+
+
+def _id(before: State | None, after: State | None) -> str:
+    return (after or before or State()).id
+
+
+def _differ(before: State | None, after: State | None, *fields: str) -> bool:
+    return any(getattr(before, field, None) != getattr(after, field, None) for field in fields)
+
+
+def _device(port: Port) -> str:
+    """The router or floating IP a port belongs to, if it does."""
+    return port.device_id if port.device_owner == FLOATING or port.device_owner in ROUTER_FEET else ""

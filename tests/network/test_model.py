@@ -1,0 +1,201 @@
+"""The laws of the model of hosts' networks: however it grew it is the same, and it tells whatever changed."""
+
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bus.log import Actor, Document, Recorded
+from projections.network.model import KINDS, Model
+from schema.event import Event, Kind
+from schema.network.host import NETWORK_HOST, NetworkHostRegistered
+from schema.network.network import NETWORK, NetworkCreated, Segment
+from schema.network.port import PORT, FixedIp, PortCreated, PortDeleted, PortUpdated
+from schema.network.router import ROUTER, RouterCreated, RouterInterface, RouterInterfaceAdded, RouterScheduled
+from schema.network.security_group import SECURITY_GROUP, SecurityGroupCreated, SecurityRule
+from schema.network.subnet import SUBNET, AddressAllocated, SubnetCreated
+from schema.network.wiring import (
+    AddressPair,
+    Members,
+    NetworkHostFacts,
+    Peer,
+    WiredNetwork,
+    WiredPort,
+    WiredRouter,
+)
+from tests.network.history import HAPPENINGS
+from tests.network.wiring import bound
+
+BEGINNING = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class History:
+    """A log in memory, and the model that follows it."""
+
+    def __init__(self) -> None:
+        self.model = Model()
+        self.documents: dict[str, Document] = {}
+        self.recorded: list[Recorded] = []
+        self.position = 0
+
+    def happens(self, kind: Kind[Any], id: str, *events: Event) -> None:
+        for event in events:
+            self.position += 1
+            stream = kind.stream(id)
+            known = self.documents.get(stream)
+            version, state = (known.version, known.state) if known else (0, kind.unborn(id))
+            at = BEGINNING + timedelta(seconds=self.position)
+            self.documents[stream] = Document(stream, version + 1, kind.fold(state, event, at))
+            recorded = Recorded(self.position, stream, version + 1, type(event).__name__, at, 0, Actor(), "", "", event)
+            self.recorded.append(recorded)
+            self.model.apply(recorded)
+
+    def anew(self) -> Model:
+        """A model made from the things as they are now."""
+        model = Model()
+        for kind in KINDS:
+            living = [it for it in self.documents.values() if it.stream.startswith(kind.stream("")) and it.state.living]
+            model.load(kind, self.position, living)
+        model.take()
+        return model
+
+
+def everything(model: Model) -> dict[str, dict[str, Any]]:
+    return {host: found for host in model.hosts() if (found := model.everything(host))}
+
+
+class Follower:
+    """What hosts hold who are only ever told what the model says was touched."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, dict[str, Any]] = {}
+
+    def follow(self, model: Model) -> None:
+        for host, key in model.take():
+            piece = model.piece(host, key)
+            if piece is None:
+                self.held.get(host, {}).pop(key, None)
+            else:
+                self.held.setdefault(host, {})[key] = piece
+
+    @property
+    def holding(self) -> dict[str, dict[str, Any]]:
+        return {host: pieces for host, pieces in self.held.items() if pieces}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 1_000_000), length=st.integers(1, 120))
+def test_any_history_makes_the_model_that_its_outcome_makes(seed: int, length: int):
+    chance, history, follower = Random(seed), History(), Follower()
+    for step in range(length):
+        chance.choice(HAPPENINGS)(history, chance)
+        if step % 5 == 0:
+            follower.follow(history.model)
+    follower.follow(history.model)
+    made = everything(history.anew())
+    assert everything(history.model) == made
+    assert follower.holding == made
+
+
+def test_events_of_before_a_snapshot_change_nothing_that_was_loaded_from_it():
+    history = History()
+    for step in range(300):
+        chance = Random(step)
+        chance.choice(HAPPENINGS)(history, chance)
+    model = history.anew()
+    for recorded in history.recorded:
+        model.apply(recorded)
+    assert model.take() == []
+    assert everything(model) == everything(history.anew())
+
+
+@pytest.fixture
+def history() -> History:
+    """Two hosts, a network with a subnet, and a port on each host."""
+    it = History()
+    for host in ("h1", "h2"):
+        facts = NetworkHostFacts(endpoint_ip=f"172.31.0.{host[1:]}")
+        it.happens(NETWORK_HOST, host, NetworkHostRegistered(agent_id="a", facts=facts))
+    it.happens(NETWORK, "n1", NetworkCreated(segments=(Segment(id="g", segmentation_id=5),)))
+    it.happens(SUBNET, "s1", SubnetCreated(parent_id="n1", cidr="10.0.0.0/24", gateway_ip="10.0.0.1"))
+    guest(it, "p1", "10.0.0.11", "h1")
+    guest(it, "p2", "10.0.0.12", "h2")
+    it.model.take()
+    return it
+
+
+def guest(history: History, id: str, ip: str, host: str = "", **fields: Any) -> None:
+    fields.setdefault("device_owner", "compute:nova")
+    born = PortCreated(
+        parent_id="n1",
+        mac_address=f"fa:16:3e:00:00:{ip[-2:]}",
+        fixed_ips=(FixedIp(subnet_id="s1", ip_address=ip),),
+        **fields,
+    )
+    history.happens(PORT, id, born, *([bound(host)] if host else []))
+
+
+def test_a_host_has_its_ports_their_networks_and_the_ports_elsewhere_in_them(history: History):
+    here = history.model.everything("h1")
+    assert set(here) == {"port/p1", "network/n1", "peer/p2"}
+    assert here["peer/p2"] == Peer(
+        id="p2", network_id="n1", mac_address="fa:16:3e:00:00:12", ips=("10.0.0.12",), endpoint_ip="172.31.0.2"
+    )
+    network = here["network/n1"]
+    assert isinstance(network, WiredNetwork)
+    assert (network.endpoints, network.segmentation_id) == (("172.31.0.2",), 5)
+
+
+def test_a_port_that_is_on_no_host_is_nobodys_piece(history: History):
+    guest(history, "p3", "10.0.0.13")
+    assert history.model.take() == []
+
+
+def test_an_event_touches_what_it_is_about_and_no_more(history: History):
+    history.happens(PORT, "p2", PortUpdated(dns_name="web"))
+    assert set(history.model.take()) == {("h2", "port/p2"), ("h1", "peer/p2"), ("h2", "peer/p2")}
+    history.happens(SUBNET, "s1", AddressAllocated(ip="10.0.0.99", port_id="p9"))
+    assert history.model.take() == []
+
+
+def test_members_are_all_addresses_of_the_ports_in_a_named_group_wherever_they_are(history: History):
+    rule = SecurityRule(id="r", direction="ingress", remote_group_id="web")
+    history.happens(SECURITY_GROUP, "db", SecurityGroupCreated(name="db", project_id="p", rules=(rule,)))
+    guest(history, "p3", "10.0.0.13", "h1", security_group_ids=("db",))
+    pair = AddressPair(ip="192.0.2.0/24", mac_address="fa:16:3e:00:00:14")
+    guest(history, "p4", "10.0.0.14", security_group_ids=("web",), allowed_address_pairs=(pair,))
+    assert ("h1", "members/web") in history.model.take()
+    assert history.model.piece("h1", "members/web") == Members(id="web", addresses=("10.0.0.14", "192.0.2.0/24"))
+    assert history.model.piece("h2", "members/web") is None
+    history.happens(PORT, "p4", PortDeleted())
+    assert history.model.piece("h1", "members/web") == Members(id="web")
+
+
+def test_the_feet_of_a_router_are_peers_of_where_it_lives(history: History):
+    guest(history, "p5", "10.0.0.1", device_owner="network:router_interface", device_id="r1")
+    foot = RouterInterface(port_id="p5", network_id="n1", subnet_ids=("s1",))
+    history.happens(ROUTER, "r1", RouterCreated(name="r"), RouterInterfaceAdded(interface=foot))
+    assert "peer/p5" not in history.model.everything("h1")
+    history.happens(ROUTER, "r1", RouterScheduled(host="h2"))
+    there = history.model.everything("h1")["peer/p5"]
+    assert isinstance(there, Peer)
+    assert there.endpoint_ip == "172.31.0.2"
+    router = history.model.everything("h2")["router/r1"]
+    assert isinstance(router, WiredRouter)
+    assert [port.addresses[0].ip for port in router.ports] == ["10.0.0.1"]
+    history.happens(ROUTER, "r1", RouterScheduled(host="h3"))
+    assert "router/r1" not in history.model.everything("h2")
+    assert set(history.model.everything("h3")) == {"router/r1", "network/n1", "peer/p1", "peer/p2"}
+
+
+def test_a_port_without_port_security_needs_no_groups(history: History):
+    history.happens(SECURITY_GROUP, "web", SecurityGroupCreated(name="web", project_id="p"))
+    guest(history, "p6", "10.0.0.16", "h1", security_group_ids=("web",), port_security_enabled=False)
+    here = history.model.everything("h1")
+    assert "group/web" not in here
+    port = here["port/p6"]
+    assert isinstance(port, WiredPort)
+    assert (port.secured, port.group_ids) == (False, ())
