@@ -61,7 +61,7 @@ def decide(floating: FloatingIp, command: Command) -> Sequence[FloatingIpEvent]:
         case AssociateFloatingIp():
             if floating.forwardings:
                 raise Conflict(
-                    f"Floating IP {floating.floating_ip_address} cannot be associated: it has port forwardings.",
+                    f"Floating IP {floating.id} in use by Port Forwarding resources.",
                     code="FipInUseByPortForwarding",
                 )
             return [

@@ -65,7 +65,7 @@ def test_it_is_given_to_a_port_and_taken_back():
 
 def test_forwarding_and_giving_exclude_each_other():
     command = AssociateFloatingIp(port_id="port", fixed_ip_address="10.0.0.5", router_id="r")
-    floating.given(created, forwarded).when(command).refused("has port forwardings", Conflict)
+    floating.given(created, forwarded).when(command).refused("in use by Port Forwarding", Conflict)
     floating.given(created, given_to).when(AddPortForwarding(forwarding=ssh, router_id="r")).refused("the whole of it")
 
 
