@@ -128,15 +128,24 @@ class Leases(ABC, Generic[S, F]):
             self._listening_since = now  # it is we who are deaf: nobody is lost for that
         if now - self._listening_since < self.lease_seconds:
             return []
-        overdue = {
-            host: lease for host, lease in self._leases().items() if self._silence(host, now) > self.lease_seconds
-        }
-        if overdue and not await self._cloud.broker.echo(self.lease_seconds / LOOKS_IN_A_LEASE):
-            self._listening_since = clock.monotonic()  # the bus stands still: hosts may say what they like
+        overdue = self._overdue(now)
+        if overdue and not await self._bus_moves():
+            self._listening_since = clock.monotonic()  # the bus stands still, or did: hosts may say what they like
             return []
+        overdue = {host: lease for host, lease in self._overdue(now).items() if host in overdue}
         lost = await self._others.silent(overdue, self.lease_seconds) if overdue else set()
         outcomes = await asyncio.gather(*(self._lose(host, overdue[host], now) for host in sorted(lost)))
         return [host for host in outcomes if host]
+
+    def _overdue(self, now: float) -> dict[str, int]:
+        """Those that were silent for a whole lease, with the epoch of it."""
+        return {host: lease for host, lease in self._leases().items() if self._silence(host, now) > self.lease_seconds}
+
+    async def _bus_moves(self) -> bool:
+        """Whether a word comes back, and at once: where it takes long, what hosts said is held up as it was."""
+        patience_seconds = self.lease_seconds / LOOKS_IN_A_LEASE
+        asked = clock.monotonic()
+        return await self._cloud.broker.echo(patience_seconds) and clock.monotonic() - asked < patience_seconds / 4
 
     def last_heard_seconds_ago(self, host: str) -> float | None:
         """How long ago this process heard of a host; None: not yet."""
