@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -66,12 +65,10 @@ async def network_agents(settings: Settings, links: Links) -> list[tuple[str, Ru
 
 
 def network_driver(settings: Settings) -> str:
-    """Which one: what the settings say, else what goes with the hypervisor."""
+    """Which one: what the settings say, else what goes with the hypervisor. Real guests have no real networks as yet."""
     if settings.network.driver:
         return settings.network.driver
-    if settings.hypervisor in {"simulated", "none"}:
-        return settings.hypervisor
-    return "linuxbridge" if os.geteuid() == 0 else "none"
+    return "simulated" if settings.hypervisor == "simulated" else "none"
 
 
 def host_names(settings: Settings) -> list[str]:
