@@ -49,7 +49,7 @@ class Networking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How hosts wire their guests."""
 
     driver: Literal["", "linuxbridge", "ovs", "simulated", "none"] = ""
-    """Empty: `simulated` beside the simulated hypervisor, `linuxbridge` beside libvirt for root, else `none`."""
+    """Empty: `simulated` beside the simulated hypervisor, else `none`."""
     lease_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 5.0
     """A network agent that was not heard of for so long is down: routers leave its host, where it has stopped them."""
     sweep_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0

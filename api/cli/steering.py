@@ -65,7 +65,7 @@ async def network_agents(settings: Settings, links: Links) -> list[tuple[str, Ru
 
 
 def network_driver(settings: Settings) -> str:
-    """Which one: what the settings say, else what goes with the hypervisor. Real guests have no real networks as yet."""
+    """Which one: what the settings say, else what goes with the hypervisor. Real guests have no networks as yet."""
     if settings.network.driver:
         return settings.network.driver
     return "simulated" if settings.hypervisor == "simulated" else "none"
