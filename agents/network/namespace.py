@@ -21,8 +21,7 @@ T = TypeVar("T")
 FOLDER = Path("/run/netns")
 """Where `ip netns` keeps named ones."""
 _CLONE_NEWNET = 0x40000000
-_CLONE_NEWNS = 0x00020000
-_MS_BIND, _MS_REC, _MS_SHARED, _MNT_DETACH = 0x1000, 0x4000, 0x100000, 2
+_MS_BIND, _MNT_DETACH = 0x1000, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -65,7 +64,7 @@ def create(name: str) -> bool:
     path = FOLDER / name
     if exists(name):
         return False
-    _share_folder()
+    FOLDER.mkdir(parents=True, exist_ok=True)
     path.touch()
     failure: list[BaseException] = []
 
@@ -117,15 +116,6 @@ def sysctl(key: str, value: str | int) -> None:
     path = Path("/proc/sys") / key
     if path.read_text().strip() != str(value):
         path.write_text(str(value))
-
-
-def _share_folder() -> None:
-    """Mount /run/netns shared on itself, once, so that other mount namespaces see new names too."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    if not os.path.ismount(FOLDER):
-        folder = bytes(FOLDER)
-        _check(_libc.mount(folder, folder, b"none", _MS_BIND | _MS_REC, None), f"mount {FOLDER}")
-        _check(_libc.mount(b"none", folder, b"none", _MS_SHARED | _MS_REC, None), f"share {FOLDER}")
 
 
 def _loopback_up() -> None:
