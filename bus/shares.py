@@ -18,6 +18,7 @@ import asyncpg
 import structlog
 
 from bus import clock
+from bus.away import pause
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ class Shares(Generic[T]):
                 raise failed.error from None
             except Exception as error:  # noqa: BLE001  whatever became of this connection, the next one is as good
                 log.warning("share lost", of=self.name, error=repr(error))
-            await asyncio.sleep(LOOK_SECONDS)
+            await pause(LOOK_SECONDS)
 
     async def _take_part(self, connection: Any, work: Callable[[frozenset[T]], Awaitable[None]]) -> None:
         members = _key(self.name)
@@ -91,7 +92,7 @@ class Shares(Generic[T]):
     async def _look_again(self) -> None:
         """Wait a while, or until the work fails."""
         if self._task is None:
-            await asyncio.sleep(LOOK_SECONDS)
+            await pause(LOOK_SECONDS)
             return
         done, _ = await asyncio.wait({self._task}, timeout=LOOK_SECONDS)
         if done:
