@@ -1,0 +1,166 @@
+"""Connections the kernel tracks: list those of our networks, and cut those that the rules no longer allow.
+
+A revoked rule stops new connections by itself; established ones are forgotten by the kernel here, so that their next
+packet is judged as a new one. What is still allowed is left alone. Formats: linux/netfilter/nfnetlink_conntrack.h.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from agents.network import netlink
+from agents.network.firewall_rules import WITH_PORTS, protocol_number, sources, stateful
+from agents.network.netlink import Request, attribute, nested, short
+from agents.network.world import World
+from schema.network.wiring import Direction, WiredPort, WiredRule
+
+NETFILTER = 12
+"""Netlink family."""
+_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2
+_TUPLE_ORIGINAL, _ID, _ZONE = 1, 12, 18
+_TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
+_HEAD = struct.Struct("=BBH")
+_ICMP = {1: (5, 6), 58: (8, 9)}
+
+Address = tuple[int, str]
+"""Zone and IP: addresses of two networks may be the same."""
+
+
+class Connection(NamedTuple):
+    """As its first packet went. For ICMP the ports are type and code."""
+
+    zone: int
+    protocol: int
+    source: str
+    destination: str
+    source_port: int
+    destination_port: int
+    handle: bytes
+    """What the kernel wants to hear to delete this very one."""
+
+
+def cut(zones: Collection[int], doomed: Callable[[Connection], bool]) -> int:
+    """Forget those of the connections in these zones; how many. In the namespace of this thread. Raises OSError."""
+    with netlink.Socket(family=NETFILTER) as kernel:
+        ours = [it for it in connections(kernel) if it.zone in zones and doomed(it)]
+        answers = kernel.send([Request(_DELETE, 0, it.handle) for it in ours])
+    return sum(answer.number == 0 for answer in answers)
+
+
+def connections(kernel: netlink.Socket) -> Iterable[Connection]:
+    """All that are in a zone."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for _, body in kernel.ask(Request(_GET, netlink.DUMP, _HEAD.pack(family, 0, 0))):
+            found = netlink.attributes(body, 4)
+            if _ZONE in found and _TUPLE_ORIGINAL in found:
+                yield _read(family, found)
+
+
+class Judge:
+    """Whether a connection may go on: every port of ours at either end has to have a rule for it."""
+
+    def __init__(self, world: World, zones: Mapping[str, int]) -> None:
+        """`zones`: network → zone."""
+        self._world = world
+        self._ports: dict[Address, list[WiredPort]] = {}
+        self._wide: list[tuple[int, ipaddress.IPv4Network | ipaddress.IPv6Network, WiredPort]] = []
+        for port in world.ports.values():
+            if port.network_id in zones and port.secured and stateful(port, world):
+                zone = zones[port.network_id]
+                exact, wide = sources(port)
+                for ip in {ip for _, ip in exact}:
+                    self._ports.setdefault((zone, ip), []).append(port)
+                self._wide += [(zone, ipaddress.ip_network(cidr), port) for _, cidr in wide]
+
+    def allows(self, it: Connection) -> bool:
+        if _always(it):
+            return True
+        senders, receivers = self._at(it.zone, it.source), self._at(it.zone, it.destination)
+        if not senders and not receivers:
+            return False  # neither end is ours any more: an address was taken away
+        return (not senders or any(self._may(port, "egress", it, it.destination) for port in senders)) and (
+            not receivers or any(self._may(port, "ingress", it, it.source) for port in receivers)
+        )
+
+    def _at(self, zone: int, ip: str) -> list[WiredPort]:
+        """Several ports may share an address: a virtual one that moves between them."""
+        found = self._ports.get((zone, ip), [])
+        if self._wide:
+            address = ipaddress.ip_address(ip)
+            found = [*found, *(port for at, network, port in self._wide if at == zone and address in network)]
+        return found
+
+    def _may(self, port: WiredPort, direction: Direction, it: Connection, other: str) -> bool:
+        for id in port.group_ids:
+            group = self._world.groups.get(id)
+            for rule in group.rules if group else ():
+                if rule.direction == direction and _matches(rule, it, other, self._world):
+                    return True
+        return False
+
+
+def _always(it: Connection) -> bool:
+    """DHCP, which no rule is needed for."""
+    return it.protocol == 17 and {it.source_port, it.destination_port} in ({67, 68}, {546, 547})
+
+
+def _matches(rule: WiredRule, it: Connection, other: str, world: World) -> bool:
+    six = ":" in it.source
+    if (rule.ethertype == "IPv6") != six or not _protocol_fits(rule, it):
+        return False
+    if rule.remote_members:
+        members = world.members.get(rule.remote_members)
+        return members is not None and any(_covers(prefix, other) for prefix in members.addresses)
+    return rule.remote_prefix is None or _covers(rule.remote_prefix, other)
+
+
+def _protocol_fits(rule: WiredRule, it: Connection) -> bool:
+    if rule.protocol is None or rule.protocol == "any":
+        return True
+    try:
+        number = protocol_number(rule.protocol)
+    except ValueError:
+        return False
+    number = 58 if number == 1 and rule.ethertype == "IPv6" else number
+    if number != it.protocol:
+        return False
+    low, high = rule.port_min, rule.port_max
+    if low is None:
+        return True
+    if number in _ICMP:
+        return it.source_port == low and high in {None, it.destination_port}
+    return number not in WITH_PORTS or low <= it.destination_port <= (low if high is None else high)
+
+
+def _covers(prefix: str, ip: str) -> bool:
+    if prefix == ip:
+        return True
+    if "/" not in prefix:
+        return ":" in prefix and ipaddress.ip_address(prefix) == ipaddress.ip_address(ip)
+    network = ipaddress.ip_network(prefix, strict=False)
+    return ipaddress.ip_address(ip) in network
+
+
+def _read(family: int, found: Mapping[int, bytes]) -> Connection:
+    original = netlink.attributes(found[_TUPLE_ORIGINAL])
+    addresses = netlink.attributes(original[_TUPLE_IP])
+    protocol = netlink.attributes(original[_TUPLE_PROTOCOL])
+    number = protocol[1][0]
+    first, second = _ICMP.get(number, (2, 3))
+    source, destination = (1, 2) if family == socket.AF_INET else (3, 4)
+    zone = int.from_bytes(found[_ZONE], "big")
+    handle = _HEAD.pack(family, 0, 0) + nested(_TUPLE_ORIGINAL, found[_TUPLE_ORIGINAL])
+    handle += short(_ZONE, socket.htons(zone)) + attribute(_ID, found[_ID])
+    return Connection(
+        zone=zone,
+        protocol=number,
+        source=socket.inet_ntop(family, addresses[source]),
+        destination=socket.inet_ntop(family, addresses[destination]),
+        source_port=int.from_bytes(protocol.get(first, b""), "big"),
+        destination_port=int.from_bytes(protocol.get(second, b""), "big"),
+        handle=handle,
+    )

@@ -1,0 +1,179 @@
+"""The firewall of a host: brings the kernel's rules to what the world says, in one transaction whatever changed.
+
+The difference is taken between the rules wanted and those known to be there. Those are remembered, and read back from
+the kernel whenever somebody else's transaction came between, so a rule deleted by hand is put back, an agent that
+starts finds everything as it left it, and a sweep over an untouched host costs one question.
+"""
+
+from __future__ import annotations
+
+import socket
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+
+import structlog
+
+from agents.network import conntrack, nft
+from agents.network.driver import Faults, Touched
+from agents.network.firewall_rules import KNOWN, TABLE, ruleset, unusable
+from agents.network.namespace import Namespace, sysctl
+from agents.network.nft import NftRefused
+from agents.network.ruleset import Place, Ruleset, both, plan, read
+from agents.network.switch import CannotWire, bridge_name
+from agents.network.world import World
+from schema.network.wiring import Members, Piece, WiredGroup, WiredNetwork, WiredPort
+
+log = structlog.get_logger()
+
+_ZONES = 65535
+
+
+class Firewall:
+    """A component of the Linux bridge driver; before the switch, so that a port's rules are there before its tap."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        bridge_of: Callable[[WiredNetwork], str] = lambda network: bridge_name(network.id),
+    ) -> None:
+        """`bridge_of` is the switch's: the interface name of a network's bridge here. It may raise CannotWire."""
+        self._namespace = namespace
+        self._bridge_of = bridge_of
+        self.commands = ""
+        """Of the last transaction, for who wants to look."""
+        self._seen: Ruleset | None = None
+        self._generation = -1
+        self._world: World | None = None
+
+    async def apply(self, world: World, touched: Touched) -> Faults:
+        faults = unusable(world)
+        try:
+            await self._namespace.run(self._bring, world)
+        except (NftRefused, OSError) as error:
+            self._seen = None
+            text = f"the firewall could not be brought up to date: {error}"
+            log.warning("firewall not changed", error=str(error))
+            blamed = world.pieces if touched is None else touched
+            faults |= {key: text for key in blamed if isinstance(world.pieces.get(key), WiredPort | WiredGroup)}
+        return faults
+
+    async def counters(self) -> dict[str, int]:
+        """Frames dropped since the table was made, by why: `spoofed-mac`, `rogue-dhcp`, …"""
+        return await self._namespace.run(_counters)
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _bring(self, world: World) -> None:
+        for protocol in ("iptables", "ip6tables"):
+            _have_bridged_traffic_seen(protocol)
+        generation = nft.generation()
+        seen, unsure = self._seen, False
+        if seen is None or generation != self._generation:
+            seen = both(*(read(family, nft.listed(family, TABLE)) for family in ("bridge", "inet")))
+            unsure = self._seen is None or bool(plan(self._seen, seen, TABLE))
+        bridges = self._bridges(world)
+        before = _zones_of(seen)
+        zones = assign(bridges.values(), before)
+        wanted = ruleset(world, zones, _left_behind(world, seen))
+        if commands := plan(wanted, seen, TABLE):
+            self._seen = None
+            nft.apply(commands)
+            self.commands = commands
+        changed = bool(commands)
+        self._seen, self._generation = wanted, generation + changed
+        if (changed and unsure) or revoked(self._world, world):
+            self._cut(world, {id: zones[bridge] for id, bridge in bridges.items()}, set(before.values()))
+        self._world = world
+
+    def _cut(self, world: World, zones: dict[str, int], before: set[int]) -> None:
+        judge = conntrack.Judge(world, zones)
+        count = conntrack.cut(before | set(zones.values()), lambda it: not judge.allows(it))
+        if count:
+            log.info("connections cut", count=count)
+
+    def _bridges(self, world: World) -> dict[str, str]:
+        """Network → its bridge, of those that can be had here."""
+        found: dict[str, str] = {}
+        for network in world.networks.values():
+            try:
+                found[network.id] = self._bridge_of(network)
+            except CannotWire:
+                continue  # the switch tells
+        return found
+
+
+def assign(bridges: Iterable[str], before: Mapping[str, int]) -> dict[str, int]:
+    """A conntrack zone for each bridge, none twice; who has one keeps it."""
+    wanted = sorted(set(bridges))
+    zones = {bridge: before[bridge] for bridge in wanted if bridge in before}
+    taken = set(before.values())
+    for bridge in wanted:
+        if bridge not in zones:
+            zone = zlib.crc32(bridge.encode()) % _ZONES + 1
+            while zone in taken:
+                zone = zone % _ZONES + 1
+            zones[bridge] = zone
+            taken.add(zone)
+    return zones
+
+
+def revoked(before: World | None, after: World) -> bool:
+    """Something that was allowed may not be any more."""
+    if before is None or before is after:
+        return False
+    return any(
+        after.pieces.get(key) is not piece and _lost(piece, after.pieces.get(key))
+        for key, piece in before.pieces.items()
+    )
+
+
+def _lost(before: Piece, after: Piece | None) -> bool:
+    match before:
+        case WiredGroup():
+            rules = set(after.rules) if isinstance(after, WiredGroup) and after.stateful == before.stateful else set()
+            return not set(before.rules) <= rules
+        case Members():
+            return not set(before.addresses) <= set(after.addresses if isinstance(after, Members) else ())
+        case WiredPort():
+            return (
+                not isinstance(after, WiredPort)
+                or (after.secured and not before.secured)
+                or after.network_id != before.network_id
+                or not set(before.group_ids) <= set(after.group_ids)
+                or not set(before.addresses) <= set(after.addresses)
+                or not set(before.address_pairs) <= set(after.address_pairs)
+            )
+    return False
+
+
+def _zones_of(seen: Ruleset) -> dict[str, int]:
+    zones = seen.sets.get(Place("inet", "zones"))
+    return {bridge: int(zone) for bridge, zone in zones.items.items()} if zones else {}
+
+
+def _left_behind(world: World, seen: Ruleset) -> list[str]:
+    """Taps the kernel still has and we had rules for, of ports that are gone."""
+    taps = {port.tap for port in world.ports.values()}
+    known = {tap for place in KNOWN if place in seen.sets for tap in seen.sets[place].items}
+    return [tap for tap in known - taps if _exists(tap)]
+
+
+def _exists(interface: str) -> bool:
+    try:
+        return socket.if_nametoindex(interface) > 0
+    except OSError:
+        return False
+
+
+def _have_bridged_traffic_seen(protocol: str) -> None:
+    """Have frames on bridges pass the hooks of IP, where connections are tracked."""
+    try:
+        sysctl(f"net/bridge/bridge-nf-call-{protocol}", 1)
+    except FileNotFoundError as error:
+        raise NftRefused("the kernel module br_netfilter is not loaded on this host: modprobe br_netfilter") from error
+
+
+def _counters() -> dict[str, int]:
+    listing = nft.listed("bridge", TABLE) or []
+    return {it["counter"]["name"]: it["counter"]["packets"] for it in listing if "counter" in it}

@@ -1,0 +1,227 @@
+"""A firewall changing under running guests: what is revoked is cut, what is deleted comes back, the rest is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from msgspec.structs import replace
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.l2 import Ether
+
+from agents.network import nft
+from agents.network.firewall import Firewall
+from schema.network.wiring import Members, Quality
+from tests.network.cabling import ANYTHING_OUT, Guest, Site, group, ingress, port_of
+
+pytestmark = pytest.mark.live
+
+OUT_ONLY = group("out", *ANYTHING_OUT)
+SSH, WEB = ingress("tcp", 22), ingress("tcp", 80)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site() as site:
+        yield site
+
+
+class Call:
+    """A TCP connection from one guest to another, held open."""
+
+    def __init__(self, caller: Guest, server: Guest, port: int) -> None:
+        with server.listen(port) as listening:
+            self.near = caller.socket()
+            self.near.connect((server.ip, port))
+            self.far, _ = listening.accept()
+
+    def carries(self, seconds: float = 10.0) -> bool:
+        self.far.settimeout(seconds)
+        try:
+            self.near.send(b"word")
+            return bool(self.far.recv(100))
+        except TimeoutError:
+            return False
+
+    def close(self) -> None:
+        for end in (self.near, self.far):
+            end.close()
+
+
+@pytest.fixture
+def calls() -> Iterator[list[Call]]:
+    made: list[Call] = []
+    yield made
+    for call in made:
+        call.close()
+
+
+async def test_revoking_a_rule_cuts_its_connections_and_no_others(site: Site, calls: list[Call]) -> None:
+    network = site.network()
+    server = group("server", SSH, WEB)
+    a, b = site.guest(network, 1, OUT_ONLY), site.guest(network, 2, server)
+    c = site.guest(network, 3, group("other", SSH))
+    await site.sweep()
+    ssh, web, other = Call(a, b, 22), Call(a, b, 80), Call(a, c, 22)
+    calls += [ssh, web, other]
+    assert ssh.carries()
+    assert await site.apply(replace(server, rules=(WEB,))) == {}
+    assert not ssh.carries(seconds=1.0)
+    assert web.carries()
+    assert other.carries()
+
+
+async def test_leaving_a_group_or_losing_a_member_cuts_too(site: Site, calls: list[Call]) -> None:
+    network = site.network()
+    inner = group("inner", ingress("tcp", remote_members="friends"))
+    a, b = site.guest(network, 1, OUT_ONLY), site.guest(network, 2, inner)
+    c = site.guest(network, 3, OUT_ONLY)
+    friends = Members(id="friends", addresses=(a.ip, c.ip))
+    site.pieces["members/friends"] = friends
+    await site.sweep()
+    first, second = Call(a, b, 22), Call(c, b, 22)
+    calls += [first, second]
+    await site.apply(replace(friends, addresses=(c.ip,)))
+    assert not first.carries(seconds=1.0)
+    assert second.carries()
+    await site.apply(replace(b.port, group_ids=()))
+    assert not second.carries(seconds=1.0)
+
+
+async def test_a_revocation_while_the_agent_was_away_cuts_when_it_is_back(site: Site, calls: list[Call]) -> None:
+    network = site.network()
+    server = group("server", SSH, WEB)
+    a, b = site.guest(network, 1, OUT_ONLY), site.guest(network, 2, server)
+    await site.sweep()
+    ssh, web = Call(a, b, 22), Call(a, b, 80)
+    calls += [ssh, web]
+    site.firewall = Firewall(site.space)
+    site.pieces["group/server"] = replace(server, rules=(WEB,))
+    await site.sweep()
+    assert not ssh.carries(seconds=1.0)
+    assert web.carries()
+
+
+async def test_an_agent_that_starts_anew_changes_nothing(site: Site, calls: list[Call]) -> None:
+    network = site.network()
+    a = site.guest(network, 1, OUT_ONLY, quality=Quality(dscp_mark=10))
+    b = site.guest(network, 2, group("server", SSH, ingress("icmp", remote_members="friends")))
+    site.pieces["members/friends"] = Members(id="friends", addresses=("10.0.0.1", "10.3.0.0/16", "fd00::/16"))
+    await site.sweep()
+    ssh = Call(a, b, 22)
+    calls.append(ssh)
+    before = site.space.call(nft.generation)
+    site.firewall = Firewall(site.space)
+    assert await site.sweep() == {}
+    assert site.space.call(nft.generation) == before
+    assert ssh.carries()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "delete table bridge cumulog",
+        "delete table inet cumulog",
+        "flush chain bridge cumulog group-server-ingress",
+        "flush chain bridge cumulog guard",
+        "delete chain bridge cumulog receiving",
+        "flush map bridge cumulog receivers",
+        "flush set bridge cumulog macs",
+        "flush set bridge cumulog secured",
+        "flush ruleset",
+        "insert rule bridge cumulog receiving accept",
+        "insert rule bridge cumulog group-server-ingress tcp dport 23 accept",
+        "chain bridge cumulog sending { policy drop; }",
+        "add element bridge cumulog from4 { tapx . fa:16:3e:00:00:01 . 10.0.0.9 }",
+        "add chain bridge cumulog theirs",
+    ],
+)
+async def test_what_somebody_did_to_the_rules_is_put_right(site: Site, harm: str) -> None:
+    network = site.network()
+    a = site.guest(network, 1, OUT_ONLY, kernel=False)
+    b = site.guest(network, 2, group("server", SSH), kernel=False)
+    await site.sweep()
+
+    def fine() -> bool:
+        head = Ether(src=a.mac, dst=b.mac) / IP(src=a.ip, dst=b.ip)
+        spoofed = Ether(src=a.mac, dst=b.mac) / IP(src=b.ip, dst=b.ip) / TCP(dport=22)
+        return a.arrivals(head / TCP(dport=22), head / TCP(dport=23), spoofed, at=b) == [True, False, False]
+
+    assert fine()
+    site.space.call(nft.apply, harm)
+    assert await site.sweep() == {}
+    assert fine()
+    quiet = site.space.call(nft.generation)
+    await site.sweep()
+    assert site.space.call(nft.generation) == quiet
+
+
+async def test_a_tap_that_outlives_its_port_passes_nothing(site: Site) -> None:
+    network = site.network()
+    a, b = site.guest(network, 1, OUT_ONLY), site.guest(network, 2, group("server", SSH))
+    c = site.guest(network, 3, secured=False)
+    await site.sweep()
+    with b.listen(22), c.listen(22):
+        assert a.reaches(b, 22)
+        await site.drop(f"port/{b.port.id}", f"port/{c.port.id}", "group/server")
+        for guest in (b, c):
+            assert not a.reaches(guest, 22, seconds=0.3)
+        with a.listen(9):
+            assert not c.reaches(a, 9, seconds=0.3)
+        site.firewall = Firewall(site.space)
+        await site.sweep()
+        assert not a.reaches(b, 22, seconds=0.3)
+        await site.apply(b.port, group("server", SSH))
+        assert a.reaches(b, 22)
+
+
+async def test_large_packets_in_fragments_pass_and_are_judged_whole(site: Site) -> None:
+    network = site.network()
+    a = site.guest(network, 1, OUT_ONLY, kernel=False)
+    b = site.guest(network, 2, group("server", ingress("udp", 53)), kernel=False)
+    await site.sweep()
+
+    def pieces(port: int) -> list[Ether]:
+        whole = IP(src=a.ip, dst=b.ip, id=port) / UDP(sport=9, dport=port) / (b"0123456789" * 300)
+        return [Ether(src=a.mac, dst=b.mac) / IP(bytes(it)) for it in fragment(whole, 1400)]
+
+    assert a.arrivals(*pieces(53), at=b) == [True] * 3
+    assert a.arrivals(*pieces(54), at=b) == [False] * 3
+
+
+async def test_a_port_marks_what_it_sends(site: Site) -> None:
+    network = site.network()
+    a = site.guest(network, 1, OUT_ONLY, kernel=False, quality=Quality(dscp_mark=46))
+    b = site.guest(network, 2, group("server", ingress("icmp")), kernel=False)
+    await site.sweep()
+    plain = Ether(src=a.mac, dst=b.mac) / IP(src=a.ip, dst=b.ip) / ICMP(type=8) / b"ping"
+    marked = Ether(src=a.mac, dst=b.mac) / IP(src=a.ip, dst=b.ip, tos=46 << 2) / ICMP(type=8) / b"ping"
+    with b._raw() as hearing:
+        hearing.settimeout(5)
+        a.send(plain)
+        assert hearing.recv(2000) == bytes(marked)
+    await site.apply(replace(a.port, quality=Quality()))
+    assert a.arrivals(plain, at=b) == [True]
+
+
+async def test_a_rule_that_cannot_be_said_spoils_no_other(site: Site) -> None:
+    network = site.network()
+    a = site.guest(network, 1, OUT_ONLY, kernel=False)
+    b = site.guest(network, 2, group("odd", ingress("no-such-protocol"), SSH), kernel=False)
+    faults = await site.sweep()
+    assert list(faults) == ["group/odd"]
+    assert "no-such-protocol" in faults["group/odd"]
+    assert a.arrivals(Ether(src=a.mac, dst=b.mac) / IP(src=a.ip, dst=b.ip) / TCP(dport=22), at=b) == [True]
+
+
+async def test_rules_are_there_before_the_tap(site: Site) -> None:
+    network = site.network()
+    server = group("server", SSH)
+    a = site.guest(network, 1, OUT_ONLY)
+    await site.sweep()
+    port = port_of(network, 2, server)
+    assert await site.apply(server, port) == {}
+    b = site._plug(network, port, kernel=True)
+    with b.listen(22), b.listen(23):
+        assert a.reaches(b, 22)
+        assert not a.reaches(b, 23, seconds=0.3)
