@@ -10,8 +10,9 @@ import asyncio
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -52,11 +53,21 @@ class Namespace:
 
     def _enter(self) -> None:
         if self.name:
-            descriptor = os.open(FOLDER / self.name, os.O_RDONLY)
-            try:
-                _check(_libc.setns(descriptor, _CLONE_NEWNET), f"enter namespace {self.name}")
-            finally:
-                os.close(descriptor)
+            _enter(FOLDER / self.name)
+
+
+@contextmanager
+def enter(name: str) -> Iterator[None]:
+    """Be in a named namespace for a moment, in a thread of which nobody else expects to stay where it is."""
+    own = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _enter(FOLDER / name)
+        try:
+            yield
+        finally:
+            _check(_libc.setns(own, _CLONE_NEWNET), "return to the namespace before")
+    finally:
+        os.close(own)
 
 
 def create(name: str) -> bool:
@@ -116,6 +127,14 @@ def sysctl(key: str, value: str | int) -> None:
     path = Path("/proc/sys") / key
     if path.read_text().strip() != str(value):
         path.write_text(str(value))
+
+
+def _enter(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(opened, _CLONE_NEWNET), f"enter namespace {path.name}")
+    finally:
+        os.close(opened)
 
 
 def _loopback_up() -> None:
