@@ -32,10 +32,10 @@ AT_ONCE = 4
 """Networks that are worked on at the same time."""
 
 
-class Metadata(Protocol):
+class Serving(Protocol):
     """Serves metadata in a namespace; agents/network/metadata.py."""
 
-    async def serve(self, name: str, network_ids: frozenset[str]) -> None: ...
+    async def serve(self, name: str, network_ids: Iterable[str], *, interface: str = "") -> None: ...
 
     async def leave(self, name: str) -> None: ...
 
@@ -44,7 +44,7 @@ class Dhcp:
     """A Component. `folder` is this host's own, and stays from one agent to the next."""
 
     def __init__(
-        self, inside: Namespace, tag: str, switch: Switch, folder: Path, *, metadata: Metadata | None = None
+        self, inside: Namespace, tag: str, switch: Switch, folder: Path, *, metadata: Serving | None = None
     ) -> None:
         self.inside = inside
         self._tag = tag
@@ -92,8 +92,8 @@ class Dhcp:
                     )
                     keys = None
                 faults = await there.apply(wanted, world, keys)
-                if self._metadata:
-                    await self._metadata.serve(there.namespace, frozenset({network_id}))
+                if self._metadata and there.interface:
+                    await self._metadata.serve(there.namespace, {network_id}, interface=there.interface)
                 return {fault_key: faults} if faults else {}
             except Exception as error:
                 self._networks.pop(network_id, None)  # the next look takes nothing for granted

@@ -46,6 +46,11 @@ class DhcpNetwork:
         """By port, as on the disk; None: not looked yet."""
         self._neighbours: dict[str, str] = {}
 
+    @property
+    def interface(self) -> str:
+        """Of its foot in the network; empty: it has none yet."""
+        return self._attachment.inside if self._attachment else ""
+
     async def apply(self, wanted: Wanted, world: World, keys: frozenset[str] | None) -> str:
         """`keys` of the pieces that changed; None: look at everything. What could not be done, or empty."""
         network = wanted.network

@@ -225,7 +225,9 @@ async def boots(cloud: Cloud, servers: Sequence[Server]) -> Mapping[str, Boot]:
 
 def seed(server: Server, boot: Boot, subnets: Mapping[str, Subnet] | None = None) -> Seed:
     """What one guest may learn of itself. `subnets`: those its addresses are of, by id."""
+    fours = [address for nic in server.nics for address in nic.addresses if address.version == 4]
     return Seed(
+        name=server.name,
         hostname=server.hostname,
         metadata=server.metadata,
         user_data=boot.user_data,
@@ -235,6 +237,13 @@ def seed(server: Server, boot: Boot, subnets: Mapping[str, Subnet] | None = None
         devices=devices(server.nics),
         project_id=server.project_id,
         availability_zone=server.zone,
+        instance_type=server.flavor.name,
+        image_id=server.image.id if server.image else "",
+        reservation_id=server.order.reservation_id,
+        launch_index=server.order.launch_index,
+        security_groups=tuple(sorted({name for nic in server.nics for name in nic.security_groups})),
+        local_ipv4=fours[0].ip if fours else "",
+        public_ipv4=next((outside for address in fours for outside in address.floating), ""),
     )
 
 

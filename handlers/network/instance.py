@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TypeVar
 
 from bus.cloud import Cloud
-from handlers.compute.desired import boots, seed
-from schema.compute.server import SERVER, Boot
+from handlers.compute.desired import seeds_of
+from schema.compute.server import SERVER
 from schema.event import Kind, State
 from schema.network.port import PORT
 from schema.network.wiring import InstanceData
@@ -25,8 +25,7 @@ async def instance_data(cloud: Cloud, host: str, port_id: str) -> InstanceData |
     server = await _living(cloud, SERVER, port.device_id)
     if server is None:
         return InstanceData(port_id=port_id)
-    boot = (await boots(cloud, [server])).get(server.order.secret_id, Boot())
-    return InstanceData(port_id=port_id, server_id=server.id, seed=seed(server, boot))
+    return InstanceData(port_id=port_id, server_id=server.id, seed=(await seeds_of(cloud, [server]))[server.id])
 
 
 async def _living(cloud: Cloud, kind: Kind[S], id: str) -> S | None:

@@ -55,8 +55,9 @@ class ImageRef(Word):
 
 
 class Seed(Secret):
-    """What a guest is told on its config drive. Needed to build a domain, and never again after."""
+    """What a guest is told of itself: on its config drive, and by the metadata service of its host."""
 
+    name: str = ""
     hostname: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     user_data: str = ""
@@ -70,6 +71,16 @@ class Seed(Secret):
     """As in meta_data.json: the tagged ones."""
     project_id: str = ""
     availability_zone: str = "nova"
+    instance_type: str = ""
+    """Name of its flavor."""
+    image_id: str = ""
+    reservation_id: str = ""
+    launch_index: int = 0
+    security_groups: tuple[str, ...] = ()
+    """Their names."""
+    local_ipv4: str = ""
+    public_ipv4: str = ""
+    """An address outside that leads to the guest, if there is one."""
 
 
 class Nic(Word):

@@ -1,0 +1,170 @@
+"""The metadata service's HTTP: sockets made inside namespaces, served by the agent's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+from aiohttp import web
+
+from agents import instance_documents
+from agents.network.dnsmasq import METADATA_ADDRESS, METADATA_ADDRESS_6
+from agents.network.interface import index_of
+from agents.network.namespace import FOLDER, enter
+from schema.network.wiring import WiredPort
+
+if TYPE_CHECKING:
+    from agents.network.metadata import Instance
+
+log = structlog.get_logger()
+
+PORT = 80
+BACKLOG = 64
+MOST_AT_ONCE = 256
+"""Requests that are being answered on a host."""
+IDLE_SECONDS = 15.0
+CLOSE_SECONDS = 1.0
+
+_IP_FREEBIND, _IPV6_FREEBIND = 15, 78
+
+
+class Directory(Protocol):
+    """Who is behind an address."""
+
+    def port_at(self, network_ids: Iterable[str], ip: str) -> WiredPort | None: ...
+
+    async def about(self, port: WiredPort) -> Instance: ...
+
+
+class Listeners:
+    """One HTTP server for each namespace."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._listening: dict[str, _Listener] = {}
+        self._at_once = 0
+        self._lock = asyncio.Lock()
+
+    async def serve(self, name: str, network_ids: frozenset[str], interface: str) -> None:
+        """Raises OSError."""
+        place = await asyncio.to_thread(_place, name, interface)
+        async with self._lock:
+            there = self._listening.get(name)
+            if there and (there.place, there.network_ids) == (place, network_ids):
+                return
+            if there:
+                await self._drop(name)
+            sockets = await asyncio.to_thread(_open, name, place[1])
+            server = web.Server(
+                partial(self._handle, network_ids), keepalive_timeout=IDLE_SECONDS, access_log=None, max_field_size=4096
+            )
+            loop = asyncio.get_running_loop()
+            listeners = [await loop.create_server(server, sock=sock, backlog=BACKLOG) for sock in sockets]
+            self._listening[name] = _Listener(place, network_ids, server, listeners)
+
+    async def leave(self, name: str) -> None:
+        async with self._lock:
+            await self._drop(name)
+
+    async def close(self) -> None:
+        async with self._lock:
+            for name in list(self._listening):
+                await self._drop(name)
+
+    async def _drop(self, name: str) -> None:
+        there = self._listening.pop(name, None)
+        if there:
+            for listener in there.listeners:
+                listener.close()
+            await there.server.shutdown(CLOSE_SECONDS)
+
+    async def _handle(self, network_ids: frozenset[str], request: web.BaseRequest) -> web.StreamResponse:
+        if request.method not in {"GET", "HEAD"}:
+            return web.Response(status=405, text="metadata can only be read\n", headers={"Allow": "GET, HEAD"})
+        # Only the connection itself says who asks: whatever a header says, the guest may have written.
+        ip = str(ipaddress.ip_address((request.remote or "::").partition("%")[0]))
+        port = self._directory.port_at(network_ids, ip)
+        if port is None:
+            return web.Response(status=404, text=f"no server of this host has the address {ip}\n")
+        if self._at_once >= MOST_AT_ONCE:
+            return _try_later("too many ask at once")
+        self._at_once += 1
+        try:
+            return await self._answer(port, "/".join(part for part in request.path.split("/") if part))
+        finally:
+            self._at_once -= 1
+
+    async def _answer(self, port: WiredPort, path: str) -> web.Response:
+        same_for_all = instance_documents.versions(path)
+        if same_for_all is not None:
+            return _text(path, same_for_all)
+        try:
+            found = await self._directory.about(port)
+        except TimeoutError:
+            return _try_later("the control plane did not answer in time")
+        if not found.server_id or found.seed is None:
+            return web.Response(status=404, text=f"no server is behind port {port.id}\n")
+        content = instance_documents.answer(found.server_id, found.seed, path)
+        if content is None:
+            return web.Response(status=404, text=f"there is no /{path} here\n")
+        return _text(path, content)
+
+
+class _Listener:
+    def __init__(
+        self,
+        place: tuple[int, int],
+        network_ids: frozenset[str],
+        server: web.Server,
+        listeners: list[asyncio.Server],
+    ) -> None:
+        self.place = place
+        self.network_ids = network_ids
+        self.server = server
+        self.listeners = listeners
+
+
+def _text(path: str, content: bytes) -> web.Response:
+    if path.endswith(".json"):
+        return web.Response(body=content, content_type="application/json")
+    binary = path.endswith(("user_data", "user-data"))
+    kind = "application/octet-stream" if binary else "text/plain"
+    return web.Response(body=content, content_type=kind)
+
+
+def _try_later(why: str) -> web.Response:
+    return web.Response(status=503, text=f"{why}; ask again\n", headers={"Retry-After": "2"})
+
+
+def _place(name: str, interface: str) -> tuple[int, int]:
+    """Which namespace and interface these names stand for now."""
+    return (FOLDER / name).stat().st_ino, index_of(name, interface) if interface else 0
+
+
+def _open(name: str, index: int) -> list[socket.socket]:
+    opened: list[socket.socket] = []
+    try:
+        with enter(name):
+            four = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            opened.append(four)
+            four.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            four.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            four.bind((METADATA_ADDRESS, PORT))
+            if index:
+                six = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+                opened.append(six)
+                six.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+                six.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                six.bind((METADATA_ADDRESS_6, PORT, 0, index))
+        for it in opened:
+            it.setblocking(False)
+        return opened
+    except OSError:
+        for it in opened:
+            it.close()
+        raise
