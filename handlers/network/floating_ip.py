@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus.execute import Aggregate
+from handlers.network.router import refuse_outdated
 from schema.changes import differing
 from schema.event import Command
 from schema.network.floating_ip import (
@@ -53,6 +54,7 @@ def decide(floating: FloatingIp, command: Command) -> Sequence[FloatingIpEvent]:
         return []
     if _status(floating) not in ALLOWED[type(command)]:
         raise _wrong_status(floating, command)
+    refuse_outdated("Floating IP", floating, command)
     match command:
         case CreateFloatingIp():
             return [FloatingIpCreated(**_fields(command))]

@@ -68,7 +68,9 @@ def associating(floating: FloatingIp, port: Port, fixed: FixedIp, router: Router
     if floating.router_id and floating.router_id != router.id:
         wishes.append(Wish(ROUTERS, floating.router_id, LeaveFloatingIp(floating_ip_id=floating.id)))
     serve = ServeFloatingIp(floating_ip_id=floating.id, network_id=floating.network_id, subnet_ids=(fixed.subnet_id,))
-    associate = AssociateFloatingIp(port_id=port.id, fixed_ip_address=fixed.ip_address, router_id=router.id)
+    associate = AssociateFloatingIp(
+        port_id=port.id, fixed_ip_address=fixed.ip_address, router_id=router.id, expected=floating.changes
+    )
     return [
         Wish(FLOATING_IPS, floating.id, associate),
         *wishes,
@@ -84,7 +86,7 @@ def still_there(port_id: str) -> Wish:
 
 def disassociating(floating: FloatingIp) -> list[Wish]:
     """A floating IP from its port, off its router."""
-    wishes = [Wish(FLOATING_IPS, floating.id, DisassociateFloatingIp(port_id=floating.port_id or ""))]
+    wishes = [Wish(FLOATING_IPS, floating.id, DisassociateFloatingIp(expected=floating.changes))]
     return [*wishes, *leaving(floating)]
 
 
@@ -104,7 +106,7 @@ def forwarding(floating: FloatingIp, wanted: PortForwarding, router: Router) -> 
     command = ChangePortForwarding if known else AddPortForwarding
     after = [it for it in floating.forwardings if it.id != wanted.id] + [wanted]
     return [
-        Wish(FLOATING_IPS, floating.id, command(forwarding=wanted, router_id=router.id)),
+        Wish(FLOATING_IPS, floating.id, command(forwarding=wanted, router_id=router.id, expected=floating.changes)),
         _served(floating, after, router.id),
         still_there(wanted.internal_port_id),
     ]
@@ -112,7 +114,10 @@ def forwarding(floating: FloatingIp, wanted: PortForwarding, router: Router) -> 
 
 def forwarding_no_more(floating: FloatingIp, ids: Sequence[str]) -> list[Wish]:
     """Without these forwardings."""
-    wishes = [Wish(FLOATING_IPS, floating.id, RemovePortForwarding(forwarding_id=id)) for id in ids]
+    wishes = [
+        Wish(FLOATING_IPS, floating.id, RemovePortForwarding(forwarding_id=id, expected=floating.changes + number))
+        for number, id in enumerate(ids)
+    ]
     left = [it for it in floating.forwardings if it.id not in ids]
     return [*wishes, _served(floating, left, floating.router_id or "")] if left else [*wishes, *leaving(floating)]
 

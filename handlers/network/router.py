@@ -75,6 +75,7 @@ def decide(router: Router, command: Command) -> Sequence[RouterEvent]:
         return []
     if _status(router) not in ALLOWED[type(command)]:
         raise _wrong_status(router, command)
+    refuse_outdated("Router", router, command)
     match command:
         case CreateRouter():
             return [RouterCreated(**_fields(command))]
@@ -98,7 +99,7 @@ def decide(router: Router, command: Command) -> Sequence[RouterEvent]:
         case RemoveRouterInterface():
             return [_remove_interface(router, command)]
         case ScheduleRouter():
-            if command.expected is not UNSET and command.expected != router.host:
+            if command.lives_on is not UNSET and command.lives_on != router.host:
                 raise Conflict(f"Router {router.id} lives on {router.host or 'no host'} by now.")
             return [RouterScheduled(host=command.host, avoids=command.avoids)]
         case ReportRouterWired():
@@ -122,6 +123,17 @@ def decide(router: Router, command: Command) -> Sequence[RouterEvent]:
                 raise in_use_by_vpn(router.id, next(iter(router.services)))
             return [RouterDeleted()]
     raise TypeError(f"routers know no {type(command).__name__}")
+
+
+class Outdated(Conflict):
+    """What the wish rests on has changed since it was read: read it again, and wish anew."""
+
+
+def refuse_outdated(what: str, state: Any, command: Command) -> None:
+    """Raises Outdated when the command expects another number of `changes` than there were."""
+    expected = getattr(command, "expected", UNSET)
+    if expected is not UNSET and expected != state.changes:
+        raise Outdated(f"{what} {state.id} was changed by somebody else meanwhile; try again.", code="Conflict")
 
 
 def not_found(id: str) -> NotFound:

@@ -196,7 +196,7 @@ def _wishes(
     """Its move, and its ports' with it. Nothing to do: nothing."""
     wishes = []
     if host != router.host or always or avoids:
-        wishes.append(Wish(ROUTERS, router.id, ScheduleRouter(host=host, avoids=avoids, expected=router.host)))
+        wishes.append(Wish(ROUTERS, router.id, ScheduleRouter(host=host, avoids=avoids, lives_on=router.host)))
     astray = [port for port in ports if port.state.host != host]
     wishes += binding(astray, host) if host else unbinding(astray)
     if router.wired and host == router.host:

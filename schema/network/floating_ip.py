@@ -50,6 +50,8 @@ class FloatingIp(State):
     dns_domain: str = ""
     status: str = "DOWN"
     tags: tuple[str, ...] = ()
+    changes: int = 0
+    """How many there were: who wishes on the ground of what it read says so as `expected`."""
 
     @property
     def network_id(self) -> str:
@@ -138,20 +140,25 @@ class UpdateFloatingIp(Command):
 
 
 class AssociateFloatingIp(Command):
+    """`expected`, here and below: the `changes` of the floating IP that the wish rests on."""
+
     port_id: str
     fixed_ip_address: str
     router_id: str
+    expected: int | UnsetType = UNSET
 
 
 class DisassociateFloatingIp(Command):
     """`port_id`: only if it is given to that port; empty: whatever it is given to."""
 
     port_id: str = ""
+    expected: int | UnsetType = UNSET
 
 
 class AddPortForwarding(Command):
     forwarding: PortForwarding
     router_id: str
+    expected: int | UnsetType = UNSET
 
 
 class ChangePortForwarding(Command):
@@ -159,17 +166,23 @@ class ChangePortForwarding(Command):
 
     forwarding: PortForwarding
     router_id: str
+    expected: int | UnsetType = UNSET
 
 
 class RemovePortForwarding(Command):
     forwarding_id: str
+    expected: int | UnsetType = UNSET
 
 
 class DeleteFloatingIp(Command):
-    pass
+    expected: int | UnsetType = UNSET
 
 
 def evolve(floating: FloatingIp, event: FloatingIpEvent, at: datetime) -> FloatingIp:
+    return replace(_evolved(floating, event, at), changes=floating.changes + 1)
+
+
+def _evolved(floating: FloatingIp, event: FloatingIpEvent, at: datetime) -> FloatingIp:
     match event:
         case FloatingIpCreated() | FloatingIpUpdated():
             return applied(floating, event)

@@ -64,6 +64,8 @@ class Router(State):
     """Floating IP → the subnets of the inner ports it leads to through this router."""
     services: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """VPN service → the subnets behind this router that it joins with others."""
+    changes: int = 0
+    """How many there were: who wishes on the ground of what it read says so as `expected`."""
 
     def interface(self, port_id: str) -> RouterInterface | None:
         return next((it for it in self.interfaces if it.port_id == port_id), None)
@@ -198,13 +200,17 @@ class RemoveRoutes(Command):
 
 
 class SetRouterGateway(Command):
+    """`expected`, here and below: the `changes` of the router that the wish rests on."""
+
     gateway: ExternalGateway | None
+    expected: int | UnsetType = UNSET
 
 
 class AddRouterInterface(Command):
     """A foot in a network; with a port that is one already: the subnets it is to have from now on."""
 
     interface: RouterInterface
+    expected: int | UnsetType = UNSET
 
 
 class RemoveRouterInterface(Command):
@@ -212,14 +218,15 @@ class RemoveRouterInterface(Command):
 
     port_id: str
     subnet_ids: tuple[str, ...] = ()
+    expected: int | UnsetType = UNSET
 
 
 class ScheduleRouter(Command):
-    """`expected`: where it is thought to live now; if it lives elsewhere by now, somebody was quicker."""
+    """`lives_on`: where it is thought to live now; if it lives elsewhere by now, somebody was quicker."""
 
     host: str
     avoids: str = ""
-    expected: str | UnsetType = UNSET
+    lives_on: str | UnsetType = UNSET
 
 
 class ReportRouterWired(Command):
@@ -254,10 +261,14 @@ class RemoveRouterService(Command):
 
 
 class DeleteRouter(Command):
-    pass
+    expected: int | UnsetType = UNSET
 
 
 def evolve(router: Router, event: RouterEvent, at: datetime) -> Router:
+    return replace(_evolved(router, event, at), changes=router.changes + 1)
+
+
+def _evolved(router: Router, event: RouterEvent, at: datetime) -> Router:
     match event:
         case RouterCreated() | RouterUpdated():
             return applied(router, event)

@@ -148,9 +148,9 @@ def test_a_vpn_service_keeps_the_router_and_its_foot():
 
 
 def test_it_lives_on_one_host_and_only_that_host_speaks_of_it():
-    placed = routers.given(created).when(ScheduleRouter(host="n1", expected="")).then(RouterScheduled(host="n1"))
+    placed = routers.given(created).when(ScheduleRouter(host="n1", lives_on="")).then(RouterScheduled(host="n1"))
     wired = placed.when(ReportRouterWired(host="n1", up=True)).then(RouterWired(up=True))
     wired.when(ReportRouterWired(host="n2", up=False, fault="late")).then()
-    moved = wired.when(ScheduleRouter(host="n2", expected="n1")).then(RouterScheduled(host="n2"))
+    moved = wired.when(ScheduleRouter(host="n2", lives_on="n1")).then(RouterScheduled(host="n2"))
     assert not moved.state.wired
-    moved.when(ScheduleRouter(host="n3", expected="n1")).refused("lives on n2 by now", Conflict)
+    moved.when(ScheduleRouter(host="n3", lives_on="n1")).refused("lives on n2 by now", Conflict)

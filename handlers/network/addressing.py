@@ -1,0 +1,198 @@
+"""Ports that routers and floating IPs make for themselves: which addresses they take, and the wishes that make them.
+
+An address is picked here and decided on its subnet's stream. What is picked is held until the wish is settled, so that
+requests of one process never pick the same; where another process was quicker, `with_addresses` picks again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from bus import clock
+from bus.cloud import Cloud
+from bus.documents import Where
+from bus.execute import AlreadyTaken, Wish
+from handlers.network.port import PORTS
+from handlers.network.router import Outdated
+from handlers.network.subnet import SUBNETS, AddressTaken, not_found
+from schema.network.port import CreatePort, DeletePort, FixedIp, Port, UpdatePort
+from schema.network.subnet import SUBNET, AllocateAddress, ReleaseAddress, Subnet
+from schema.refusal import Conflict, Invalid
+
+ATTEMPTS = 20
+"""How often other addresses are picked for who lost them to other processes."""
+
+T = TypeVar("T")
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """An address asked for: this one, one of this subnet, or (neither said) any."""
+
+    subnet_id: str = ""
+    ip: str = ""
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """The addresses a port is to have, and the CIDRs of their subnets in the same order."""
+
+    fixed_ips: tuple[FixedIp, ...]
+    cidrs: tuple[str, ...]
+
+
+class Picks:
+    """The addresses that one request picks, held from its other picks and from other requests until it is settled."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._held = _HELD.setdefault(cloud.executor, {})
+        self._mine: list[tuple[str, str]] = []
+
+    async def choose(self, network_id: str, wanted: Sequence[Wanted], service: str = "") -> Chosen:
+        """The addresses wanted; none wanted: one of each family the network has, as Neutron picks for any port.
+
+        `service`: the owner of the port, for subnets that only serve some. Raises Invalid, Conflict.
+        """
+        subnets = await self.subnets(network_id)
+        fixed: list[tuple[Subnet, str]] = []
+        if not wanted:
+            for version in (4, 6):
+                serving = [it for it in subnets if it.ip_version == version and _serves(it, service)]
+                if serving:
+                    fixed.append(self._any(serving, network_id))
+        fixed += [self._one(one, subnets, network_id, service) for one in wanted]
+        return Chosen(
+            fixed_ips=tuple(FixedIp(subnet_id=subnet.id, ip_address=ip) for subnet, ip in fixed),
+            cidrs=tuple(subnet.cidr for subnet, _ in fixed),
+        )
+
+    async def subnets(self, network_id: str) -> list[Subnet]:
+        """The subnets of a network, the oldest first."""
+        found = await self._cloud.documents.find(SUBNET, where=[Where("parent_id", "=", network_id)], limit=None)
+        return [document.state for document in found]
+
+    def release(self) -> None:
+        """Settled, one way or the other."""
+        for subnet_id, ip in self._mine:
+            self._held.get(subnet_id, set()).discard(ip)
+        self._mine.clear()
+
+    def _one(self, wanted: Wanted, subnets: Sequence[Subnet], network_id: str, service: str) -> tuple[Subnet, str]:
+        if wanted.subnet_id:
+            subnet = next((it for it in subnets if it.id == wanted.subnet_id), None)
+            if subnet is None:
+                raise not_found(wanted.subnet_id)
+            return self._said(subnet, wanted.ip) if wanted.ip else self._any([subnet], network_id)
+        if wanted.ip:
+            subnet = next((it for it in subnets if _inside(wanted.ip, it.cidr)), None)
+            if subnet is None:
+                raise Invalid(
+                    f"IP address {wanted.ip} is not a valid IP for any of the subnets on the specified network.",
+                    code="InvalidIpForNetwork",
+                )
+            return self._said(subnet, wanted.ip)
+        return self._any([it for it in subnets if _serves(it, service)], network_id)
+
+    def _said(self, subnet: Subnet, ip: str) -> tuple[Subnet, str]:
+        if not _inside(ip, subnet.cidr):
+            raise Invalid(f"IP address {ip} is not a valid IP for the specified subnet.", code="InvalidIpForSubnet")
+        ip = str(ipaddress.ip_address(ip))
+        if ip in subnet.addresses:
+            raise Conflict(
+                f"IP address {ip} already allocated in subnet {subnet.id}.", code="IpAddressAlreadyAllocated"
+            )
+        self._hold(subnet.id, ip)
+        return subnet, ip
+
+    def _any(self, subnets: Sequence[Subnet], network_id: str) -> tuple[Subnet, str]:
+        for subnet in subnets:
+            held = self._held.get(subnet.id, set())
+            for ip in _pooled(subnet):
+                if ip not in subnet.addresses and ip not in held:
+                    self._hold(subnet.id, ip)
+                    return subnet, ip
+        raise Conflict(f"No more IP addresses available on network {network_id}.", code="IpAddressGenerationFailure")
+
+    def _hold(self, subnet_id: str, ip: str) -> None:
+        self._held.setdefault(subnet_id, set()).add(ip)
+        self._mine.append((subnet_id, ip))
+
+
+async def with_addresses(cloud: Cloud, attempt: Callable[[Picks], Awaitable[T]]) -> T:
+    """Run a request that picks addresses; again when they were lost to others, or what it rests on is outdated."""
+    for left in reversed(range(ATTEMPTS)):
+        picks = Picks(cloud)
+        try:
+            return await attempt(picks)
+        except (AddressTaken, Outdated):
+            if not left:
+                raise
+        except AlreadyTaken as taken:
+            if not left or not taken.scope.startswith("mac "):
+                raise
+        finally:
+            picks.release()
+    raise AssertionError("the last attempt raises")
+
+
+def making(port: CreatePort, port_id: str) -> list[Wish]:
+    """A port of a service's own, with its addresses."""
+    taking = [
+        Wish(SUBNETS, fixed.subnet_id, AllocateAddress(ip=fixed.ip_address, port_id=port_id))
+        for fixed in port.fixed_ips
+    ]
+    return [Wish(PORTS, port_id, port), *taking]
+
+
+def unmaking(port: Port) -> list[Wish]:
+    """Its end, and that of its addresses."""
+    return [Wish(PORTS, port.id, DeletePort()), *_releasing(port.id, port.fixed_ips)]
+
+
+def readdressing(port: Port, fixed_ips: Sequence[FixedIp]) -> list[Wish]:
+    """Other addresses for a port."""
+    taken = [it for it in fixed_ips if it not in port.fixed_ips]
+    given = [it for it in port.fixed_ips if it not in fixed_ips]
+    return [
+        Wish(PORTS, port.id, UpdatePort(fixed_ips=tuple(fixed_ips))),
+        *(Wish(SUBNETS, it.subnet_id, AllocateAddress(ip=it.ip_address, port_id=port.id)) for it in taken),
+        *_releasing(port.id, given),
+    ]
+
+
+def mac_address() -> str:
+    """A MAC of ours, by chance."""
+    return "fa:16:3e:" + ":".join(f"{byte:02x}" for byte in clock.random_bytes(3))
+
+
+def _releasing(port_id: str, fixed_ips: Iterable[FixedIp]) -> list[Wish]:
+    return [Wish(SUBNETS, it.subnet_id, ReleaseAddress(ip=it.ip_address, port_id=port_id)) for it in fixed_ips]
+
+
+def _serves(subnet: Subnet, service: str) -> bool:
+    return not subnet.service_types or service in subnet.service_types
+
+
+def _inside(ip: str, cidr: str) -> bool:
+    try:
+        return ipaddress.ip_address(ip) in ipaddress.ip_network(cidr)
+    except ValueError:
+        return False
+
+
+def _pooled(subnet: Subnet) -> Iterable[str]:
+    """The addresses of its pools, the lowest first."""
+    for pool in subnet.pools:
+        first, last = ipaddress.ip_address(pool.start), ipaddress.ip_address(pool.end)
+        for number in range(int(first), int(last) + 1):
+            ip = str(type(first)(number))
+            if ip != subnet.gateway_ip:
+                yield ip
+
+
+_HELD: WeakKeyDictionary[object, dict[str, set[str]]] = WeakKeyDictionary()
+"""Of each process's executor: subnet → addresses picked by requests on their way."""
