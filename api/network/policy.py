@@ -1,0 +1,40 @@
+"""Who may do what with networks, by Neutron's rule names."""
+
+from __future__ import annotations
+
+from api.wire.policy import ADMIN, ADMIN_OR_MEMBER, ADMIN_OR_READER, Check
+
+
+def _things(*names: str) -> dict[str, Check | str]:
+    """Things that their project reads and writes."""
+    rules: dict[str, Check | str] = {}
+    for name in names:
+        rules[f"get_{name}"] = ADMIN_OR_READER
+        rules |= {f"{verb}_{name}": ADMIN_OR_MEMBER for verb in ("create", "update", "delete")}
+    return rules
+
+
+POLICY: dict[str, Check | str] = {
+    **_things(
+        "router",
+        "floatingip",
+        "floatingip_port_forwarding",
+        "ikepolicy",
+        "ipsecpolicy",
+        "vpnservice",
+        "endpoint_group",
+        "ipsec_site_connection",
+    ),
+    "get_router:distributed": ADMIN,
+    "create_router:distributed": ADMIN,
+    "create_router:ha": ADMIN,
+    "create_router:external_gateway_info:enable_snat": ADMIN,
+    "create_router:external_gateway_info:external_fixed_ips": ADMIN,
+    "update_router:external_gateway_info:enable_snat": ADMIN,
+    "update_router:external_gateway_info:external_fixed_ips": ADMIN,
+    "add_router_interface": ADMIN_OR_MEMBER,
+    "remove_router_interface": ADMIN_OR_MEMBER,
+    "add_extraroutes": ADMIN_OR_MEMBER,
+    "remove_extraroutes": ADMIN_OR_MEMBER,
+    "create_floatingip:floating_ip_address": ADMIN,
+}

@@ -1,0 +1,24 @@
+"""Networking as one service: its routes, its policy."""
+
+from __future__ import annotations
+
+from api.network import router
+from api.network.policy import POLICY
+from api.network.words import body_refusal
+from api.wire import Service
+from api.wire.errors import NEUTRON
+from api.wire.versions import network as version_documents
+
+SERVICE = Service(
+    name="neutron",
+    type="network",
+    prefix="/networking/v2.0",
+    catalog="/networking",
+    errors=NEUTRON,
+    policy=POLICY,
+    body_refusal=body_refusal,
+    roots=version_documents(),
+    routes=[
+        *router.routes,
+    ],
+)
