@@ -13,8 +13,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from agents.network import netlink
-from agents.network.firewall_rules import WITH_PORTS, protocol_number, sources, stateful
+from agents.network.firewall_rules import sources, stateful
 from agents.network.netlink import Request, attribute, nested, short
+from agents.network.security_rules import WITH_PORTS, protocol_number
 from agents.network.world import World
 from schema.network.wiring import Direction, WiredPort, WiredRule
 

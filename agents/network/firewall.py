@@ -15,7 +15,8 @@ import structlog
 
 from agents.network import conntrack, nft
 from agents.network.driver import Faults, Touched
-from agents.network.firewall_rules import KNOWN, TABLE, ruleset, unusable
+from agents.network.firewall_base import TABLE
+from agents.network.firewall_rules import KNOWN, ruleset, unusable
 from agents.network.namespace import Namespace, sysctl
 from agents.network.nft import NftRefused
 from agents.network.ruleset import Place, Ruleset, both, plan, read
@@ -44,18 +45,16 @@ class Firewall:
         self._seen: Ruleset | None = None
         self._generation = -1
         self._world: World | None = None
+        self._faults: Faults = {}
 
     async def apply(self, world: World, touched: Touched) -> Faults:
-        faults = unusable(world)
         try:
-            await self._namespace.run(self._bring, world)
+            return await self._namespace.run(self._bring, world)
         except (NftRefused, OSError) as error:
-            self._seen = None
             text = f"the firewall could not be brought up to date: {error}"
             log.warning("firewall not changed", error=str(error))
             blamed = world.pieces if touched is None else touched
-            faults |= {key: text for key in blamed if isinstance(world.pieces.get(key), WiredPort | WiredGroup)}
-        return faults
+            return {key: text for key in blamed if isinstance(world.pieces.get(key), WiredPort | WiredGroup)}
 
     async def counters(self) -> dict[str, int]:
         """Frames dropped since the table was made, by why: `spoofed-mac`, `rogue-dhcp`, …"""
@@ -64,30 +63,91 @@ class Firewall:
     async def close(self) -> None:
         """Nothing to let go of."""
 
-    def _bring(self, world: World) -> None:
-        for protocol in ("iptables", "ip6tables"):
-            _have_bridged_traffic_seen(protocol)
+    def _bring(self, world: World) -> Faults:
+        if not self._in_place(world):
+            self._change(world)
+        _have_bridged_traffic_seen()
+        return self._faults
+
+    def _change(self, world: World) -> None:
+        before, (seen, unsure) = self._world, self._look()
+        zones_before = set(_zones_of(seen).values())
+        faults = unusable(world)
+        try:
+            changed, done = self._commit(world, seen), world
+        except NftRefused as error:
+            log.warning("the kernel refused the firewall's rules", error=str(error))
+            done, refused = self._commit_what_goes(world)
+            changed, faults = True, faults | refused
+        self._world, self._faults = done, faults
+        if (changed and unsure) or revoked(before, done):
+            self._cut(done, zones_before)
+
+    def _in_place(self, world: World) -> bool:
+        return (
+            self._world is not None
+            and self._seen is not None
+            and not self._seen.sets[Place("bridge", "sealed")].items
+            and self._world.pieces == world.pieces
+            and nft.generation() == self._generation
+        )
+
+    def _look(self) -> tuple[Ruleset, bool]:
+        """What the kernel has, and whether that is not what we last left there."""
         generation = nft.generation()
-        seen, unsure = self._seen, False
-        if seen is None or generation != self._generation:
-            seen = both(*(read(family, nft.listed(family, TABLE)) for family in ("bridge", "inet")))
-            unsure = self._seen is None or bool(plan(self._seen, seen, TABLE))
-        bridges = self._bridges(world)
-        before = _zones_of(seen)
-        zones = assign(bridges.values(), before)
-        wanted = ruleset(world, zones, _left_behind(world, seen))
-        if commands := plan(wanted, seen, TABLE):
-            self._seen = None
+        if self._seen is not None and generation == self._generation:
+            return self._seen, False
+        left, self._generation = self._seen, generation
+        self._seen = both(*(read(family, nft.listed(family, TABLE)) for family in ("bridge", "inet")))
+        return self._seen, left is None or bool(plan(left, self._seen, TABLE))
+
+    def _commit(self, world: World, seen: Ruleset, sealed: Iterable[str] = ()) -> bool:
+        """In one transaction; whether there was anything to do. Raises NftRefused, and then nothing has changed."""
+        zones = assign(self._bridges(world).values(), _zones_of(seen))
+        try:
+            wanted = ruleset(world, zones, [*_left_behind(world, seen), *sealed])
+        except ValueError as error:  # what is no address, for instance
+            raise NftRefused(str(error)) from error
+        commands = plan(wanted, seen, TABLE)
+        if commands:
             nft.apply(commands)
             self.commands = commands
-        changed = bool(commands)
-        self._seen, self._generation = wanted, generation + changed
-        if (changed and unsure) or revoked(self._world, world):
-            self._cut(world, {id: zones[bridge] for id, bridge in bridges.items()}, set(before.values()))
-        self._world = world
+            self._generation += 1
+        self._seen = wanted
+        return bool(commands)
 
-    def _cut(self, world: World, zones: dict[str, int], before: set[int]) -> None:
-        judge = conntrack.Judge(world, zones)
+    def _commit_what_goes(self, world: World) -> tuple[World, Faults]:
+        """Find what the kernel refuses, do the rest, and let nothing pass at ports that are left out.
+
+        Raises NftRefused when nothing goes at all.
+        """
+        good = dict(self._world.pieces) if self._world else {}
+        faults: Faults = {}
+
+        def offer(keys: list[str]) -> None:
+            nonlocal good
+            pieces = {key: piece for key, piece in good.items() if key not in keys}
+            pieces |= {key: world.pieces[key] for key in keys if key in world.pieces}
+            try:
+                self._commit(World(pieces), self._look()[0], _taps(world) - _taps(World(pieces)))
+            except NftRefused as refusal:
+                if len(keys) == 1:
+                    faults[keys[0]] = f"the kernel refuses its rules: {refusal}"
+                    return
+                middle = len(keys) // 2
+                offer(keys[:middle])
+                offer(keys[middle:])
+            else:
+                good = pieces
+
+        self._commit(World(good), self._look()[0], _taps(world) - _taps(World(good)))
+        before = self._world.pieces if self._world else {}
+        offer(sorted(key for key in before.keys() | world.pieces.keys() if before.get(key) != world.pieces.get(key)))
+        return World(good), faults
+
+    def _cut(self, world: World, before: set[int]) -> None:
+        zones = _zones_of(self._seen or Ruleset())
+        judge = conntrack.Judge(world, {id: zones[it] for id, it in self._bridges(world).items() if it in zones})
         count = conntrack.cut(before | set(zones.values()), lambda it: not judge.allows(it))
         if count:
             log.info("connections cut", count=count)
@@ -159,6 +219,10 @@ def _left_behind(world: World, seen: Ruleset) -> list[str]:
     return [tap for tap in known - taps if _exists(tap)]
 
 
+def _taps(world: World) -> set[str]:
+    return {port.tap for port in world.ports.values() if not port.parent_id}
+
+
 def _exists(interface: str) -> bool:
     try:
         return socket.if_nametoindex(interface) > 0
@@ -166,10 +230,11 @@ def _exists(interface: str) -> bool:
         return False
 
 
-def _have_bridged_traffic_seen(protocol: str) -> None:
+def _have_bridged_traffic_seen() -> None:
     """Have frames on bridges pass the hooks of IP, where connections are tracked."""
     try:
-        sysctl(f"net/bridge/bridge-nf-call-{protocol}", 1)
+        for protocol in ("iptables", "ip6tables"):
+            sysctl(f"net/bridge/bridge-nf-call-{protocol}", 1)
     except FileNotFoundError as error:
         raise NftRefused("the kernel module br_netfilter is not loaded on this host: modprobe br_netfilter") from error
 

@@ -50,8 +50,11 @@ class Guest:
             for frame in frames:
                 raw.send(bytes(frame))
 
-    def arrivals(self, *frames: Any, at: Guest) -> list[bool]:
-        """Which of these frames reach another guest. A frame that always passes tells that all had their chance."""
+    def arrivals(self, *frames: Any, at: Guest, seconds: float = PATIENCE_SECONDS) -> list[bool]:
+        """Which of these frames reach another guest. An ARP question tells that all had their chance.
+
+        Raises TimeoutError when not even that gets through.
+        """
         from scapy.layers.l2 import ARP, Ether
 
         last = bytes(
@@ -60,7 +63,7 @@ class Guest:
         )
         wanted = [bytes(frame) for frame in frames]
         with at._raw() as hearing:
-            hearing.settimeout(PATIENCE_SECONDS)
+            hearing.settimeout(seconds)
             self.send(*wanted, last)
             heard: list[bytes] = []
             while last not in heard:

@@ -11,7 +11,7 @@ from scapy.layers.l2 import Ether
 
 from agents.network import nft
 from agents.network.firewall import Firewall
-from schema.network.wiring import Members, Quality
+from schema.network.wiring import AddressPair, Members, Quality
 from tests.network.cabling import ANYTHING_OUT, Guest, Site, group, ingress, port_of
 
 pytestmark = pytest.mark.live
@@ -212,6 +212,56 @@ async def test_a_rule_that_cannot_be_said_spoils_no_other(site: Site) -> None:
     assert list(faults) == ["group/odd"]
     assert "no-such-protocol" in faults["group/odd"]
     assert a.arrivals(Ether(src=a.mac, dst=b.mac) / IP(src=a.ip, dst=b.ip) / TCP(dport=22), at=b) == [True]
+
+
+async def test_a_port_the_kernel_refuses_is_shut_and_spoils_no_other(site: Site) -> None:
+    network = site.network()
+    server = group("server", SSH)
+    a = site.guest(network, 1, OUT_ONLY, kernel=False)
+    await site.sweep()
+    b = site.guest(network, 2, server, kernel=False)
+    refused = site.guest(network, 3, server, kernel=False)
+    odd = AddressPair(ip="10.0.0.9", mac_address="no MAC at all")
+    faults = await site.apply(server, b.port, replace(refused.port, address_pairs=(odd,)))
+    assert list(faults) == [f"port/{refused.port.id}"]
+    syns = {it.name: Ether(src=a.mac, dst=it.mac) / IP(src=a.ip, dst=it.ip) / TCP(dport=22) for it in (b, refused)}
+    assert a.arrivals(syns[b.name], at=b) == [True]
+    with pytest.raises(TimeoutError):
+        a.arrivals(syns[refused.name], at=refused, seconds=0.3)
+    assert await site.apply(refused.port) == {}
+    assert a.arrivals(syns[refused.name], at=refused) == [True]
+
+
+async def test_pairs_and_members_of_any_width_are_taken(site: Site) -> None:
+    network = site.network()
+    inner = group("inner", *ANYTHING_OUT, ingress(remote_members="inner"))
+    cidrs = (
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.2.0/24",
+        "10.1.2.0/25",
+        "10.1.2.128/25",
+        "0.0.0.0/0",
+        "::/0",
+        "fd00::/8",
+    )
+    pairs = tuple(AddressPair(ip=it, mac_address=mac) for it in cidrs for mac in ("", "00:00:5e:00:01:01"))
+    a = site.guest(network, 1, inner, kernel=False, address_pairs=pairs)
+    b = site.guest(network, 2, inner, kernel=False)
+    site.pieces["members/inner"] = Members(id="inner", addresses=(*cidrs, a.ip, b.ip))
+    assert await site.sweep() == {}
+    head = Ether(src=a.mac, dst=b.mac)
+    anywhere = head / IP(src="192.0.2.77", dst=b.ip) / UDP()
+    assert a.arrivals(anywhere, at=b) == [True]
+    quiet = site.space.call(nft.generation)
+    site.firewall = Firewall(site.space)
+    await site.sweep()
+    assert site.space.call(nft.generation) == quiet
+    few = tuple(AddressPair(ip=it, mac_address="") for it in cidrs[1:4])
+    fewer = Members(id="inner", addresses=(*cidrs[2:5], b.ip))
+    assert await site.apply(replace(a.port, address_pairs=few), fewer) == {}
+    assert a.arrivals(anywhere, at=b) == [False]
+    assert a.arrivals(head / IP(src="10.1.2.3", dst=b.ip) / UDP(), at=b) == [True]
 
 
 async def test_rules_are_there_before_the_tap(site: Site) -> None:
