@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.network import router
+from api.network import floating_ip, port_forwarding, router
 from api.network.policy import POLICY
 from api.network.words import body_refusal
 from api.wire import Service
@@ -20,5 +20,7 @@ SERVICE = Service(
     roots=version_documents(),
     routes=[
         *router.routes,
+        *floating_ip.routes,
+        *port_forwarding.routes,
     ],
 )

@@ -62,10 +62,7 @@ def decide(floating: FloatingIp, command: Command) -> Sequence[FloatingIpEvent]:
             return [FloatingIpUpdated(**differing(floating, command))]
         case AssociateFloatingIp():
             if floating.forwardings:
-                raise Conflict(
-                    f"Floating IP {floating.id} in use by Port Forwarding resources.",
-                    code="FipInUseByPortForwarding",
-                )
+                raise in_use(floating.id)
             return [
                 FloatingIpAssociated(
                     port_id=command.port_id,
@@ -86,12 +83,18 @@ def decide(floating: FloatingIp, command: Command) -> Sequence[FloatingIpEvent]:
         case RemovePortForwarding():
             return [PortForwardingRemoved(forwarding_id=command.forwarding_id)]
         case DeleteFloatingIp():
+            if floating.forwardings:
+                raise in_use(floating.id)
             return [FloatingIpDeleted()]
     raise TypeError(f"floating IPs know no {type(command).__name__}")
 
 
 def not_found(id: str) -> NotFound:
     return NotFound(f"Floating IP {id} could not be found", code="FloatingIPNotFound")
+
+
+def in_use(id: str) -> Conflict:
+    return Conflict(f"Floating IP {id} in use by Port Forwarding resources.", code="FipInUseByPortForwarding")
 
 
 def forwarding_not_found(id: str) -> NotFound:
