@@ -123,9 +123,12 @@ class Dhcp:
         return [it.name for it in self._folder.iterdir() if it.is_dir()] if self._folder.is_dir() else []
 
     def _keys_by_network(self, world: World, touched: Touched) -> dict[str, frozenset[str] | None]:
-        """Which of what was touched is of which network; where it was before counts as well."""
+        """Which of what was touched is of which network; where it was before counts as well. None: only noted."""
         found: dict[str, set[str]] = {}
-        for key in world.pieces if touched is None else touched:
+        if touched is None:
+            self._network_of = {key: " ".join(now) for key in world.pieces if (now := _networks_of(world, key))}
+            return {}
+        for key in touched:
             now = _networks_of(world, key)
             before = self._network_of.get(key, "").split()
             if now:
