@@ -15,6 +15,8 @@ from bus import clock
 
 REPORT = ROOT / "reports" / "junit.xml"
 PROCESSES = 2
+GUESTS = ("busybox-static", "curl", "iperf3", "iputils-ping", "openssh-client")
+"""Debian packages with which tests play guests and people: they ask for leases and metadata, measure, and log in."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -56,11 +58,12 @@ def check(fix: bool) -> None:
 
 def _prepare() -> None:
     from agents.hypervisor.packages import APT_PACKAGES as HYPERVISOR
+    from agents.network.packages import APT_PACKAGES as NETWORK
     from bus.rabbitmq_server import APT_PACKAGES as RABBITMQ
 
     extra("dev")
     if may_apt():
-        apt([*RABBITMQ, *HYPERVISOR], "the tests")
+        apt([*RABBITMQ, *HYPERVISOR, *NETWORK, *GUESTS], "the tests")
         extra("hypervisor")
     else:
         note(

@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 BOOT_SECONDS = 120
 SCRIPT = b"""#!/bin/sh
 echo mtu $(cat /sys/class/net/eth0/mtu)
+# The kernel makes this address by itself: it solicits, hears an advertisement, and looks for a duplicate.
+for wait in $(seq 30); do ip -6 addr show dev eth0 scope global | grep -q inet6 && break; sleep 1; done
 ip -6 addr show dev eth0 scope global
 nslookup db.example.org
 """
