@@ -25,6 +25,7 @@ from bus.documents import Where
 from bus.execute import Context, Wish
 from bus.log import Document
 from handlers.compute.desired import Telling
+from handlers.compute.ports import Ports, port_wishes, ports_of
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS, BreaksPolicy
@@ -302,12 +303,17 @@ def settling(server: Server, generation: int, fault: str | None) -> tuple[Wish, 
 async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | None]:
     """Each in the name of the request that began the server's task; why it was refused, where it was.
 
+    What follows for the server's ports is wished along with it.
     Raises what an unreachable log raises: the whole is done again then.
     """
     if not wishes:
         return []
+    ports = await ports_of(cloud, [server for server, _ in wishes])
     outcomes = await asyncio.gather(
-        *(cloud.executor.submit(some, Context(request_id=server.request_id)) for server, some in wishes),
+        *(
+            cloud.executor.submit((*some, *_with_ports(server, some, ports)), Context(request_id=server.request_id))
+            for server, some in wishes
+        ),
         return_exceptions=True,
     )
     refusals: list[Refused | None] = []
@@ -316,6 +322,10 @@ async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | 
             raise outcome
         refusals.append(outcome if isinstance(outcome, Refused) else None)
     return refusals
+
+
+def _with_ports(server: Server, wishes: Sequence[Wish], ports: Ports) -> list[Wish]:
+    return [more for wish in wishes if wish.aggregate is SERVERS for more in port_wishes(server, wish.command, ports)]
 
 
 def _in_group(server: Server, command: Command) -> tuple[Wish, ...]:

@@ -249,7 +249,7 @@ def _already_so(server: Server, command: Command) -> bool:
         case PlaceServer():
             return server.host == command.host
         case RefusePlacement():
-            return server.task is not Task.SCHEDULING
+            return server.task is None
         case FailBuild():
             return server.host != command.host and command.host in server.failed_hosts
         case GiveUpTask():
@@ -282,6 +282,9 @@ def _must_be_allowed(server: Server, command: Command) -> None:
         raise Conflict(f"Cannot {verb!r} server {server.id} while it is in task_state {server.task}")
     if isinstance(command, PlaceServer) and server.task is not Task.SCHEDULING:
         raise Conflict(f"Server {server.id} wants no host: it is {server.task or server.vm_state} by now.")
+    if isinstance(command, RefusePlacement) and server.task is not Task.SCHEDULING:
+        # Refused, not ignored: its ports must not go with a refusal that came too late.
+        raise Conflict(f"Server {server.id} has got a host: it is {_whereabouts(server)}.")
     if isinstance(command, FailBuild) and (server.task is not Task.SPAWNING or server.host != command.host):
         # Refused, not ignored: its claim must not be released on the word of somebody who was overtaken.
         raise Conflict(f"Server {server.id} is not being built on {command.host}: it is {_whereabouts(server)}.")

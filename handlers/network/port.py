@@ -98,7 +98,8 @@ def _already_so(port: Port, command: Command) -> bool:
         case DetachPort():
             return port.created_at is not None and (not port.living or port.device_id != command.device_id)
         case UnbindPort():
-            return port.created_at is not None and (not port.living or not port.host)
+            elsewhere = not port.host or command.host not in {"", port.host}
+            return port.created_at is not None and (not port.living or elsewhere)
         case ReportPortWired():
             outdated = not port.living or port.host != command.host or command.generation < port.generation
             same = (port.wired, port.fault) == (command.up, command.fault)

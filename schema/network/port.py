@@ -221,7 +221,9 @@ class BindPort(Command):
 
 
 class UnbindPort(Command):
-    pass
+    """From that host; of a port that is on another by now, nothing comes of it. Empty: from whichever."""
+
+    host: str = ""
 
 
 class ReportPortWired(Command):

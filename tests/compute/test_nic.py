@@ -3,8 +3,10 @@
 import pytest
 
 from agents.hypervisor.plan import Plug, Unplug
+from bus.execute import Wish
 from handlers.compute.network_data import devices, network_data
 from handlers.compute.server import SERVERS
+from handlers.network.port import PORTS
 from schema.compute.nic import (
     NicAddress,
     NicAttached,
@@ -34,6 +36,7 @@ from schema.compute.server import (
     SettleNics,
     StopRequested,
 )
+from schema.network.port import CreatePort
 from schema.network.subnet import Subnet
 from schema.network.wiring import HostRoute, tap_name
 from schema.refusal import Conflict
@@ -193,6 +196,9 @@ async def steering(settings, fresh_database):
 
 async def attached(steering):
     """A running server that a card is being plugged into."""
+    for nic in (FIRST, SECOND):
+        command = CreatePort(parent_id=nic.network_id, mac_address=nic.mac_address)
+        await steering.cloud.executor.execute(Wish(PORTS, nic.port_id, command))
     id = await steering.create(nics=(FIRST,))
     await steering.reaches(id, "active")
     await steering.act(id, AttachNic(nic=SECOND))

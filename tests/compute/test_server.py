@@ -154,7 +154,7 @@ def test_it_is_in_error_when_no_host_will_do():
     fault = Fault(message="No valid host was found.")
     state = server.given(requested).when(RefusePlacement(fault=fault)).then(ServerFaulted(fault=fault)).state
     assert state.vm_state is VmState.ERROR
-    server.given(requested, placed).when(RefusePlacement(fault=fault)).then()
+    server.given(requested, placed).when(RefusePlacement(fault=fault)).refused("has got a host", Conflict)
 
 
 def test_a_guest_that_is_down_as_soon_as_it_was_up_was_built_all_the_same():
