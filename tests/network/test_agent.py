@@ -161,7 +161,7 @@ async def test_a_lost_word_is_made_good_by_the_next_heartbeat(settings, fresh_da
         await wired.port(2, "h1")
         await until(lambda: _in_table(wired, "port/p2"))
         heal()
-        await until(active(wired, "p2"))
+        await until(active(wired, "p2"), seconds=1.5)
 
 
 async def _in_table(wired: Wired, key: str) -> bool:
@@ -179,7 +179,7 @@ async def test_a_delta_that_does_not_follow_is_asked_for_again(wired):
     await until(lambda: _in_table(wired, "port/p2"))
     heal()
     await wired.port(3, "h1")
-    await until(active(wired, "p2", "p3"), seconds=15.0)
+    await until(active(wired, "p2", "p3"), seconds=3.0)
 
 
 async def test_a_silent_host_is_lost_within_its_lease_and_takes_its_routers_down(settings, fresh_database):
@@ -191,7 +191,7 @@ async def test_a_silent_host_is_lost_within_its_lease_and_takes_its_routers_down
         await wired.happens(happened(ROUTER, "r1", RouterCreated(name="r"), RouterScheduled(host="h1")))
         await until(lambda: "r1" in driver.world.routers)
         heal = deaf(wired)
-        await until(lambda: driver.fenced and not driver.world.routers)
+        await until(lambda: driver.fenced and not driver.world.routers, seconds=2.0)
         assert set(driver.world.ports) == {"p1"}
         heal()
         await until(lambda: "r1" in driver.world.routers)
@@ -203,7 +203,9 @@ async def test_a_host_whose_agent_died_is_lost_and_returns_under_another_epoch(s
         await until(lambda: wired.telling.host("h1"))
         assert (await wired.state(NETWORK_HOST, "h1")).epoch == 1
         await ended(task)
-        await until(lambda: not wired.telling.host("h1").up, seconds=5.0)
+        before = clock.monotonic()
+        await until(lambda: not wired.telling.host("h1").up, seconds=3.0)
+        assert clock.monotonic() - before < 2.0
         await wired.agent("h1")
         await until(lambda: wired.telling.host("h1").up)
         assert (await wired.state(NETWORK_HOST, "h1")).epoch == 2
@@ -242,7 +244,8 @@ async def test_a_bound_port_is_active_in_little_time(wired):
         await wired.happens(happened(PORT, f"p{number}", bound("h1")))
         await until(lambda number=number: _heard_of(wired, number))
         took.append(clock.monotonic() - before)
-    assert min(took) < 0.05  # the median of a machine that does nothing else is 7 ms
+    took.sort()
+    assert took[15] < 0.05
 
 
 async def _heard_of(wired: Wired, number: int) -> bool:
