@@ -56,6 +56,29 @@ class Networking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often an agent looks at everything on its host, and puts right what somebody else changed."""
 
 
+Limit = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+
+
+class NetworkQuota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a project may have in networking when nobody said otherwise; -1 is unlimited."""
+
+    network: Limit = 100
+    subnet: Limit = 100
+    subnetpool: Limit = -1
+    port: Limit = 500
+    router: Limit = 10
+    floatingip: Limit = 50
+    security_group: Limit = 10
+    security_group_rule: Limit = 100
+    rbac_policy: Limit = 10
+    trunk: Limit = -1
+    vpnservice: Limit = -1
+    ikepolicy: Limit = -1
+    ipsecpolicy: Limit = -1
+    ipsec_site_connection: Limit = -1
+    endpoint_group: Limit = -1
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an operator can choose. Units last."""
 
@@ -101,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     scheduler: Scheduler = msgspec.field(default_factory=Scheduler)
     network: Networking = msgspec.field(default_factory=Networking)
+    network_quota: NetworkQuota = msgspec.field(default_factory=NetworkQuota)
     policy: dict[str, str] = msgspec.field(default_factory=dict)
     """Policy rule → check, over the built-in ones: `"os_compute_api:servers:create" = "role:builder"`."""
 
@@ -168,7 +192,11 @@ def default_home(environment: Mapping[str, str] | None = None) -> Path:
 _FIELDS: dict[str, Any] = {
     key: kind for key, kind in get_type_hints(Settings, include_extras=True).items() if key != "policy"
 }
-_TABLES: dict[str, type[msgspec.Struct]] = {"scheduler": Scheduler, "network": Networking}
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "scheduler": Scheduler,
+    "network": Networking,
+    "network_quota": NetworkQuota,
+}
 _TABLE_FIELDS: dict[str, dict[str, Any]] = {
     name: get_type_hints(table, include_extras=True) for name, table in _TABLES.items()
 }

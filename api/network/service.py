@@ -8,6 +8,7 @@ from api.network.words import body_refusal
 from api.wire import Service
 from api.wire.errors import NEUTRON
 from api.wire.versions import network as version_documents
+from schema.network.quota import NETWORK_QUOTA
 
 SERVICE = Service(
     name="neutron",
@@ -18,6 +19,7 @@ SERVICE = Service(
     policy=POLICY,
     body_refusal=body_refusal,
     roots=version_documents(),
+    mirrors=(NETWORK_QUOTA,),
     routes=[
         *router.routes,
         *floating_ip.routes,

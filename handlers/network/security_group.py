@@ -1,4 +1,4 @@
-"""The rules of security groups, and the default group that every project has from when it first needs one."""
+"""The rules of security groups: what is in them, what of a default group stays as it is, and which may go."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from typing import Any
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from bus import clock
-from bus.cloud import Cloud
-from bus.documents import Where
-from bus.execute import SYSTEM, Aggregate, AlreadyTaken, Context, Wish
-from handlers.network.default_rule import default_rules
+from bus.execute import Aggregate
 from schema.changes import differing
 from schema.event import Command
 from schema.network.security_group import (
@@ -40,7 +36,6 @@ from schema.refusal import Conflict, Invalid, NotFound, Refused
 ABSENT, THERE, GONE = "absent", "there", "gone"
 RULES = 1000
 """Rules in one group, at most, whatever the quota says."""
-ATTEMPTS = 8
 
 ALLOWED: dict[type[Command], set[str]] = {
     CreateSecurityGroup: {ABSENT},
@@ -106,59 +101,6 @@ def in_use(id: str) -> Conflict:
 def rule_exists(group_id: str, id: str) -> Conflict:
     return Conflict(
         f"Security group rule already exists in group {group_id}. Rule id is {id}.", code="SecurityGroupRuleExists"
-    )
-
-
-async def default_group_wishes(cloud: Cloud, project_id: str, id: str) -> list[Wish]:
-    """What makes a project's default group. An append with these is refused (AlreadyTaken) where it has one by now."""
-    command = CreateSecurityGroup(
-        name=DEFAULT,
-        project_id=project_id,
-        description="Default security group",
-        rules=await rules_from_template(cloud, id, default=True),
-    )
-    return [Wish(SECURITY_GROUPS, id, command)]
-
-
-async def ensure_default(cloud: Cloud, project_id: str, by: Context = SYSTEM) -> str:
-    """The id of the project's default group, made now if there is none."""
-    by = replace(by, idempotency="", fingerprint="")
-    for _ in range(ATTEMPTS):
-        if found := await default_of(cloud, project_id):
-            return found
-        id = clock.uuid4()
-        try:
-            await cloud.executor.execute(*await default_group_wishes(cloud, project_id, id), by=by)
-        except AlreadyTaken:
-            continue
-        return id
-    raise Refused(f"The default security group of project {project_id} is being made and deleted again; try again.")
-
-
-async def default_of(cloud: Cloud, project_id: str) -> str | None:
-    """The id of the project's default group, if it has one."""
-    where = [Where("project_id", "=", project_id), Where("name", "=", DEFAULT)]
-    found = await cloud.documents.find(SECURITY_GROUP, where=where, limit=1)
-    return found[0].id if found else None
-
-
-async def rules_from_template(cloud: Cloud, group_id: str, *, default: bool) -> tuple[SecurityRule, ...]:
-    """What a new group begins with, as `/default-security-group-rules` says."""
-    return tuple(
-        SecurityRule(
-            id=clock.uuid4(),
-            direction=rule.direction,
-            ethertype=rule.ethertype,
-            protocol=rule.protocol,
-            port_range_min=rule.port_range_min,
-            port_range_max=rule.port_range_max,
-            remote_ip_prefix=rule.remote_ip_prefix,
-            remote_group_id=group_id if rule.from_own_group else rule.remote_group_id,
-            remote_address_group_id=rule.remote_address_group_id,
-            description=rule.description,
-        )
-        for rule in await default_rules(cloud)
-        if (rule.used_in_default_sg if default else rule.used_in_non_default_sg)
     )
 
 

@@ -6,9 +6,11 @@ import pytest
 
 from bus.cloud import open_cloud
 from bus.execute import Wish
+from handlers.network.default_group import default_group, ensure_default_group
 from handlers.network.default_rule import DEFAULT_RULE_TEMPLATE
-from handlers.network.security_group import SECURITY_GROUPS, ensure_default
+from handlers.network.security_group import SECURITY_GROUPS
 from schema.network.default_rule import STANDARD, AddDefaultRule, DefaultRule, DefaultRuleAdded, RemoveDefaultRule
+from schema.network.quota import NETWORK_USAGE
 from schema.network.security_group import (
     SECURITY_GROUP,
     AddSecurityRules,
@@ -96,7 +98,7 @@ async def cloud(settings, fresh_database):
 
 
 async def test_a_project_has_one_default_group_however_many_ask_at_once(cloud):
-    ids = await asyncio.gather(*(ensure_default(cloud, "p") for _ in range(8)))
+    ids = await asyncio.gather(*(ensure_default_group(cloud, "p") for _ in range(8)))
     assert len(set(ids)) == 1
     [document] = await cloud.documents.find(SECURITY_GROUP)
     group = document.state
@@ -107,14 +109,14 @@ async def test_a_project_has_one_default_group_however_many_ask_at_once(cloud):
         ("ingress", "IPv4", group.id),
         ("ingress", "IPv6", group.id),
     ]
-    assert await ensure_default(cloud, "q") not in ids
+    assert await ensure_default_group(cloud, "q") not in ids
 
 
 async def test_a_default_group_begins_with_what_the_template_says_by_then(cloud):
     rule = DefaultRule(id="x", direction="ingress", protocol="icmp", used_in_default_sg=True)
     await cloud.executor.execute(Wish(DEFAULT_RULE_TEMPLATE, "all", AddDefaultRule(rule=rule)))
     await cloud.executor.execute(Wish(DEFAULT_RULE_TEMPLATE, "all", RemoveDefaultRule(rule_id=STANDARD[1].id)))
-    id = await ensure_default(cloud, "p")
+    id = await ensure_default_group(cloud, "p")
     group = (await cloud.documents.get(SECURITY_GROUP, id)).state
     assert [(it.direction, it.protocol, it.remote_group_id) for it in group.rules] == [
         ("egress", None, None),
@@ -122,3 +124,27 @@ async def test_a_default_group_begins_with_what_the_template_says_by_then(cloud)
         ("ingress", None, id),
         ("ingress", "icmp", None),
     ]
+
+
+async def test_two_processes_that_need_it_at_once_make_the_same_group(cloud, settings, fresh_database):
+    other = await open_cloud(settings, fresh_database)
+    try:
+        (one, making), (two, again) = await default_group(cloud, "p"), await default_group(other, "p")
+        assert one == two
+        await asyncio.gather(cloud.executor.execute(*making), other.executor.execute(*again))
+        assert len(await cloud.documents.find(SECURITY_GROUP)) == 1
+        assert await default_group(cloud, "p") == (one, [])
+        assert {it.state.name: it.state.used for it in await cloud.documents.find(NETWORK_USAGE)} == {
+            "security_group": 1,
+            "security_group_rule": 4,
+        }
+    finally:
+        await other.close()
+
+
+async def test_a_default_group_that_was_deleted_is_followed_by_another(cloud):
+    first = await ensure_default_group(cloud, "p")
+    await cloud.executor.execute(Wish(SECURITY_GROUPS, first, DeleteSecurityGroup(even_default=True)))
+    second = await ensure_default_group(cloud, "p")
+    assert second != first
+    assert [it.id for it in await cloud.documents.find(SECURITY_GROUP)] == [second]
