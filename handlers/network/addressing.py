@@ -15,15 +15,18 @@ import msgspec
 
 from bus import clock
 from bus.cloud import Cloud
-from bus.documents import Where
 from bus.execute import AlreadyTaken, Wish
+from handlers.network.network import not_found as network_not_found
 from handlers.network.port import PORTS
 from handlers.network.router import Outdated
-from handlers.network.subnet import SUBNETS, AddressTaken, not_found
+from handlers.network.subnet import SUBNETS, AddressTaken
+from schema.network.network import NETWORK, Network
 from schema.network.port import CreatePort, DeletePort, FixedIp, Port, UpdatePort
 from schema.network.subnet import SUBNET, AllocateAddress, ReleaseAddress, Subnet
 from schema.refusal import Conflict, Invalid
 
+ROUTER_FEET = frozenset({"network:router_interface"})
+"""Owners of ports whose addresses are chosen, not made of their MAC, even where SLAAC is."""
 ATTEMPTS = 20
 """How often other addresses are picked for who lost them to other processes."""
 
@@ -51,29 +54,61 @@ class Picks:
         self._cloud = cloud
         self._held = _HELD.setdefault(cloud.executor, {})
         self._mine: list[tuple[str, str]] = []
+        self._networks: dict[str, Network] = {}
+        self._subnets: dict[str, list[Subnet]] = {}
 
-    async def choose(self, network_id: str, wanted: Sequence[Wanted], service: str = "") -> Chosen:
-        """The addresses wanted; none wanted: one of each family the network has, as Neutron picks for any port.
+    async def choose(
+        self, network_id: str, wanted: Sequence[Wanted] | None, service: str = "", mac_address: str = ""
+    ) -> Chosen:
+        """The addresses wanted; None: one of each family the network has, as Neutron picks for any port.
 
-        `service`: the owner of the port, for subnets that only serve some. Raises Invalid, Conflict.
+        `service`: the owner of the port, for subnets that only serve some. `mac_address`: the port's, for subnets
+        whose addresses follow from it; every port but a router's has one of each of those. Raises Invalid, Conflict.
         """
         subnets = await self.subnets(network_id)
-        fixed: list[tuple[Subnet, str]] = []
-        if not wanted:
-            for version in (4, 6):
-                serving = [it for it in subnets if it.ip_version == version and _serves(it, service)]
-                if serving:
-                    fixed.append(self._any(serving, network_id))
-        fixed += [self._one(one, subnets, network_id, service) for one in wanted]
+        serving = [it for it in subnets if _serves(it, service)]
+        following = [it for it in serving if follows_mac(it)] if mac_address and service not in ROUTER_FEET else []
+        if wanted is not None:
+            fixed = [self._one(one, subnets, network_id, service) for one in wanted if not _follows(one, following)]
+        else:
+            families = [[it for it in serving if it.ip_version == version] for version in (4, 6)]
+            picked = [[it for it in family if it not in following] for family in families]
+            fixed = [self._any(those, network_id) for those in picked if those]
+            if subnets and not fixed and not following:
+                raise Conflict(
+                    "No valid service subnet for the given device owner.",
+                    code="IpAddressGenerationFailureNoMatchingSubnet",
+                )
+        fixed += [(it, self._held_for(it, eui64(it.cidr, mac_address))) for it in following]
         return Chosen(
             fixed_ips=tuple(FixedIp(subnet_id=subnet.id, ip_address=ip) for subnet, ip in fixed),
             cidrs=tuple(subnet.cidr for subnet, _ in fixed),
         )
 
+    async def know(self, network_ids: Iterable[str]) -> dict[str, Network]:
+        """The networks and their subnets, read at once however many; remembered for what is chosen afterwards.
+
+        Raises NotFound for one that is not there.
+        """
+        missing = [id for id in dict.fromkeys(network_ids) if id not in self._networks]
+        if missing:
+            found = await self._cloud.executor.load([NETWORK.stream(id) for id in missing])
+            for id in missing:
+                document = found.get(NETWORK.stream(id))
+                if document is None or not document.state.living:
+                    raise network_not_found(id)
+                self._networks[id] = document.state
+            streams = [SUBNET.stream(it) for id in missing for it in self._networks[id].subnet_ids]
+            subnets = await self._cloud.executor.load(streams) if streams else {}
+            for id in missing:
+                those = (subnets.get(SUBNET.stream(it)) for it in self._networks[id].subnet_ids)
+                self._subnets[id] = [it.state for it in those if it is not None and it.state.living]
+        return self._networks
+
     async def subnets(self, network_id: str) -> list[Subnet]:
-        """The subnets of a network, the oldest first."""
-        found = await self._cloud.documents.find(SUBNET, where=[Where("parent_id", "=", network_id)], limit=None)
-        return [document.state for document in found]
+        """The subnets of a network, the oldest first. Raises NotFound."""
+        await self.know([network_id])
+        return self._subnets[network_id]
 
     def release(self) -> None:
         """Settled, one way or the other."""
@@ -85,7 +120,11 @@ class Picks:
         if wanted.subnet_id:
             subnet = next((it for it in subnets if it.id == wanted.subnet_id), None)
             if subnet is None:
-                raise not_found(wanted.subnet_id)
+                raise Invalid(
+                    f"Invalid input for operation: Failed to create port on network {network_id}, because fixed_ips "
+                    f"included invalid subnet {wanted.subnet_id}.",
+                    code="InvalidInput",
+                )
             return self._said(subnet, wanted.ip) if wanted.ip else self._any([subnet], network_id)
         if wanted.ip:
             subnet = next((it for it in subnets if _inside(wanted.ip, it.cidr)), None)
@@ -105,8 +144,7 @@ class Picks:
             raise Conflict(
                 f"IP address {ip} already allocated in subnet {subnet.id}.", code="IpAddressAlreadyAllocated"
             )
-        self._hold(subnet.id, ip)
-        return subnet, ip
+        return subnet, self._held_for(subnet, ip)
 
     def _any(self, subnets: Sequence[Subnet], network_id: str) -> tuple[Subnet, str]:
         for subnet in subnets:
@@ -116,6 +154,10 @@ class Picks:
                     self._hold(subnet.id, ip)
                     return subnet, ip
         raise Conflict(f"No more IP addresses available on network {network_id}.", code="IpAddressGenerationFailure")
+
+    def _held_for(self, subnet: Subnet, ip: str) -> str:
+        self._hold(subnet.id, ip)
+        return ip
 
     def _hold(self, subnet_id: str, ip: str) -> None:
         self._held.setdefault(subnet_id, set()).add(ip)
@@ -171,6 +213,30 @@ def mac_address() -> str:
 
 def _releasing(port_id: str, fixed_ips: Iterable[FixedIp]) -> list[Wish]:
     return [Wish(SUBNETS, it.subnet_id, ReleaseAddress(ip=it.ip_address, port_id=port_id)) for it in fixed_ips]
+
+
+def follows_mac(subnet: Subnet) -> bool:
+    """Whether its addresses are what SLAAC makes of a port's MAC."""
+    return subnet.ipv6_address_mode in {"slaac", "dhcpv6-stateless"}
+
+
+def eui64(cidr: str, mac: str) -> str:
+    """The address that SLAAC makes of a MAC (RFC 4291, appendix A)."""
+    bits = int(mac.replace(":", ""), 16) ^ 1 << 41
+    interface = (bits >> 24) << 40 | 0xFFFE << 24 | bits & 0xFFFFFF
+    return str(ipaddress.IPv6Network(cidr).network_address + interface)
+
+
+def _follows(wanted: Wanted, following: Sequence[Subnet]) -> bool:
+    """Whether it asks for what the port gets anyway. Raises Invalid when it asks for another address there."""
+    for subnet in following:
+        if wanted.ip and _inside(wanted.ip, subnet.cidr):
+            raise Invalid(
+                f"IPv6 address {wanted.ip} cannot be directly assigned to a port on subnet {subnet.id} as the subnet "
+                "is configured for automatic addresses",
+                code="AllocationOnAutoAddressSubnet",
+            )
+    return any(wanted.subnet_id == subnet.id for subnet in following)
 
 
 def _serves(subnet: Subnet, service: str) -> bool:

@@ -55,11 +55,12 @@ async def gateway(
         assert before is not None
         return await _changed(cloud, picks, before, wanted, wishes)
     network = await _outside(cloud, wanted.network_id)
-    chosen = await picks.choose(network.id, [] if wanted.fixed_ips is UNSET else wanted.fixed_ips, GATEWAY)
+    mac = mac_address()
+    chosen = await picks.choose(network.id, wanted.fixed_ips or None, GATEWAY, mac)
     port_id = clock.uuid4()
     port = CreatePort(
         parent_id=network.id,
-        mac_address=mac_address(),
+        mac_address=mac,
         fixed_ips=chosen.fixed_ips,
         device_id=router_id,
         device_owner=GATEWAY,
@@ -126,7 +127,7 @@ async def join_subnet(cloud: Cloud, picks: Picks, router: Router, subnet: Subnet
         )
     if router.in_subnet(subnet.id):
         raise bad_router(f"Router already has a port on subnet {subnet.id}")
-    chosen = await picks.choose(subnet.network_id, [Wanted(subnet_id=subnet.id, ip=subnet.gateway_ip)])
+    chosen = await picks.choose(subnet.network_id, [Wanted(subnet_id=subnet.id, ip=subnet.gateway_ip)], INTERFACE)
     foot = _shared_foot(router, subnet)
     if foot is not None:
         port = await _port(cloud, foot.port_id)

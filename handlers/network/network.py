@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bus.execute import Aggregate
+from handlers.network.router import Outdated
 from schema.changes import differing, given
 from schema.event import Command
 from schema.network.network import (
@@ -23,6 +24,7 @@ from schema.network.network import (
     ShareNetwork,
     UnshareNetwork,
     UpdateNetwork,
+    UseNetwork,
 )
 from schema.refusal import Conflict, NotFound
 
@@ -33,6 +35,7 @@ ALLOWED: dict[type[Command], set[str]] = {
     UpdateNetwork: {THERE},
     AddNetworkSubnet: {THERE},
     RemoveNetworkSubnet: {THERE},
+    UseNetwork: {THERE},
     ShareNetwork: {THERE},
     UnshareNetwork: {THERE},
     DeleteNetwork: {THERE},
@@ -56,6 +59,8 @@ def decide(network: Network, command: Command) -> list[NetworkEvent]:
             return [NetworkSubnetAdded(subnet_id=command.subnet_id)]
         case RemoveNetworkSubnet():
             return [NetworkSubnetRemoved(subnet_id=command.subnet_id)]
+        case UseNetwork():
+            raise Outdated(f"Network {network.id} has other subnets by now; try again.", code="Conflict")
         case ShareNetwork():
             return [NetworkShared(project_id=command.project_id, external=command.external)]
         case UnshareNetwork():
@@ -90,6 +95,8 @@ def _already_so(network: Network, command: Command) -> bool:
             return command.subnet_id in network.subnet_ids
         case RemoveNetworkSubnet():
             return command.subnet_id not in network.subnet_ids
+        case UseNetwork():
+            return command.subnet_ids == network.subnet_ids
         case ShareNetwork() | UnshareNetwork():
             those = network.external_for if command.external else network.shared_with
             return (command.project_id in those) is isinstance(command, ShareNetwork)

@@ -96,7 +96,8 @@ def _already_so(port: Port, command: Command) -> bool:
         case DeletePort():
             return port.deleted_at is not None
         case DetachPort():
-            return port.created_at is not None and (not port.living or port.device_id != command.device_id)
+            free = not port.living or not port.device_id or port.device_id != command.device_id
+            return port.created_at is not None and free
         case UnbindPort():
             elsewhere = not port.host or command.host not in {"", port.host}
             return port.created_at is not None and (not port.living or elsewhere)

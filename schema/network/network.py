@@ -150,6 +150,12 @@ class RemoveNetworkSubnet(Command):
     subnet_id: str
 
 
+class UseNetwork(Command):
+    """Changes nothing; refused when the network is gone, outdated when it has other subnets by now."""
+
+    subnet_ids: tuple[str, ...] = ()
+
+
 class ShareNetwork(Command):
     project_id: str
     external: bool = False

@@ -1,6 +1,7 @@
 """Networks and subnets: who may use them, what keeps them, and that no address is given twice."""
 
 from handlers.network.network import NETWORKS
+from handlers.network.router import Outdated
 from handlers.network.subnet import SUBNETS, AddressTaken
 from schema.network.network import (
     AddNetworkSubnet,
@@ -18,6 +19,7 @@ from schema.network.network import (
     ShareNetwork,
     UnshareNetwork,
     UpdateNetwork,
+    UseNetwork,
 )
 from schema.network.subnet import (
     AddressAllocated,
@@ -53,6 +55,14 @@ def test_a_network_with_subnets_stays():
     with_subnet.when(DeleteNetwork()).refused("still has the subnets s", Conflict)
     without = with_subnet.when(RemoveNetworkSubnet(subnet_id="s")).then(NetworkSubnetRemoved(subnet_id="s"))
     without.when(DeleteNetwork()).then(NetworkDeleted())
+
+
+def test_what_rests_on_a_network_is_outdated_when_it_has_other_subnets():
+    networks.given(network).when(UseNetwork()).then()
+    other = networks.given(network, NetworkSubnetAdded(subnet_id="s"))
+    other.when(UseNetwork(subnet_ids=("s",))).then()
+    other.when(UseNetwork()).refused("has other subnets", Outdated)
+    networks.given(network, NetworkDeleted()).when(UseNetwork()).refused("could not be found", NotFound)
 
 
 def test_a_network_is_shared_for_use_and_for_the_way_out():

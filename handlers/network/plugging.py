@@ -1,0 +1,151 @@
+"""Ports come and go: from what somebody wants of a port to all the wishes that make it, and to all that end it.
+
+    with_addresses(cloud, attempt)       attempt: planned(cloud, picks, [PortWanted(…), …]) ─▶ execute(*wishes of all)
+
+However many ports of however many networks: networks, subnets and projects' groups are each read at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from bus import clock
+from bus.cloud import Cloud
+from bus.execute import AlreadyTaken, Wish
+from handlers.network.addressing import Chosen, Picks, Wanted, mac_address, making, unmaking
+from handlers.network.leading import freeing
+from handlers.network.network import NETWORKS
+from schema.network.network import Network, UseNetwork
+from schema.network.port import CreatePort, FixedIp, Port
+from schema.network.wiring import AddressPair, DhcpOption
+from schema.refusal import Conflict
+
+
+class PortWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A port as somebody asks for it. What is None is chosen."""
+
+    network_id: str
+    project_id: str
+    id: str = ""
+    name: str = ""
+    description: str = ""
+    mac_address: str = ""
+    """Empty: one of ours, by chance."""
+    fixed_ips: Sequence[Wanted] | None = None
+    """None: one address of each family the network has; empty: none."""
+    admin_state_up: bool = True
+    device_id: str = ""
+    device_owner: str = ""
+    security_group_ids: tuple[str, ...] | None = None
+    """None: the project's default group, if it has port security."""
+    port_security_enabled: bool | None = None
+    """None: as its network has it."""
+    allowed_address_pairs: tuple[AddressPair, ...] = ()
+    extra_dhcp_opts: tuple[DhcpOption, ...] = ()
+    dns_name: str = ""
+    dns_domain: str = ""
+    qos_policy_id: str | None = None
+    propagate_uplink_status: bool = True
+    made_by: str = ""
+    """What takes it along when it goes; empty: a person's."""
+    tags: tuple[str, ...] = ()
+
+
+class PlannedPort(msgspec.Struct, frozen=True):
+    """A port that is to be, its addresses held; `wishes` make it: the port's own first, then what goes with it."""
+
+    id: str
+    command: CreatePort
+    cidrs: tuple[str, ...]
+    """Of the subnets of its addresses, in their order."""
+    wishes: list[Wish]
+
+    @property
+    def fixed_ips(self) -> tuple[FixedIp, ...]:
+        return self.command.fixed_ips
+
+
+async def planned(cloud: Cloud, picks: Picks, wanted: Sequence[PortWanted]) -> list[PlannedPort]:
+    """Ports for these, in their order. Append the wishes of all of them at once; `picks` holds the addresses till then.
+
+    Raises NotFound (network), Invalid and Conflict (addresses, port security), OverQuota when they are appended.
+    """
+    networks = await picks.know(it.network_id for it in wanted)
+    ports = []
+    for it in wanted:
+        network = networks[it.network_id]
+        mac = it.mac_address or mac_address()
+        chosen = await picks.choose(network.id, it.fixed_ips, it.device_owner, mac)
+        ports.append(_planned(it, network, mac, chosen))
+    return ports
+
+
+async def removing(cloud: Cloud, ports: Sequence[Port]) -> list[Wish]:
+    """The end of ports: their addresses come back, floating IPs are free, what was forwarded to them stops."""
+    if not ports:
+        return []
+    wishes = [wish for port in ports for wish in unmaking(port)]
+    return [*wishes, *await freeing(cloud, [port.id for port in ports])]
+
+
+def worded(taken: AlreadyTaken, macs: Sequence[str]) -> Conflict:
+    """What another port holds, in Neutron's words, when the MAC was asked for; else as it is, to choose another."""
+    scope, _, network_id = taken.scope.partition(" ")
+    if scope == "mac" and taken.key in macs:
+        return Conflict(
+            f"Unable to complete operation for network {network_id}. The mac address {taken.key} is in use.",
+            code="MacAddressInUse",
+        )
+    return taken
+
+
+def _planned(wanted: PortWanted, network: Network, mac: str, chosen: Chosen) -> PlannedPort:
+    secured = wanted.port_security_enabled
+    if secured is None:
+        secured = network.port_security_enabled
+    groups = wanted.security_group_ids or ()
+    refuse_insecure(chosen.fixed_ips, groups, wanted.allowed_address_pairs, secured=secured)
+    id = wanted.id or clock.uuid4()
+    command = CreatePort(
+        name=wanted.name,
+        project_id=wanted.project_id,
+        parent_id=network.id,
+        description=wanted.description,
+        mac_address=mac,
+        fixed_ips=chosen.fixed_ips,
+        admin_state_up=wanted.admin_state_up,
+        device_id=wanted.device_id,
+        device_owner=wanted.device_owner,
+        security_group_ids=groups,
+        port_security_enabled=secured,
+        allowed_address_pairs=wanted.allowed_address_pairs,
+        extra_dhcp_opts=wanted.extra_dhcp_opts,
+        dns_name=wanted.dns_name,
+        dns_domain=wanted.dns_domain,
+        qos_policy_id=wanted.qos_policy_id,
+        propagate_uplink_status=wanted.propagate_uplink_status,
+        made_by=wanted.made_by,
+        tags=wanted.tags,
+    )
+    still_so = Wish(NETWORKS, network.id, UseNetwork(subnet_ids=network.subnet_ids))
+    return PlannedPort(id, command, chosen.cidrs, [*making(command, id), still_so])
+
+
+def refuse_insecure(
+    fixed_ips: Sequence[FixedIp], groups: Sequence[str], pairs: Sequence[AddressPair], *, secured: bool
+) -> None:
+    """Raises Conflict when a port is to have what only port security (and an address) gives."""
+    if secured and (not groups or fixed_ips):
+        return
+    if groups:
+        raise Conflict(
+            "Port security must be enabled and port must have an IP address in order to use security groups.",
+            code="PortSecurityAndIPRequiredForSecurityGroups",
+        )
+    if pairs:
+        raise Conflict(
+            "Port Security must be enabled in order to have allowed address pairs on a port.",
+            code="AddressPairAndPortSecurityRequired",
+        )
