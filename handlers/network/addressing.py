@@ -7,7 +7,7 @@ requests of one process never pick the same; where another process was quicker, 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -18,8 +18,10 @@ from bus.cloud import Cloud
 from bus.execute import AlreadyTaken, Wish
 from handlers.network.network import not_found as network_not_found
 from handlers.network.port import PORTS
+from handlers.network.quota import counting, giving_back
 from handlers.network.router import Outdated
 from handlers.network.subnet import SUBNETS, AddressTaken
+from schema.network.allocation import address_of, number_of
 from schema.network.network import NETWORK, Network
 from schema.network.port import CreatePort, DeletePort, FixedIp, Port, UpdatePort
 from schema.network.subnet import SUBNET, AllocateAddress, ReleaseAddress, Subnet
@@ -27,6 +29,9 @@ from schema.refusal import Conflict, Invalid
 
 ROUTER_FEET = frozenset({"network:router_interface"})
 """Owners of ports whose addresses are chosen, not made of their MAC, even where SLAAC is."""
+DHCP = "network:dhcp"
+WINDOW = 256
+"""Of how many free addresses one is picked by chance."""
 ATTEMPTS = 20
 """How often other addresses are picked for who lost them to other processes."""
 
@@ -73,7 +78,7 @@ class Picks:
         else:
             families = [[it for it in serving if it.ip_version == version] for version in (4, 6)]
             picked = [[it for it in family if it not in following] for family in families]
-            fixed = [self._any(those, network_id) for those in picked if those]
+            fixed = [self._any(those, network_id, service) for those in picked if those]
             if subnets and not fixed and not following:
                 raise Conflict(
                     "No valid service subnet for the given device owner.",
@@ -125,7 +130,7 @@ class Picks:
                     f"included invalid subnet {wanted.subnet_id}.",
                     code="InvalidInput",
                 )
-            return self._said(subnet, wanted.ip) if wanted.ip else self._any([subnet], network_id)
+            return self._said(subnet, wanted.ip) if wanted.ip else self._any([subnet], network_id, service)
         if wanted.ip:
             subnet = next((it for it in subnets if _inside(wanted.ip, it.cidr)), None)
             if subnet is None:
@@ -134,25 +139,23 @@ class Picks:
                     code="InvalidIpForNetwork",
                 )
             return self._said(subnet, wanted.ip)
-        return self._any([it for it in subnets if _serves(it, service)], network_id)
+        return self._any([it for it in subnets if _serves(it, service)], network_id, service)
 
     def _said(self, subnet: Subnet, ip: str) -> tuple[Subnet, str]:
         if not _inside(ip, subnet.cidr):
             raise Invalid(f"IP address {ip} is not a valid IP for the specified subnet.", code="InvalidIpForSubnet")
         ip = str(ipaddress.ip_address(ip))
-        if ip in subnet.addresses:
+        if subnet.allocation.has(ip):
             raise Conflict(
                 f"IP address {ip} already allocated in subnet {subnet.id}.", code="IpAddressAlreadyAllocated"
             )
         return subnet, self._held_for(subnet, ip)
 
-    def _any(self, subnets: Sequence[Subnet], network_id: str) -> tuple[Subnet, str]:
+    def _any(self, subnets: Sequence[Subnet], network_id: str, service: str = "") -> tuple[Subnet, str]:
         for subnet in subnets:
-            held = self._held.get(subnet.id, set())
-            for ip in _pooled(subnet):
-                if ip not in subnet.addresses and ip not in held:
-                    self._hold(subnet.id, ip)
-                    return subnet, ip
+            ip = pick(subnet, self._held.get(subnet.id, ()), chance=0.0 if service == DHCP else clock.fraction())
+            if ip is not None:
+                return subnet, self._held_for(subnet, ip)
         raise Conflict(f"No more IP addresses available on network {network_id}.", code="IpAddressGenerationFailure")
 
     def _held_for(self, subnet: Subnet, ip: str) -> str:
@@ -182,7 +185,12 @@ async def with_addresses(cloud: Cloud, attempt: Callable[[Picks], Awaitable[T]])
 
 
 def making(port: CreatePort, port_id: str) -> list[Wish]:
-    """A port of a service's own, with its addresses."""
+    """A port of a service's own, with its addresses. It counts for its project, and is never too many."""
+    return [*taking_addresses(port, port_id), *counting(port.project_id, "port", [port_id])]
+
+
+def taking_addresses(port: CreatePort, port_id: str) -> list[Wish]:
+    """A port with its addresses."""
     taking = [
         Wish(SUBNETS, fixed.subnet_id, AllocateAddress(ip=fixed.ip_address, port_id=port_id))
         for fixed in port.fixed_ips
@@ -191,8 +199,12 @@ def making(port: CreatePort, port_id: str) -> list[Wish]:
 
 
 def unmaking(port: Port) -> list[Wish]:
-    """Its end, and that of its addresses."""
-    return [Wish(PORTS, port.id, DeletePort()), *_releasing(port.id, port.fixed_ips)]
+    """Its end, and that of its addresses; it counts no more."""
+    return [
+        Wish(PORTS, port.id, DeletePort()),
+        *_releasing(port.id, port.fixed_ips),
+        *giving_back(port.project_id, "port", [port.id]),
+    ]
 
 
 def readdressing(port: Port, fixed_ips: Sequence[FixedIp]) -> list[Wish]:
@@ -250,14 +262,27 @@ def _inside(ip: str, cidr: str) -> bool:
         return False
 
 
-def _pooled(subnet: Subnet) -> Iterable[str]:
-    """The addresses of its pools, the lowest first."""
-    for pool in subnet.pools:
-        first, last = ipaddress.ip_address(pool.start), ipaddress.ip_address(pool.end)
-        for number in range(int(first), int(last) + 1):
-            ip = str(type(first)(number))
-            if ip != subnet.gateway_ip:
-                yield ip
+def pick(subnet: Subnet, held: Collection[str], chance: float) -> str | None:
+    """A free address of its pools that is not held: one of the lowest, by chance; None: there is none.
+
+    By chance, so that two processes seldom pick the same; of the lowest, so that what is taken lies together. It costs
+    some binary searches, however large the pools are and however much of them is taken.
+    """
+    allocation = subnet.allocation
+    pools = [(number_of(pool.start), number_of(pool.end)) for pool in subnet.pools]
+    free = [allocation.free(first, last) for first, last in pools]
+    among = min(sum(free), len(held) + WINDOW)
+    start = int(chance * min(among, WINDOW))
+    for turn in range(among):
+        nth = (start + turn) % among
+        for (first, last), there in zip(pools, free, strict=True):
+            if nth < there:
+                ip = address_of(allocation.nth_free(first, last, nth), subnet.ip_version)
+                if ip not in held and ip != subnet.gateway_ip:
+                    return ip
+                break
+            nth -= there
+    return None
 
 
 _HELD: WeakKeyDictionary[object, dict[str, set[str]]] = WeakKeyDictionary()

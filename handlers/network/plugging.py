@@ -14,13 +14,15 @@ import msgspec
 from bus import clock
 from bus.cloud import Cloud
 from bus.execute import AlreadyTaken, Wish
-from handlers.network.addressing import Chosen, Picks, Wanted, mac_address, making, unmaking
+from handlers.network.addressing import Chosen, Picks, Wanted, mac_address, taking_addresses, unmaking
+from handlers.network.default_group import default_group
 from handlers.network.leading import freeing
 from handlers.network.network import NETWORKS
+from handlers.network.quota import taking
 from schema.network.network import Network, UseNetwork
 from schema.network.port import CreatePort, FixedIp, Port
 from schema.network.wiring import AddressPair, DhcpOption
-from schema.refusal import Conflict
+from schema.refusal import Conflict, Invalid
 
 
 class PortWanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +56,10 @@ class PortWanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlannedPort(msgspec.Struct, frozen=True):
-    """A port that is to be, its addresses held; `wishes` make it: the port's own first, then what goes with it."""
+    """A port that is to be, its addresses held; `wishes` make it: the port's own first, then what goes with it.
+
+    What several ports of a call share (a default group, the quota) is among the wishes of the first.
+    """
 
     id: str
     command: CreatePort
@@ -73,12 +78,29 @@ async def planned(cloud: Cloud, picks: Picks, wanted: Sequence[PortWanted]) -> l
     Raises NotFound (network), Invalid and Conflict (addresses, port security), OverQuota when they are appended.
     """
     networks = await picks.know(it.network_id for it in wanted)
+    defaults: dict[str, str] = {}
+    shared: list[Wish] = []
     ports = []
     for it in wanted:
         network = networks[it.network_id]
+        secured = network.port_security_enabled if it.port_security_enabled is None else it.port_security_enabled
+        groups = it.security_group_ids
+        if groups is None and secured and not it.device_owner.startswith("network:"):
+            if it.project_id not in defaults:
+                defaults[it.project_id], making_it = await default_group(cloud, it.project_id)
+                shared += making_it
+            groups = (defaults[it.project_id],)
+        refuse_insecure(groups or (), it.allowed_address_pairs, secured=secured)
         mac = it.mac_address or mac_address()
         chosen = await picks.choose(network.id, it.fixed_ips, it.device_owner, mac)
-        ports.append(_planned(it, network, mac, chosen))
+        ports.append(_planned(it, network, mac, chosen, groups or (), secured=secured))
+    of_projects: dict[str, list[str]] = {}
+    for port in ports:
+        of_projects.setdefault(port.command.project_id, []).append(port.id)
+    for project_id, ids in of_projects.items():
+        shared += await taking(cloud, project_id, "port", ids)
+    if ports:
+        ports[0].wishes.extend(shared)
     return ports
 
 
@@ -101,12 +123,9 @@ def worded(taken: AlreadyTaken, macs: Sequence[str]) -> Conflict:
     return taken
 
 
-def _planned(wanted: PortWanted, network: Network, mac: str, chosen: Chosen) -> PlannedPort:
-    secured = wanted.port_security_enabled
-    if secured is None:
-        secured = network.port_security_enabled
-    groups = wanted.security_group_ids or ()
-    refuse_insecure(chosen.fixed_ips, groups, wanted.allowed_address_pairs, secured=secured)
+def _planned(
+    wanted: PortWanted, network: Network, mac: str, chosen: Chosen, groups: tuple[str, ...], *, secured: bool
+) -> PlannedPort:
     id = wanted.id or clock.uuid4()
     command = CreatePort(
         name=wanted.name,
@@ -130,17 +149,15 @@ def _planned(wanted: PortWanted, network: Network, mac: str, chosen: Chosen) -> 
         tags=wanted.tags,
     )
     still_so = Wish(NETWORKS, network.id, UseNetwork(subnet_ids=network.subnet_ids))
-    return PlannedPort(id, command, chosen.cidrs, [*making(command, id), still_so])
+    return PlannedPort(id, command, chosen.cidrs, [*taking_addresses(command, id), still_so])
 
 
-def refuse_insecure(
-    fixed_ips: Sequence[FixedIp], groups: Sequence[str], pairs: Sequence[AddressPair], *, secured: bool
-) -> None:
-    """Raises Conflict when a port is to have what only port security (and an address) gives."""
-    if secured and (not groups or fixed_ips):
+def refuse_insecure(groups: Sequence[str], pairs: Sequence[AddressPair], *, secured: bool) -> None:
+    """Raises Invalid, Conflict when a port is to have what only port security gives."""
+    if secured:
         return
     if groups:
-        raise Conflict(
+        raise Invalid(
             "Port security must be enabled and port must have an IP address in order to use security groups.",
             code="PortSecurityAndIPRequiredForSecurityGroups",
         )

@@ -51,7 +51,7 @@ def decide(subnet: Subnet, command: Command) -> list[SubnetEvent]:
         case UpdateSubnet():
             return [SubnetUpdated(**differing(subnet, command))]
         case AllocateAddress():
-            if command.ip in subnet.addresses:
+            if subnet.allocation.has(command.ip):
                 raise AddressTaken(
                     f"IP address {command.ip} already allocated in subnet {subnet.id}.",
                     code="IpAddressAlreadyAllocated",
@@ -60,10 +60,10 @@ def decide(subnet: Subnet, command: Command) -> list[SubnetEvent]:
         case ReleaseAddress():
             return [AddressReleased(ip=command.ip)]
         case DeleteSubnet():
-            if subnet.addresses:
+            if subnet.taken:
                 raise Conflict(
                     f"Unable to complete operation on subnet {subnet.id}: "
-                    f"{len(subnet.addresses)} of its addresses are still held by ports.",
+                    f"{len(subnet.allocation)} of its addresses are still held by ports.",
                     code="SubnetInUse",
                 )
             return [SubnetDeleted()]
@@ -83,9 +83,9 @@ def _already_so(subnet: Subnet, command: Command) -> bool:
         case UpdateSubnet():
             return subnet.living and not differing(subnet, command)
         case AllocateAddress():
-            return subnet.living and subnet.addresses.get(command.ip) == command.port_id
+            return subnet.living and subnet.allocation.given_to(command.ip, command.port_id)
         case ReleaseAddress():
-            return subnet.created_at is not None and subnet.addresses.get(command.ip) != command.port_id
+            return subnet.created_at is not None and not subnet.allocation.given_to(command.ip, command.port_id)
     return False
 
 

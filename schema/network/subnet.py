@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from msgspec import UNSET, UnsetType, field
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from schema.changes import applied
 from schema.compute.domain import Word
 from schema.event import Command, Event, Kind, State
+from schema.network.allocation import Allocation
 from schema.network.wiring import HostRoute
 
 
@@ -45,12 +46,16 @@ class Subnet(State):
     tags: tuple[str, ...] = ()
     revision: int = 0
     """Neutron's revision_number: addresses come and go without it."""
-    addresses: dict[str, str] = field(default_factory=dict)
-    """Address → the port that has it."""
+    taken: bytes = b""
+    """Who has which address; read it by `allocation`."""
 
     @property
     def network_id(self) -> str:
         return self.parent_id or ""
+
+    @property
+    def allocation(self) -> Allocation:
+        return Allocation(self.taken, self.ip_version)
 
 
 class SubnetCreated(Event):
@@ -170,9 +175,9 @@ def evolve(subnet: Subnet, event: SubnetEvent, at: datetime) -> Subnet:
         case SubnetDeleted():
             return replace(subnet, deleted_at=at)
         case AddressAllocated():
-            return replace(subnet, addresses={**subnet.addresses, event.ip: event.port_id})
+            return replace(subnet, taken=subnet.allocation.with_(event.ip, event.port_id))
         case AddressReleased():
-            return replace(subnet, addresses={ip: id for ip, id in subnet.addresses.items() if ip != event.ip})
+            return replace(subnet, taken=subnet.allocation.without(event.ip))
 
 
 SUBNET = Kind("subnet", Subnet, SubnetEvent, evolve)

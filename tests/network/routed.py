@@ -11,8 +11,8 @@ from handlers.network.network import NETWORKS
 from handlers.network.port import PORTS
 from handlers.network.subnet import SUBNETS
 from schema.network.network import AddNetworkSubnet, CreateNetwork, Segment
-from schema.network.port import CreatePort, FixedIp
-from schema.network.subnet import AllocateAddress, CreateSubnet, Pool
+from schema.network.port import PORT, CreatePort, FixedIp
+from schema.network.subnet import SUBNET, AllocateAddress, CreateSubnet, Pool
 from tests.serving import Served
 
 PROJECT = "p" * 32
@@ -82,3 +82,14 @@ async def port(cloud: Cloud, network_id: str, addresses: dict[str, str], project
     taking = [Wish(SUBNETS, it, AllocateAddress(ip=ip, port_id=id)) for it, ip in addresses.items()]
     await cloud.executor.execute(Wish(PORTS, id, command), *taking)
     return id
+
+
+async def addresses(cloud: Cloud) -> dict[str, str]:
+    """Address → port, all there are; what the ports say and what the subnets say is the same."""
+    ports = await cloud.documents.find(PORT, limit=None)
+    held = [(fixed, document.id) for document in ports for fixed in document.state.fixed_ips]
+    subnets = {it.id: it.state.allocation for it in await cloud.documents.find(SUBNET, limit=None)}
+    assert len({(fixed.subnet_id, fixed.ip_address) for fixed, _ in held}) == len(held)
+    assert sum(map(len, subnets.values())) == len(held)
+    assert all(subnets[fixed.subnet_id].given_to(fixed.ip_address, id) for fixed, id in held)
+    return {fixed.ip_address: id for fixed, id in held}

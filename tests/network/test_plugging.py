@@ -7,12 +7,15 @@ from bus.execute import Wish
 from handlers.network.addressing import Wanted, eui64, with_addresses
 from handlers.network.network import NETWORKS
 from handlers.network.plugging import PortWanted, planned, removing
+from handlers.network.quota import NETWORK_QUOTAS
 from handlers.network.subnet import SUBNETS
 from schema.network.network import AddNetworkSubnet, UpdateNetwork
 from schema.network.port import PORT
-from schema.network.subnet import SUBNET, CreateSubnet, Pool
+from schema.network.quota import NETWORK_USAGE, SetNetworkQuotaLimits
+from schema.network.security_group import SECURITY_GROUP
+from schema.network.subnet import CreateSubnet, Pool
 from schema.refusal import Conflict, Invalid, NotFound
-from tests.network.routed import network, subnet
+from tests.network.routed import addresses, network, subnet
 
 
 @pytest.fixture
@@ -32,8 +35,9 @@ async def _plug(cloud, *wanted):
     return await with_addresses(cloud, attempt)
 
 
-async def _given(cloud):
-    return {ip: id for it in await cloud.documents.find(SUBNET) for ip, id in it.state.addresses.items()}
+async def _used(cloud):
+    usages = await cloud.documents.find(NETWORK_USAGE)
+    return {it.state.project_id: it.state.used for it in usages if it.state.name == "port"}
 
 
 async def test_ports_of_many_networks_are_planned_at_once(cloud):
@@ -42,14 +46,14 @@ async def test_ports_of_many_networks_are_planned_at_once(cloud):
     await subnet(cloud, second, "10.1.0.0/24", "10.1.0.1", "10.1.0.2", "10.1.0.254")
     ports = await _plug(cloud, *(PortWanted(network_id=id, project_id="p") for id in (first, first, second)))
     assert len({port.fixed_ips for port in ports}) == len({port.command.mac_address for port in ports}) == 3
-    assert await _given(cloud) == {port.fixed_ips[0].ip_address: port.id for port in ports}
+    assert await addresses(cloud) == {port.fixed_ips[0].ip_address: port.id for port in ports}
     assert ports[2].cidrs == ("10.1.0.0/24",)
     with pytest.raises(Conflict) as full:
         await _plug(cloud, *(PortWanted(network_id=first, project_id="p") for _ in range(4)))
     assert full.value.code == "IpAddressGenerationFailure"
     states = [(await cloud.documents.get(PORT, port.id)).state for port in ports]
     await cloud.executor.execute(*await removing(cloud, states))
-    assert await _given(cloud) == {}
+    assert await addresses(cloud) == {}
     assert await cloud.documents.find(PORT) == []
 
 
@@ -96,9 +100,32 @@ async def test_port_security_is_the_networks_unless_said(cloud):
         PortWanted(network_id=id, project_id="p", port_security_enabled=True),
     )
     assert (open_port.command.port_security_enabled, secured.command.port_security_enabled) == (False, True)
-    with pytest.raises(Conflict) as insecure:
+    with pytest.raises(Invalid) as insecure:
         await _plug(cloud, PortWanted(network_id=id, project_id="p", security_group_ids=("g",)))
     assert insecure.value.code == "PortSecurityAndIPRequiredForSecurityGroups"
+
+
+async def test_a_port_is_in_its_projects_default_group_and_counts(cloud):
+    id = await network(cloud)
+    wanted = [PortWanted(network_id=id, project_id=project) for project in ("p", "p", "q")]
+    ports = await _plug(cloud, *wanted)
+    groups = [port.command.security_group_ids for port in ports]
+    assert groups[0] == groups[1] != groups[2]
+    assert {it.state.project_id for it in await cloud.documents.find(SECURITY_GROUP)} == {"p", "q"}
+    assert await _used(cloud) == {"p": 2, "q": 1}
+    [alone, trusted] = await _plug(
+        cloud,
+        PortWanted(network_id=id, project_id="p", security_group_ids=()),
+        PortWanted(network_id=id, project_id="", device_owner="network:dhcp"),
+    )
+    assert alone.command.security_group_ids == trusted.command.security_group_ids == ()
+    await cloud.executor.execute(Wish(NETWORK_QUOTAS, "p", SetNetworkQuotaLimits(limits={"port": 4})))
+    with pytest.raises(Conflict) as over:
+        await _plug(cloud, *(PortWanted(network_id=id, project_id=project) for project in ("q", "p", "p")))
+    assert over.value.code == "OverQuota"
+    states = [(await cloud.documents.get(PORT, port.id)).state for port in ports]
+    await cloud.executor.execute(*await removing(cloud, states))
+    assert await _used(cloud) == {"p": 1, "q": 0}
 
 
 async def test_a_network_must_be_there(cloud):

@@ -7,8 +7,7 @@ import pytest
 
 from api.network.service import SERVICE
 from schema.network.port import PORT
-from schema.network.subnet import SUBNET
-from tests.network.routed import Client, network, port, subnet
+from tests.network.routed import Client, addresses, network, port, subnet
 from tests.serving import serving
 
 
@@ -47,10 +46,6 @@ async def _make(client, **fields):
     return (await client("POST", "/routers", {"router": fields}, expect=201))["router"]
 
 
-async def _addresses(cloud):
-    return {ip: id for document in await cloud.documents.find(SUBNET) for ip, id in document.state.addresses.items()}
-
-
 async def test_a_routers_life(member, admin):
     made = await _make(member, name="edge", description="d")
     assert made["status"] == "ACTIVE"
@@ -78,7 +73,7 @@ async def test_a_router_goes_out_with_an_address_of_its_own(served, member, admi
     [fixed] = way["external_fixed_ips"]
     [document] = await served.cloud.documents.find(PORT)
     assert (document.state.device_owner, document.state.device_id) == ("network:router_gateway", made["id"])
-    assert await _addresses(served.cloud) == {fixed["ip_address"]: document.id}
+    assert await addresses(served.cloud) == {fixed["ip_address"]: document.id}
     one = f"/routers/{made['id']}"
     body = {"router": {"external_gateway_info": {"network_id": outside, "enable_snat": False}}}
     await member.refused("PUT", one, body, 403, "PolicyNotAuthorized")
@@ -89,10 +84,10 @@ async def test_a_router_goes_out_with_an_address_of_its_own(served, member, admi
     body = {"router": {"external_gateway_info": {"network_id": outside, "external_fixed_ips": [other]}}}
     moved = (await admin("PUT", one, body))["router"]["external_gateway_info"]["external_fixed_ips"]
     assert [it["ip_address"] for it in moved] == ["203.0.113.20"]
-    assert set(await _addresses(served.cloud)) == {"203.0.113.20"}
+    assert set(await addresses(served.cloud)) == {"203.0.113.20"}
     cleared = await member("PUT", one, {"router": {"external_gateway_info": {}}})
     assert cleared["router"]["external_gateway_info"] is None
-    assert await _addresses(served.cloud) == {}
+    assert await addresses(served.cloud) == {}
     assert await served.cloud.documents.find(PORT) == []
 
 
@@ -112,14 +107,14 @@ async def test_a_router_joins_a_subnet_at_its_gateways_address(served, member, i
     assert (joined["subnet_id"], joined["subnet_ids"]) == (subnet_id, [subnet_id])
     document = await served.cloud.documents.get(PORT, joined["port_id"])
     assert document.state.device_owner == "network:router_interface"
-    assert await _addresses(served.cloud) == {"10.0.0.1": joined["port_id"]}
+    assert await addresses(served.cloud) == {"10.0.0.1": joined["port_id"]}
     assert "already has a port" in await member.refused(
         "PUT", f"{one}/add_router_interface", {"subnet_id": subnet_id}, 400, "BadRequest"
     )
     await member.refused("DELETE", one, None, 409, "RouterInUse")
     parted = await member("PUT", f"{one}/remove_router_interface", {"subnet_id": subnet_id})
     assert parted["port_id"] == joined["port_id"]
-    assert await _addresses(served.cloud) == {}
+    assert await addresses(served.cloud) == {}
     await member.refused(
         "PUT", f"{one}/remove_router_interface", {"subnet_id": subnet_id}, 404, "RouterInterfaceNotFoundForSubnet"
     )
@@ -166,7 +161,7 @@ async def test_ipv6_subnets_of_a_network_share_a_port(served, member):
     document = await served.cloud.documents.get(PORT, first["port_id"])
     assert [it.ip_address for it in document.state.fixed_ips] == ["fd00:b::1"]
     await member("PUT", f"{one}/remove_router_interface", {"port_id": first["port_id"]})
-    assert await _addresses(served.cloud) == {}
+    assert await addresses(served.cloud) == {}
 
 
 async def test_extra_routes(member, inner):
@@ -254,7 +249,7 @@ async def test_one_of_two_routers_gets_a_subnets_gateway_address(served, member,
         )
     )
     assert sorted(answer.status for answer in answers) == [200, 409, 409, 409]
-    assert list(await _addresses(served.cloud)) == ["10.0.0.1"]
+    assert list(await addresses(served.cloud)) == ["10.0.0.1"]
     assert len(await served.cloud.documents.find(PORT)) == 1
 
 
@@ -269,4 +264,4 @@ async def test_changes_of_a_way_out_at_once_leave_no_port_behind(served, member,
     way = (await member("GET", f"/routers/{router['id']}"))["router"]["external_gateway_info"]
     ports = await served.cloud.documents.find(PORT)
     assert len(ports) == (0 if way is None else 1)
-    assert len(await _addresses(served.cloud)) == len(ports)
+    assert len(await addresses(served.cloud)) == len(ports)
