@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from api.network.qos import policy_changed, policy_given
 from api.network.resource import Filter, Resource, common, project_of, resource_routes, to_change, viewed
 from api.network.words import Body, LongText, Project, Text, Uuid, address
 from api.wire import Call
@@ -180,6 +181,7 @@ async def create(call: Call) -> dict[str, Any]:
             made_by=id,
         )
         wishes = [Wish(FLOATING_IPS, id, command), *making(port, outer_port_id)]
+        wishes += policy_given(call, body.qos_policy_id)
         if not body.port_id:
             return (await call.execute(*wishes))[0]
         born = FloatingIp(
@@ -197,21 +199,21 @@ async def create(call: Call) -> dict[str, Any]:
 async def update(call: Call) -> dict[str, Any]:
     body: FloatingIpChange = call.body.floatingip
     before = await to_change(call, RESOURCE, call.path["id"])
-    changes = Wish(
-        FLOATING_IPS, before.id, UpdateFloatingIp(description=body.description, qos_policy_id=body.qos_policy_id)
-    )
+    command = UpdateFloatingIp(description=body.description, qos_policy_id=body.qos_policy_id)
+    policy = await policy_changed(call, before.state.qos_policy_id, body.qos_policy_id)
+    changes = [*policy, Wish(FLOATING_IPS, before.id, command)]
     if body.fixed_ip_address and not body.port_id:
         raise bad("fixed_ip_address cannot be specified without a port_id")
 
     async def attempt(picks: Picks) -> Document:
         if body.port_id is UNSET:
-            return (await call.execute(changes))[0]
+            return (await call.execute(*changes))[-1]
         floating = await now(call, before.id)
         if body.port_id is None:
             wishes = disassociating(floating) if floating.port_id else []
-            return (await call.execute(*wishes, changes))[-1]
+            return (await call.execute(*wishes, *changes))[-1]
         # The change of the description comes after: what is associated rests on what was read.
-        return await _associate(call, floating, body.port_id, body.fixed_ip_address, [], [changes])
+        return await _associate(call, floating, body.port_id, body.fixed_ip_address, [], changes)
 
     return await _answer(call, await with_addresses(call.cloud, attempt))
 

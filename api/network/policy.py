@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.wire.policy import ADMIN, ADMIN_OR_MEMBER, ADMIN_OR_READER, Check
+from api.wire.policy import ADMIN, ADMIN_OR_MEMBER, ADMIN_OR_READER, PROJECT_MANAGER, Check, any_of
 
 
 def _things(*names: str) -> dict[str, Check | str]:
@@ -11,6 +11,16 @@ def _things(*names: str) -> dict[str, Check | str]:
     for name in names:
         rules[f"get_{name}"] = ADMIN_OR_READER
         rules |= {f"{verb}_{name}": ADMIN_OR_MEMBER for verb in ("create", "update", "delete")}
+    return rules
+
+
+def _managed(*names: str) -> dict[str, Check | str]:
+    """Things that their project reads, and its managers write."""
+    manager = any_of(ADMIN, PROJECT_MANAGER)
+    rules: dict[str, Check | str] = {}
+    for name in names:
+        rules[f"get_{name}"] = ADMIN_OR_READER
+        rules |= {f"{verb}_{name}": manager for verb in ("create", "update", "delete")}
     return rules
 
 
@@ -25,6 +35,15 @@ POLICY: dict[str, Check | str] = {
         "endpoint_group",
         "ipsec_site_connection",
     ),
+    **_managed(
+        "policy",
+        "policy_bandwidth_limit_rule",
+        "policy_dscp_marking_rule",
+        "alias_bandwidth_limit_rule",
+        "alias_dscp_marking_rule",
+    ),
+    "get_rule_type": ADMIN_OR_READER,
+    "get_rule_type:drivers": ADMIN,
     "get_router:distributed": ADMIN,
     "create_router:distributed": ADMIN,
     "create_router:ha": ADMIN,

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from api.network.qos import policy_changed, policy_given
 from api.network.resource import (
     Filter,
     Resource,
@@ -174,6 +175,7 @@ async def create(call: Call) -> dict[str, Any]:
             gateway=way,
             availability_zone_hints=body.availability_zone_hints,
         )
+        wishes += policy_given(call, way.qos_policy_id if way else None)
         return (await call.execute(Wish(ROUTERS, id, command), *wishes))[0]
 
     return await _answer(call, await with_addresses(call.cloud, attempt))
@@ -197,6 +199,9 @@ async def update(call: Call) -> dict[str, Any]:
     async def attempt(picks: Picks) -> Document:
         router = await _now(call, before.id)
         way, wishes = await gateway(call.cloud, picks, router.id, router.gateway, wanted)
+        if way:
+            before_it = router.gateway.qos_policy_id if router.gateway else None
+            wishes += await policy_changed(call, before_it, way.qos_policy_id)
         setting = Wish(ROUTERS, router.id, SetRouterGateway(gateway=way, expected=router.changes))
         # The way out before the routes: they may lead through it.
         first = [setting, Wish(ROUTERS, router.id, changes)]

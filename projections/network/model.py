@@ -40,6 +40,7 @@ from schema.network.floating_ip import FLOATING_IP, FloatingIp
 from schema.network.host import NETWORK_HOST, NetworkHost
 from schema.network.network import NETWORK, Network
 from schema.network.port import PORT, Port
+from schema.network.qos_policy import QOS_POLICY, QosPolicy
 from schema.network.router import ROUTER, Router
 from schema.network.security_group import SECURITY_GROUP, SecurityGroup
 from schema.network.subnet import SUBNET, Subnet
@@ -48,6 +49,7 @@ from schema.network.wiring import Piece
 
 KINDS: tuple[Kind[Any], ...] = (
     NETWORK_HOST,
+    QOS_POLICY,
     NETWORK,
     SUBNET,
     SECURITY_GROUP,
@@ -115,6 +117,7 @@ class Model:
             presence=self._presence,
         )
         self._changes: dict[str, Callable[[Any, Any], None]] = {
+            QOS_POLICY.name: self._policy_changed,
             NETWORK.name: self._network_changed,
             SUBNET.name: self._subnet_changed,
             PORT.name: self._port_changed,
@@ -333,7 +336,9 @@ class Model:
         for port_id in self._seated_on[id]:
             self._touch_peer(port_id)
 
-    def _policy_changed(self, before: State | None, after: State | None) -> None:
+    def _policy_changed(self, before: QosPolicy | None, after: QosPolicy | None) -> None:
+        if not _differ(before, after, "rules"):
+            return  # only somebody took it
         for user in list(self._users_of_policy[_id(before, after)]):
             what, _, id = user.partition("/")
             match what:

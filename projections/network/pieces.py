@@ -11,12 +11,14 @@ from schema.network.floating_ip import FLOATING_IP, FloatingIp
 from schema.network.host import NETWORK_HOST
 from schema.network.network import NETWORK, Segment
 from schema.network.port import PORT, FixedIp, Port
+from schema.network.qos_policy import QOS_POLICY, QosPolicy
 from schema.network.router import ROUTER, Router
 from schema.network.security_group import SECURITY_GROUP, SecurityGroup, SecurityRule
 from schema.network.subnet import SUBNET, Subnet
 from schema.network.vpn_connection import VPN_CONNECTION, VpnConnection
 from schema.network.wiring import (
     Address,
+    BandwidthLimit,
     FloatingAddress,
     Forwarding,
     Members,
@@ -328,4 +330,13 @@ def _connection(it: VpnConnection, gateway: RouterPort | None) -> SiteConnection
 
 def _quality(of: Sources, policy_id: str | None) -> Quality:
     """What its QoS policy says of it."""
-    return Quality()
+    policy: QosPolicy | None = of.get(QOS_POLICY, policy_id)
+    rules = policy.rules if policy is not None else ()
+    return Quality(
+        limits=tuple(
+            BandwidthLimit(direction=it.direction, max_kbps=it.max_kbps, max_burst_kbps=it.max_burst_kbps)
+            for it in rules
+            if it.type == "bandwidth_limit"
+        ),
+        dscp_mark=next((it.dscp_mark for it in rules if it.type == "dscp_marking"), None),
+    )

@@ -19,6 +19,7 @@ from schema.network.floating_ip import (
     FloatingIpCreated,
     FloatingIpDeleted,
     FloatingIpDisassociated,
+    FloatingIpUpdated,
 )
 from schema.network.host import (
     NETWORK_HOST,
@@ -46,6 +47,16 @@ from schema.network.port import (
     PortUnbound,
     PortUpdated,
     PortWired,
+)
+from schema.network.qos_policy import (
+    QOS_POLICY,
+    QosPolicyCreated,
+    QosPolicyDeleted,
+    QosPolicyUsed,
+    QosRule,
+    QosRuleAdded,
+    QosRuleChanged,
+    QosRuleRemoved,
 )
 from schema.network.router import (
     ROUTER,
@@ -101,6 +112,7 @@ def network(history: Happens, chance: Random) -> None:
         born,
         NetworkDeleted(),
         NetworkUpdated(mtu=chance.choice([1400, 1450])),
+        NetworkUpdated(qos_policy_id=_perhaps(chance, "q")),
         NetworkUpdated(admin_state_up=chance.random() < 0.5),
         NetworkShared(project_id="*", external=True),
         NetworkUnshared(project_id="*", external=True),
@@ -150,6 +162,7 @@ def port(history: Happens, chance: Random) -> None:
         PortUnbound(),
         PortWired(up=True),
         PortUpdated(fixed_ips=_fixed_ips(chance, lies_in)),
+        PortUpdated(qos_policy_id=_perhaps(chance, "q")),
         PortUpdated(security_group_ids=_some(chance, "g"), port_security_enabled=chance.random() < 0.8),
         PortUpdated(
             admin_state_up=chance.random() < 0.5,
@@ -193,7 +206,9 @@ def router(history: Happens, chance: Random) -> None:
         return
     foot: Port = chance.choice(ports)
     port_id, joined = foot.id, foot.network_id
-    gateway = ExternalGateway(network_id=joined, port_id=port_id) if chance.random() < 0.7 else None
+    policy = _perhaps(chance, "q")
+    way = ExternalGateway(network_id=joined, port_id=port_id, qos_policy_id=policy)
+    gateway = way if chance.random() < 0.7 else None
     _happens(
         history,
         chance,
@@ -221,6 +236,7 @@ def floating_ip(history: Happens, chance: Random) -> None:
         FloatingIpDeleted(),
         FloatingIpAssociated(port_id=_one(chance, "p", 9), fixed_ip_address="10.0.0.9", router_id=_one(chance, "r")),
         FloatingIpDisassociated(),
+        FloatingIpUpdated(qos_policy_id=_perhaps(chance, "q")),
     )
 
 
@@ -251,6 +267,24 @@ def network_host(history: Happens, chance: Random) -> None:
     )
 
 
+def qos_policy(history: Happens, chance: Random) -> None:
+    limit = QosRule(id="l", type="bandwidth_limit", max_kbps=chance.randrange(9))
+    mark = QosRule(id="m", type="dscp_marking", dscp_mark=chance.choice([0, 10, 46]))
+    _happens(
+        history,
+        chance,
+        QOS_POLICY,
+        _one(chance, "q"),
+        QosPolicyCreated(name="q", project_id="p"),
+        QosPolicyDeleted(),
+        QosRuleAdded(rule=limit),
+        QosRuleChanged(rule=limit),
+        QosRuleAdded(rule=mark),
+        QosRuleRemoved(rule_id=chance.choice("lm")),
+        QosPolicyUsed(use_id="u"),
+    )
+
+
 def _happens(
     history: Happens, chance: Random, kind: Kind[Any], id: str, born: Event, dies: Event, *more: Event
 ) -> None:
@@ -272,6 +306,10 @@ def _unused(history: Happens, kind: Kind[Any], id: str) -> str:
 
 def _one(chance: Random, letter: str, of: int = 3) -> str:
     return f"{letter}{chance.randrange(of)}"
+
+
+def _perhaps(chance: Random, letter: str) -> str | None:
+    return _one(chance, letter) if chance.random() < 0.7 else None
 
 
 def _some(chance: Random, letter: str) -> tuple[str, ...]:
@@ -305,4 +343,5 @@ HAPPENINGS = (
     floating_ip,
     connection,
     network_host,
+    qos_policy,
 )

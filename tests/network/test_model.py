@@ -11,17 +11,35 @@ from hypothesis import strategies as st
 from bus.log import Actor, Document, Recorded
 from projections.network.model import KINDS, Model
 from schema.event import Event, Kind
+from schema.network.floating_ip import FLOATING_IP, FloatingIpAssociated, FloatingIpCreated
 from schema.network.host import NETWORK_HOST, NetworkHostRegistered
-from schema.network.network import NETWORK, NetworkCreated, Segment
+from schema.network.network import NETWORK, NetworkCreated, NetworkUpdated, Segment
 from schema.network.port import PORT, FixedIp, PortCreated, PortDeleted, PortUpdated
-from schema.network.router import ROUTER, RouterCreated, RouterInterface, RouterInterfaceAdded, RouterScheduled
+from schema.network.qos_policy import (
+    QOS_POLICY,
+    QosPolicyCreated,
+    QosPolicyUsed,
+    QosRule,
+    QosRuleAdded,
+    QosRuleRemoved,
+)
+from schema.network.router import (
+    ROUTER,
+    ExternalGateway,
+    RouterCreated,
+    RouterInterface,
+    RouterInterfaceAdded,
+    RouterScheduled,
+)
 from schema.network.security_group import SECURITY_GROUP, SecurityGroupCreated, SecurityRule
 from schema.network.subnet import SUBNET, AddressAllocated, SubnetCreated
 from schema.network.wiring import (
     AddressPair,
+    BandwidthLimit,
     Members,
     NetworkHostFacts,
     Peer,
+    Quality,
     WiredNetwork,
     WiredPort,
     WiredRouter,
@@ -199,3 +217,48 @@ def test_a_port_without_port_security_needs_no_groups(history: History):
     port = here["port/p6"]
     assert isinstance(port, WiredPort)
     assert (port.secured, port.group_ids) == (False, ())
+
+
+def test_a_ports_own_policy_goes_before_its_networks(history: History):
+    def quality(id: str) -> Quality:
+        piece = history.model.piece("h1", f"port/{id}")
+        assert isinstance(piece, WiredPort)
+        return piece.quality
+
+    slow = BandwidthLimit(direction="egress", max_kbps=1000, max_burst_kbps=100)
+    rule = QosRule(id="r", type="bandwidth_limit", max_kbps=1000, max_burst_kbps=100)
+    mark = QosRule(id="m", type="dscp_marking", dscp_mark=46)
+    history.happens(QOS_POLICY, "q1", QosPolicyCreated(name="slow"), QosRuleAdded(rule=rule))
+    history.happens(QOS_POLICY, "q2", QosPolicyCreated(name="marked"), QosRuleAdded(rule=mark))
+    assert history.model.take() == []
+    history.happens(NETWORK, "n1", NetworkUpdated(qos_policy_id="q1"))
+    assert {("h1", "port/p1"), ("h2", "port/p2")} <= set(history.model.take())
+    assert quality("p1") == Quality(limits=(slow,))
+    history.happens(PORT, "p1", PortUpdated(qos_policy_id="q2"))
+    assert quality("p1") == Quality(dscp_mark=46)
+    history.model.take()
+    history.happens(QOS_POLICY, "q1", QosPolicyUsed(use_id="u"))
+    assert history.model.take() == []
+    history.happens(QOS_POLICY, "q1", QosRuleRemoved(rule_id="r"))
+    assert set(history.model.take()) == {("h1", "port/p1"), ("h2", "port/p2")}
+    history.happens(QOS_POLICY, "q2", QosRuleRemoved(rule_id="m"))
+    assert history.model.take() == [("h1", "port/p1")]
+    assert quality("p1") == Quality()
+
+
+def test_policies_of_floating_ips_and_ways_out_are_their_routers_business(history: History):
+    rule = QosRule(id="r", type="bandwidth_limit", max_kbps=1000, direction="ingress")
+    limited = Quality(limits=(BandwidthLimit(direction="ingress", max_kbps=1000),))
+    history.happens(QOS_POLICY, "q1", QosPolicyCreated(name="slow"))
+    guest(history, "p5", "203.0.113.5", device_owner="network:router_gateway", device_id="r1")
+    way = ExternalGateway(network_id="n1", port_id="p5", qos_policy_id="q1")
+    history.happens(ROUTER, "r1", RouterCreated(gateway=way), RouterScheduled(host="h2"))
+    born = FloatingIpCreated(parent_id="n1", floating_ip_address="203.0.113.9", qos_policy_id="q1")
+    given = FloatingIpAssociated(port_id="p1", fixed_ip_address="10.0.0.11", router_id="r1")
+    history.happens(FLOATING_IP, "f1", born, given)
+    history.model.take()
+    history.happens(QOS_POLICY, "q1", QosRuleAdded(rule=rule))
+    assert history.model.take() == [("h2", "router/r1")]
+    router = history.model.piece("h2", "router/r1")
+    assert isinstance(router, WiredRouter)
+    assert (router.quality, router.floating[0].quality) == (limited, limited)

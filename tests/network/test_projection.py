@@ -95,7 +95,7 @@ async def reached(cloud: Cloud) -> None:
 async def test_what_is_built_anew_is_what_grew(cloud: Cloud, fresh_database: str, seed: int):
     happening, chance = Happening(cloud), Random(seed)
     async with Watched(cloud):
-        await happening.some(chance, 150)
+        await happening.some(chance, 250)
         await reached(cloud)
     async with Watched(cloud):  # a restart in between
         await happening.some(chance, 100)

@@ -1,0 +1,249 @@
+"""QoS over HTTP: what Neutron's clients rely on."""
+
+import asyncio
+import uuid
+
+import pytest
+
+from api.network.service import SERVICE
+from bus.execute import Wish
+from handlers.network.network import NETWORKS
+from handlers.network.port import PORTS
+from handlers.network.qos_policy import default_policy, using
+from schema.network.network import UpdateNetwork
+from schema.network.port import PORT, UpdatePort
+from schema.network.qos_policy import QOS_POLICY
+from schema.refusal import NotFound
+from tests.network.routed import PROJECT, Client, network, port, subnet
+from tests.serving import serving
+
+LIMITS, MARKS = "bandwidth_limit_rules", "dscp_marking_rules"
+OTHER = "q" * 32
+
+
+@pytest.fixture
+async def served(settings, fresh_database):
+    async with serving(settings, fresh_database, [SERVICE]) as it:
+        yield it
+
+
+@pytest.fixture
+async def admin(served):
+    return Client(served, await served.token("admin", project="o" * 32))
+
+
+@pytest.fixture
+async def member(served):
+    return Client(served, await served.token("member"))
+
+
+@pytest.fixture
+async def stranger(served):
+    return Client(served, await served.token("member", project=OTHER))
+
+
+async def _policy(client, **fields):
+    return (await client("POST", "/qos/policies", {"policy": fields}, expect=201))["policy"]
+
+
+async def _limit(client, policy, **fields):
+    body = {"bandwidth_limit_rule": {"max_kbps": 1000, **fields}}
+    return (await client("POST", f"/qos/policies/{policy['id']}/{LIMITS}", body, expect=201))["bandwidth_limit_rule"]
+
+
+async def test_a_policys_life(admin):
+    made = await _policy(admin, name="gold", description="d")
+    assert made["rules"] == []
+    assert (made["shared"], made["is_default"], made["revision_number"]) == (False, False, 1)
+    assert made["project_id"] == made["tenant_id"] == "o" * 32
+    one = f"/qos/policies/{made['id']}"
+    changed = (await admin("PUT", one, {"policy": {"name": "silver", "shared": True}}))["policy"]
+    assert (changed["name"], changed["shared"]) == ("silver", True)
+    assert await admin("GET", f"{one}?fields=name") == {"policy": {"name": "silver"}}
+    assert [it["id"] for it in (await admin("GET", "/qos/policies?shared=true"))["policies"]] == [made["id"]]
+    assert (await admin("GET", "/qos/policies?shared=false"))["policies"] == []
+    for tags in (f"/policies/{made['id']}/tags", f"{one}/tags"):
+        assert await admin("PUT", tags, {"tags": ["red"]}) == {"tags": ["red"]}
+    assert len((await admin("GET", "/qos/policies?tags=red"))["policies"]) == 1
+    await admin("DELETE", one, expect=204)
+    await admin.refused("GET", one, None, 404, "QosPolicyNotFound")
+
+
+async def test_rules_below_their_policy(admin):
+    policy = await _policy(admin, name="gold")
+    made = await _limit(admin, policy, max_burst_kbps=100)
+    assert made == {"id": made["id"], "max_kbps": 1000, "max_burst_kbps": 100, "direction": "egress"}
+    into = await _limit(admin, policy, direction="ingress")
+    every = f"/qos/policies/{policy['id']}/{LIMITS}"
+    conflict = {"bandwidth_limit_rule": {"max_kbps": 5}}
+    assert made["id"] in await admin.refused("POST", every, conflict, 409, "QoSRulesConflict")
+    marks = f"/qos/policies/{policy['id']}/{MARKS}"
+    mark = (await admin("POST", marks, {"dscp_marking_rule": {"dscp_mark": 46}}, expect=201))["dscp_marking_rule"]
+    assert (await admin("GET", every))[LIMITS] == [made, into]
+    assert (await admin("GET", f"{every}?direction=ingress"))[LIMITS] == [into]
+    shown = (await admin("GET", f"/qos/policies/{policy['id']}"))["policy"]
+    assert shown["revision_number"] == 4
+    assert shown["rules"][0] == {**made, "type": "bandwidth_limit", "qos_policy_id": policy["id"]}
+    assert shown["rules"][2] == {**mark, "type": "dscp_marking", "qos_policy_id": policy["id"]}
+    one = f"{every}/{made['id']}"
+    assert (await admin("PUT", one, {"bandwidth_limit_rule": {"max_kbps": 7}}))["bandwidth_limit_rule"]["max_kbps"] == 7
+    assert (await admin("GET", one))["bandwidth_limit_rule"] == {**made, "max_kbps": 7}
+    turned = {"bandwidth_limit_rule": {"direction": "ingress"}}
+    await admin.refused("PUT", one, turned, 409, "QoSRulesConflict")
+    await admin.refused("GET", f"{marks}/{made['id']}", None, 404, "QosRuleNotFound")
+    await admin("DELETE", one, expect=204)
+    await admin.refused("DELETE", one, None, 404, "QosRuleNotFound")
+    await admin("DELETE", f"/qos/policies/{policy['id']}", expect=204)
+    await admin.refused("POST", every, conflict, 404, "QosPolicyNotFound")
+
+
+async def test_rules_by_their_id_alone(admin):
+    policy = await _policy(admin, name="gold")
+    made = await _limit(admin, policy)
+    alias = f"/qos/alias-bandwidth-limit-rules/{made['id']}"
+    assert (await admin("GET", alias))["alias_bandwidth_limit_rule"] == made
+    changed = await admin("PUT", alias, {"alias_bandwidth_limit_rule": {"max_kbps": 5}})
+    assert changed["alias_bandwidth_limit_rule"]["max_kbps"] == 5
+    await admin.refused("GET", f"/qos/alias-dscp-marking-rules/{made['id']}", None, 404, "QosRuleNotFound")
+    await admin("DELETE", alias, expect=204)
+    await admin.refused("GET", alias, None, 404, "QosRuleNotFound")
+
+
+async def test_what_no_rule_may_say_is_refused(admin):
+    policy = await _policy(admin, name="gold")
+    marks, limits = (f"/qos/policies/{policy['id']}/{it}" for it in (MARKS, LIMITS))
+    for mark in (-1, 1, 19, 42, 57, 58):
+        await admin.refused("POST", marks, {"dscp_marking_rule": {"dscp_mark": mark}}, 400, "HTTPBadRequest")
+    for body in ({}, {"max_kbps": -1}, {"max_kbps": 2**31}, {"max_kbps": 1, "direction": "up"}, {"kbps": 1}):
+        await admin.refused("POST", limits, {"bandwidth_limit_rule": body}, 400, "HTTPBadRequest")
+    assert (await _limit(admin, policy, max_kbps="900"))["max_kbps"] == 900
+
+
+async def test_operators_write_policies_and_projects_read_theirs(served, admin, member, stranger):
+    policy = await _policy(admin, name="gold", project_id=PROJECT)
+    one = f"/qos/policies/{policy['id']}"
+    assert (await member("GET", one))["policy"]["id"] == policy["id"]
+    await member.refused("PUT", one, {"policy": {"name": "x"}}, 403, "PolicyNotAuthorized")
+    await member.refused("POST", "/qos/policies", {"policy": {}}, 403, "PolicyNotAuthorized")
+    body = {"bandwidth_limit_rule": {"max_kbps": 1}}
+    await member.refused("POST", f"{one}/{LIMITS}", body, 403, "PolicyNotAuthorized")
+    await stranger.refused("GET", one, None, 404, "QosPolicyNotFound")
+    await stranger.refused("PUT", one, {"policy": {"name": "x"}}, 404, "QosPolicyNotFound")
+    await admin("PUT", one, {"policy": {"shared": True}})
+    assert (await stranger("GET", one))["policy"]["shared"] is True
+    assert len((await stranger("GET", "/qos/policies"))["policies"]) == 1
+
+
+async def test_only_types_that_can_be_true_are_offered(admin, member):
+    types = (await member("GET", "/qos/rule-types"))["rule_types"]
+    assert types == [{"type": "bandwidth_limit"}, {"type": "dscp_marking"}]
+    detail = (await admin("GET", "/qos/rule-types/bandwidth_limit"))["rule_type"]
+    assert set(detail) == {"type", "drivers"}
+    await member.refused("GET", "/qos/rule-types/bandwidth_limit", None, 403, "PolicyNotAuthorized")
+    await admin.refused("GET", "/qos/rule-types/minimum_bandwidth", None, 404, "QosRuleTypeNotFound")
+
+
+async def test_a_project_has_one_default_policy(served, admin):
+    first = await _policy(admin, name="a", is_default=True)
+    other = await _policy(admin, name="b")
+    assert await default_policy(served.cloud, "o" * 32) == first["id"]
+    body = {"policy": {"is_default": True}}
+    await admin.refused("POST", "/qos/policies", body, 409, "QoSPolicyDefaultAlreadyExists")
+    text = await admin.refused("PUT", f"/qos/policies/{other['id']}", body, 409, "QoSPolicyDefaultAlreadyExists")
+    assert text == f"A default QoS policy exists for project {'o' * 32}."
+    await admin("PUT", f"/qos/policies/{first['id']}", {"policy": {"is_default": False}})
+    await admin("PUT", f"/qos/policies/{other['id']}", body)
+    assert await default_policy(served.cloud, "o" * 32) == other["id"]
+    assert await default_policy(served.cloud, PROJECT) is None
+
+
+@pytest.fixture
+async def routed(served, member):
+    """A router with a way out, and a port behind it."""
+    outside = await network(served.cloud, external=True, project="operators")
+    await subnet(served.cloud, outside, "203.0.113.0/27", "203.0.113.1", "203.0.113.2", "203.0.113.30", "operators")
+    inner = await network(served.cloud)
+    inside = await subnet(served.cloud, inner, "10.0.0.0/24", "10.0.0.1", "10.0.0.2", "10.0.0.254")
+    made = await port(served.cloud, inner, {inside: "10.0.0.9"})
+    body = {"router": {"external_gateway_info": {"network_id": outside}}}
+    router = (await member("POST", "/routers", body, expect=201))["router"]
+    await member("PUT", f"/routers/{router['id']}/add_router_interface", {"subnet_id": inside})
+    return outside, inner, made, router["id"]
+
+
+async def test_a_floating_ip_has_a_policy(member, admin, routed):
+    policy, hidden = await _policy(admin, shared=True), await _policy(admin)
+    body = {"floating_network_id": routed[0], "qos_policy_id": hidden["id"]}
+    await member.refused("POST", "/floatingips", {"floatingip": body}, 404, "QosPolicyNotFound")
+    body["qos_policy_id"] = policy["id"]
+    made = (await member("POST", "/floatingips", {"floatingip": body}, expect=201))["floatingip"]
+    assert made["qos_policy_id"] == policy["id"]
+    text = await admin.refused("DELETE", f"/qos/policies/{policy['id']}", None, 409, "QosPolicyInUse")
+    assert text == f"QoS Policy {policy['id']} is used by floatingip {made['id']}."
+    one = f"/floatingips/{made['id']}"
+    await member.refused("PUT", one, {"floatingip": {"qos_policy_id": hidden["id"]}}, 404, "QosPolicyNotFound")
+    body = {"floatingip": {"qos_policy_id": None, "port_id": routed[2]}}
+    assert (await member("PUT", one, body))["floatingip"]["qos_policy_id"] is None
+    await admin("DELETE", f"/qos/policies/{policy['id']}", expect=204)
+
+
+async def test_a_way_out_has_a_policy(member, admin, routed):
+    policy = await _policy(admin, shared=True)
+    one = f"/routers/{routed[3]}"
+    body = {"router": {"external_gateway_info": {"network_id": routed[0], "qos_policy_id": policy["id"]}}}
+    assert (await member("PUT", one, body))["router"]["external_gateway_info"]["qos_policy_id"] == policy["id"]
+    text = await admin.refused("DELETE", f"/qos/policies/{policy['id']}", None, 409, "QosPolicyInUse")
+    assert text == f"QoS Policy {policy['id']} is used by router {routed[3]}."
+    await admin.refused("PUT", f"/qos/policies/{policy['id']}", {"policy": {"shared": False}}, 409, "RbacPolicyInUse")
+    body = {"router": {"external_gateway_info": {"network_id": routed[0], "qos_policy_id": str(uuid.uuid4())}}}
+    await member.refused("PUT", one, body, 404, "QosPolicyNotFound")
+    await member("PUT", one, {"router": {"external_gateway_info": {}}})
+    await admin("PUT", f"/qos/policies/{policy['id']}", {"policy": {"shared": False}})
+    await admin("DELETE", f"/qos/policies/{policy['id']}", expect=204)
+
+
+async def test_what_an_operator_gave_is_not_a_members_to_take_off(member, admin, routed):
+    hidden = await _policy(admin)
+    body = {"floatingip": {"floating_network_id": routed[0], "project_id": PROJECT, "qos_policy_id": hidden["id"]}}
+    made = (await admin("POST", "/floatingips", body, expect=201))["floatingip"]
+    one = f"/floatingips/{made['id']}"
+    body = {"floatingip": {"qos_policy_id": None}}
+    await member.refused("PUT", one, body, 403, "PolicyRemoveAuthorizationError")
+    await member("PUT", one, {"floatingip": {"description": "mine"}})
+    assert (await admin("PUT", one, body))["floatingip"]["qos_policy_id"] is None
+
+
+async def test_ports_and_networks_keep_their_policies(served, admin, routed):
+    policy = await _policy(admin)
+    one = f"/qos/policies/{policy['id']}"
+    for wish, name in (
+        (Wish(PORTS, routed[2], UpdatePort(qos_policy_id=policy["id"])), f"port {routed[2]}"),
+        (Wish(NETWORKS, routed[1], UpdateNetwork(qos_policy_id=policy["id"])), f"network {routed[1]}"),
+    ):
+        await served.cloud.executor.execute(wish, *using(policy["id"], "", operator=True))
+        assert name in await admin.refused("DELETE", one, None, 409, "QosPolicyInUse")
+    await served.cloud.executor.execute(Wish(PORTS, routed[2], UpdatePort(qos_policy_id=None)))
+    await served.cloud.executor.execute(Wish(NETWORKS, routed[1], UpdateNetwork(qos_policy_id=None)))
+    await admin("DELETE", one, expect=204)
+
+
+async def test_a_policy_that_is_taken_while_it_ends_is_either_there_or_not_had(served, admin, routed):
+    for _ in range(12):
+        policy = await _policy(admin)
+        take = Wish(PORTS, routed[2], UpdatePort(qos_policy_id=policy["id"]))
+
+        async def taken(take=take, id=policy["id"]):
+            try:
+                await served.cloud.executor.execute(*using(id, "", operator=True), take)
+            except NotFound:
+                return False
+            return True
+
+        path = f"/networking/v2.0/qos/policies/{policy['id']}"
+        got, ended = await asyncio.gather(taken(), served.call("DELETE", path, token=admin.token))
+        had = (await served.cloud.documents.get(PORT, routed[2])).state.qos_policy_id == policy["id"]
+        there = bool(await served.cloud.documents.find(QOS_POLICY))
+        assert (had, there, ended.status) == ((True, True, 409) if got else (False, False, 204))
+        await served.cloud.executor.execute(Wish(PORTS, routed[2], UpdatePort(qos_policy_id=None)))
+        if there:
+            await admin("DELETE", f"/qos/policies/{policy['id']}", expect=204)
