@@ -269,7 +269,10 @@ class Reactions:
         self._executor = executor
         self._broker = broker
         self._checkpoints = checkpoints
-        self._reactors = {kind.name: reactor for reactor in reactors for kind in reactor.kinds}
+        self._reactors: dict[str, list[Reactor]] = {}
+        for reactor in reactors:
+            for kind in reactor.kinds:
+                self._reactors.setdefault(kind.name, []).append(reactor)
         self._partitions = partitions
         self._saved_at = 0.0
 
@@ -366,8 +369,9 @@ class Reactions:
         documents = await self._executor.load(streams)
         by_reactor: dict[int, tuple[Reactor, list[Document]]] = {}
         for stream in streams:
-            reactor = self._reactors[stream.partition("/")[0]]
-            if stream in documents:
+            if stream not in documents:
+                continue
+            for reactor in self._reactors[stream.partition("/")[0]]:
                 by_reactor.setdefault(id(reactor), (reactor, []))[1].append(documents[stream])
         await asyncio.gather(*(reactor.react(mine) for reactor, mine in by_reactor.values()))
 

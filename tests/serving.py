@@ -1,7 +1,7 @@
 """A cloud that answers HTTP, for tests: services of your choice on a free port, and tokens for anybody."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from api.wire.app import Application, make_app
 from bus import clock
 from bus.cloud import Cloud, open_cloud
 from bus.config import Settings
-from bus.consumer import PROJECTIONS, ProjectionWorker
+from bus.consumer import PROJECTIONS, Committed, ProjectionWorker
 from handlers.identity.token import Token
 from handlers.identity.tokens import tokens
 
@@ -90,15 +90,22 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, dsn: str, services: Sequence[Service], prepare: Callable[[Cloud], Any] = lambda cloud: None
+    settings: Settings,
+    dsn: str,
+    services: Sequence[Service],
+    prepare: Callable[[Cloud], Any] = lambda cloud: None,
+    told: Mapping[str, Committed] | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve these services from this database until the block ends. `prepare` is called before the cloud starts."""
+    """Serve these services from this database until the block ends. `prepare` is called before the cloud starts.
+
+    `told`: by the name of a projection, who hears what it made of a batch; may be filled by `prepare`.
+    """
     cloud = await open_cloud(settings, dsn)
     try:
         application = make_app(cloud, services)
         prepare(cloud)
         await cloud.start()
-        projecting = asyncio.create_task(_project(cloud))
+        projecting = asyncio.create_task(_project(cloud, told or {}))
         runner = application.runner()
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -115,9 +122,10 @@ async def serving(
         await cloud.close()
 
 
-async def _project(cloud: Cloud) -> None:
+async def _project(cloud: Cloud, told: Mapping[str, Committed]) -> None:
     """Work the read models that these services read."""
     async with asyncio.TaskGroup() as group:
         for projection in PROJECTIONS.values():
-            worker = ProjectionWorker(cloud.pool, cloud.log, cloud.broker, cloud.checkpoints, projection)
+            committed = told.get(projection.name)
+            worker = ProjectionWorker(cloud.pool, cloud.log, cloud.broker, cloud.checkpoints, projection, committed)
             group.create_task(worker.run())

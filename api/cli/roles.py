@@ -41,6 +41,7 @@ from bus.relay import Relay
 from bus.shares import Shares
 from handlers.compute.bootstrap import bootstrap as compute_bootstrap
 from handlers.compute.build import ServerReactor
+from handlers.compute.following import NicReactor
 from handlers.compute.reports import Reports
 from handlers.identity.bootstrap import ADMIN, named_id
 from handlers.identity.bootstrap import bootstrap as identity_bootstrap
@@ -242,7 +243,13 @@ class _Following:
     def __init__(self, cloud: Cloud, telling: NetworkTelling) -> None:
         self._cloud = cloud
         servers = ServerReactor(cloud)
-        reactors: list[Reactor] = [servers, RouterReactor(cloud), ImageReactor(cloud), Upkeep(cloud)]
+        reactors: list[Reactor] = [
+            servers,
+            NicReactor(cloud),
+            RouterReactor(cloud),
+            ImageReactor(cloud),
+            Upkeep(cloud),
+        ]
         self._reports = Reports(cloud, servers.telling)
         self._network_reports = NetworkReports(cloud, telling)
         self._reactions = Reactions(cloud.log, cloud.executor, cloud.broker, cloud.checkpoints, reactors)

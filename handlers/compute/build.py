@@ -1,9 +1,9 @@
 """The follow-through of servers: what each of them still needs, and doing it for many at once.
 
-    scheduling ─▶ Place: hosts are picked for the whole batch; claim and ServerPlaced are one append
+    scheduling ─▶ Place: hosts are picked for the whole batch; claim, bound ports and ServerPlaced are one append
     spawning, powering-off, … ─▶ Tell: its host hears what it should hold
     deleting ─▶ Tell, until nothing of it is left, or its host is lost ─▶ EndServer with claim and quota, one append
-    overdue ─▶ the next host, the state it was in, or ERROR with a fault a person can read
+    a port that its host cannot wire, overdue ─▶ the next host, the state it was in, or ERROR with a fault to read
 
 The same code runs after every event of a server, in the sweep, and for all servers on their way on a host that is lost.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ from bus.documents import Where
 from bus.execute import Context, Wish
 from bus.log import Document
 from handlers.compute.desired import Telling
-from handlers.compute.ports import Ports, port_wishes, ports_of
+from handlers.compute.ports import Ports, device_of, port_wishes, ports_of, unwired
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS, BreaksPolicy
@@ -52,6 +52,7 @@ from schema.compute.server import (
 )
 from schema.compute.server_group import SERVER_GROUP, LeaveServerGroup, PlaceGroupMember, ServerGroup
 from schema.event import Command, Kind
+from schema.network.port import PORT, Port
 from schema.placement.provider import PROVIDER
 from schema.refusal import Refused
 
@@ -59,6 +60,8 @@ log = structlog.get_logger()
 
 PLACING_ROUNDS = 5
 """How often other hosts are picked for those whose claim another process was quicker to make."""
+WIRING_SECONDS = 10
+"""What keeps a host from wiring a port of a server that is being built may pass by itself for so long."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -84,11 +87,13 @@ class Forget(msgspec.Struct, frozen=True):
 Wished = tuple[Server, tuple[Wish, ...]]
 """Wishes to be granted together, and the server they are about."""
 
-Step = Place | Tell | TurnAway | Forget | RefusePlacement | FailBuild | GiveUpTask | EndServer
+Step = Place | Tell | TurnAway | Forget | RefusePlacement | FailBuild | GiveUpTask | SettleNics | EndServer
+
+_NO_PORTS: Ports = {}
 
 
-def advance(server: Server, now: datetime, *, host_alive: bool = True) -> list[Step]:
-    """What a server still needs done. Looks at the state, not at the event."""
+def advance(server: Server, now: datetime, *, host_alive: bool = True, ports: Ports = _NO_PORTS) -> list[Step]:
+    """What a server still needs done. Looks at the state, not at the event. `ports`: of one that is being built."""
     due = deadline(server)
     late = due is not None and now >= due
     match server.task:
@@ -96,6 +101,9 @@ def advance(server: Server, now: datetime, *, host_alive: bool = True) -> list[S
             return [Forget(server.order.secret_id)] if server.order.secret_id else []
         case None if server.host is None:
             return _turning_away(server)
+        case None if late:
+            slow = f"Host {server.host} did not plug its network cards in or out in time."
+            return [SettleNics(generation=server.generation, fault=slow)]
         case None:
             return [Tell()] if server.fault or server.unsettled else []
         case Task.SCHEDULING if late:
@@ -105,7 +113,10 @@ def advance(server: Server, now: datetime, *, host_alive: bool = True) -> list[S
         case Task.SPAWNING if not host_alive:
             return [_failed(server, "was lost.")]
         case Task.SPAWNING if late:
-            return [_failed(server, f"has not built it in {server.order.build_seconds} seconds.")]
+            waiting = "".join(f" Port {id} is not wired." for id in unwired(server, ports))
+            return [_failed(server, f"has not built it in {server.order.build_seconds} seconds.{waiting}")]
+        case Task.SPAWNING if why := _unwirable(server, ports, now):
+            return [_failed(server, why)]
         case Task.DELETING if late or not host_alive or server.host is None:
             return [EndServer()]
         case task if late:
@@ -123,10 +134,24 @@ def _failed(server: Server, what: str) -> FailBuild:
     return FailBuild(host=server.host or "", fault=Fault(message=f"Host {server.host} {what}"))
 
 
-class ServerReactor:
-    """`bus.consumer.Reactor` for servers, and for the hosts that have them. Make it before the mirrors start."""
+def _unwirable(server: Server, ports: Ports, now: datetime) -> str:
+    """Which port its host cannot wire, and why, if it has had time enough."""
+    if server.task_since is None or now < server.task_since + timedelta(seconds=WIRING_SECONDS):
+        return ""
+    for id in unwired(server, ports):
+        port: Port = ports[id].state
+        if port.fault is not None and port.host == server.host:
+            return f"could not wire port {id}: {port.fault}"
+    return ""
 
-    kinds: Sequence[Kind[Any]] = (SERVER, HOST)
+
+class ServerReactor:
+    """`bus.consumer.Reactor` for servers, their ports, and the hosts that have them. Make it before the mirrors start.
+
+    A port counts while its server is being built: the guest runs already, or its host has something to say.
+    """
+
+    kinds: Sequence[Kind[Any]] = (SERVER, HOST, PORT)
 
     def __init__(self, cloud: Cloud, telling: Telling | None = None) -> None:
         self.telling = telling or Telling(cloud)
@@ -141,11 +166,13 @@ class ServerReactor:
         lost = {it.id for it in documents if isinstance(it.state, Host) and not (it.state.living and it.state.alive)}
         for host in lost:
             servers += await self._on_their_way_at(host)
+        servers += await self._waiting_for([it.state for it in documents if isinstance(it.state, Port)], servers)
+        ports = await ports_of(self._cloud, [server for server in servers if server.task is Task.SPAWNING])
         todo = _Todo()
         now = clock.now()
         for server in servers:
             alive = server.host is None or (server.host not in lost and self.telling.alive(server.host))
-            for step in advance(server, now, host_alive=alive):
+            for step in advance(server, now, host_alive=alive, ports=ports):
                 todo.add(server, step)
             if server.vm_state is VmState.ACTIVE and server.host:
                 self.scheduler.succeeded(server.host)
@@ -162,6 +189,14 @@ class ServerReactor:
         where = [Where("parent_id", "=", host), Where("task", "is", True)]
         documents = await self._cloud.documents.find(SERVER, where=where, sort=(), limit=None)
         return [document.state for document in documents]
+
+    async def _waiting_for(self, ports: Sequence[Port], known: Sequence[Server]) -> list[Server]:
+        """The servers that are being built and have one of these ports, of which its host has just said something."""
+        said = [port for port in ports if port.wired or port.fault is not None]
+        streams = {SERVER.stream(id) for port in said if (id := device_of(port))}
+        streams -= {SERVER.stream(server.id) for server in known}
+        documents = await self._cloud.executor.load(sorted(streams)) if streams else {}
+        return [it.state for it in documents.values() if it.state.task is Task.SPAWNING]
 
     async def _place(self, servers: Sequence[Server]) -> None:
         for _ in range(PLACING_ROUNDS):
@@ -233,6 +268,8 @@ class _Todo:
                 self.wishes.append((server, ending(server)))
             case FailBuild():
                 self.wishes.append((server, failing(server, step.fault)))
+            case SettleNics():
+                self.wishes.append((server, (Wish(SERVERS, server.id, step),)))
             case RefusePlacement() | GiveUpTask():
                 self.wishes.append((server, (Wish(SERVERS, server.id, step),)))
 
@@ -261,8 +298,10 @@ def placing(server: Server, answer: Placement | NoValidHost) -> tuple[Wish, ...]
     """The scheduler's answer as wishes: the server's, and the claim that goes with it."""
     if isinstance(answer, NoValidHost):
         details = ", ".join(f"{name}: {hosts}" for name, hosts in answer.rejected.items())
+        tried = f" Tried was {', '.join(server.failed_hosts)}: {server.fault.message}" if server.fault else ""
         fault = Fault(
-            message=answer.reason, details=f"{answer.hosts} hosts; turned down by {details}" if details else ""
+            message=f"{answer.reason}{tried}",
+            details=f"{answer.hosts} hosts; turned down by {details}" if details else "",
         )
         return (Wish(SERVERS, server.id, RefusePlacement(fault=fault)),)
     placed = PlaceServer(host=answer.host, provider_id=answer.provider_id, zone=answer.zone)

@@ -21,11 +21,9 @@ def decide_nics(server: Server, command: NicCommand) -> list[NicEvent]:
     """What comes of it, where it is allowed and not so already."""
     match command:
         case AttachNic():
-            return [NicAttached(nic=command.nic)]
-        case DetachNic():
-            return _leaving(server, command.port_id, port_gone=False)
-        case LoseNic():
-            return _leaving(server, command.port_id, port_gone=True)
+            return [NicAttached(nic=command.nic, request_id=command.request_id)]
+        case DetachNic() | LoseNic():
+            return _leaving(server, command)
         case SettleNics():
             if command.generation < server.generation:
                 raise Conflict(f"Server {server.id} has changed since: its cards are not settled yet.")
@@ -63,11 +61,13 @@ def nics_already_so(server: Server, command: NicCommand) -> bool:
 _FACTS = ("label", "mac_address", "mtu", "addresses", "security_groups")
 
 
-def _leaving(server: Server, port_id: str, *, port_gone: bool) -> list[NicEvent]:
+def _leaving(server: Server, command: DetachNic | LoseNic) -> list[NicEvent]:
     """Where no host has the server, the card is out at once."""
     if server.host is None:
-        return [NicDetached(port_id=port_id)]
-    return [NicDetachRequested(port_id=port_id, port_gone=port_gone)]
+        return [NicDetached(port_id=command.port_id)]
+    if isinstance(command, LoseNic):
+        return [NicDetachRequested(port_id=command.port_id, port_gone=True, request_id=server.request_id)]
+    return [NicDetachRequested(port_id=command.port_id, request_id=command.request_id)]
 
 
 def _settled(server: Server, fault: str | None) -> list[NicEvent]:
@@ -77,7 +77,7 @@ def _settled(server: Server, fault: str | None) -> list[NicEvent]:
             case "plugging" if fault is None:
                 events.append(NicSettled(port_id=nic.port_id))
             case "plugging":
-                events.append(NicDetached(port_id=nic.port_id))
+                events.append(NicDetached(port_id=nic.port_id, fault=fault or ""))
             case "unplugging" if fault is None:
                 events.append(NicDetached(port_id=nic.port_id))
             case "unplugging" if not nic.port_gone:

@@ -33,6 +33,8 @@ from schema.refusal import Refused
 
 Ports = Mapping[str, Document]
 """By id."""
+OWNER_PREFIX = "compute:"
+"""How the `device_owner` of a server's port begins; the availability zone follows."""
 
 
 async def ports_of(cloud: Cloud, servers: Iterable[Server]) -> Ports:
@@ -40,6 +42,23 @@ async def ports_of(cloud: Cloud, servers: Iterable[Server]) -> Ports:
     streams = [PORT.stream(nic.port_id) for server in servers for nic in server.nics]
     documents = await cloud.executor.load(streams) if streams else {}
     return {document.id: document for document in documents.values()}
+
+
+def device_of(port: Port) -> str:
+    """The server whose card it is; empty: it is none's."""
+    return port.device_id if port.device_owner.startswith(OWNER_PREFIX) else ""
+
+
+def unwired(server: Server, ports: Ports) -> list[str]:
+    """Which of its ports are not in place on its host (yet). One that is switched off or gone is not waited for."""
+    return [
+        nic.port_id
+        for nic in server.nics
+        if (document := ports.get(nic.port_id)) is not None
+        and document.state.living
+        and document.state.admin_state_up
+        and not (document.state.wired and document.state.host == server.host)
+    ]
 
 
 def port_wishes(server: Server, command: Command, ports: Ports) -> tuple[Wish, ...]:
@@ -73,7 +92,7 @@ def _released(server: Server, nics: Sequence[ServerNic], ports: Ports) -> tuple[
         document = ports.get(nic.port_id)
         if document is None or not document.state.living:
             continue
-        if nic.made:
+        if nic.made and document.state.device_id == server.id:
             wishes += _deleted(document.id, document.state)
         else:
             wishes.append(Wish(PORTS, nic.port_id, DetachPort(device_id=server.id)))

@@ -15,9 +15,11 @@ from bus.log import Document
 from handlers.compute.build import Wished, ending, execute_all, failing, settling
 from handlers.compute.desired import Telling, power
 from handlers.compute.lease import Hosts
+from handlers.compute.ports import Ports, ports_of, unwired
 from handlers.compute.server import SERVERS, decide
 from schema.compute.domain import Heartbeat, Observed, PowerSeen, Report, decode_from_host
 from schema.compute.server import SERVER, Fault, ObserveServer, PowerState, Server, Task
+from schema.network.port import PORT
 
 log = structlog.get_logger()
 
@@ -29,6 +31,7 @@ POWER_STATE: dict[PowerSeen, PowerState] = {
     "crashed": PowerState.CRASHED,
     "absent": PowerState.NOSTATE,
 }
+_NO_PORTS: Ports = {}
 
 
 class Reports:
@@ -57,6 +60,7 @@ class Reports:
     async def _hear(self, host: str, report: Report) -> None:
         report = self._newest(host, report)
         documents = await self._servers(host, report)
+        ports = await self._ports(report, documents)
         wishes: list[Wished] = []
         strangers: list[Server] = []
         behind: list[Server] = []
@@ -69,7 +73,7 @@ class Reports:
                     strangers.append(document.state)
             elif document.state.task is None and observed.generation < document.state.generation:
                 behind.append(document.state)  # nobody waits for it any more, so nobody else would say it again
-            elif wished := wishes_of(document.state, observed):
+            elif wished := wishes_of(document.state, observed, ports):
                 wishes.append((document.state, wished))
         for id in report.removed:
             document = documents.get(SERVER.stream(id))
@@ -127,9 +131,27 @@ class Reports:
             known |= await self._cloud.executor.load(doubtful)
         return known
 
+    async def _ports(self, report: Report, documents: dict[str, Document]) -> Ports:
+        """Those of servers that are being built there. What is remembered of one that is not in place is read anew:
 
-def wishes_of(server: Server, observed: Observed) -> tuple[Wish, ...]:
-    """What a host's word about a server of its own comes to."""
+        whoever hears of it after that tells the host, which then says again what it holds.
+        """
+        ready = [SERVER.stream(it.server_id) for it in report.observed if it.fault is None]
+        building = [
+            documents[stream].state
+            for stream in ready
+            if stream in documents and documents[stream].state.task is Task.SPAWNING
+        ]
+        ports = await ports_of(self._cloud, building)
+        doubtful = [PORT.stream(id) for server in building for id in unwired(server, ports)]
+        if not doubtful:
+            return ports
+        self._cloud.executor.forget(doubtful)
+        return await ports_of(self._cloud, building)
+
+
+def wishes_of(server: Server, observed: Observed, ports: Ports = _NO_PORTS) -> tuple[Wish, ...]:
+    """What a host's word about a server of its own comes to. `ports`: those of a server that is being built."""
     if observed.generation < server.generation:
         return ()
     fenced = observed.fenced and observed.power == "paused"
@@ -144,6 +166,7 @@ def wishes_of(server: Server, observed: Observed) -> tuple[Wish, ...]:
         generation=observed.generation,
         power_state=POWER_STATE[observed.power],
         fault=observed.fault,
+        unwired=tuple(unwired(server, ports)),
     )
     if decide(server, seen):
         return (Wish(SERVERS, server.id, seen),)

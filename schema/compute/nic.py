@@ -58,6 +58,7 @@ class ServerNic(_Part):
 
 class NicAttached(Event):
     nic: ServerNic
+    request_id: str = ""
 
 
 class NicSettled(Event):
@@ -69,12 +70,14 @@ class NicSettled(Event):
 class NicDetachRequested(Event):
     port_id: str
     port_gone: bool = False
+    request_id: str = ""
 
 
 class NicDetached(Event):
-    """Unplugged, or never plugged in. The port is let go of in the same append."""
+    """Unplugged, or (`fault`) never plugged in. The port is let go of in the same append."""
 
     port_id: str
+    fault: str = ""
 
 
 class NicDetachFailed(Event):

@@ -12,6 +12,7 @@ task ends: by what the host reports, or at its deadline. `generation` counts the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import Any, Literal, dataclass_transform
@@ -33,7 +34,7 @@ from schema.compute.nic import (
     concerns_host,
     nics_after,
 )
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Key, Kind, State
 
 
 class VmState(StrEnum):
@@ -83,6 +84,8 @@ ALLOWANCE_SECONDS: dict[Task, int] = {
     Task.DELETING: 120,
 }
 """How long a task may take. A guest has 60 seconds to shut down when asked to, which stopping and rebooting include."""
+CARD_SECONDS = 150
+"""How long a card may take to be plugged in or out: a host waits a minute for its tap, and another for the guest."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -174,6 +177,8 @@ class Server(State):
     metadata: dict[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     nics: tuple[ServerNic, ...] = ()
+    nics_since: datetime | None = None
+    """When the newest change of its cards that its host has yet to carry out was asked for."""
 
     vm_state: VmState = VmState.BUILDING
     task: Task | None = None
@@ -586,12 +591,16 @@ class GiveUpTask(Command):
 
 
 class ObserveServer(Command):
-    """What a host says of a server it holds. `generation`: the newest wish it has carried out, or failed to."""
+    """What a host says of a server it holds. `generation`: the newest wish it has carried out, or failed to.
+
+    `unwired`: ports of it that are not in place (yet). A server that is being built is not there before they are.
+    """
 
     host: str
     generation: int
     power_state: PowerState
     fault: str | None = None
+    unwired: tuple[str, ...] = ()
 
 
 class EndServer(Command):
@@ -718,14 +727,19 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             gone = replace(server, deleted_at=at, power_state=PowerState.NOSTATE, nics=())
             return _at_rest(gone, VmState.DELETED)
         case NicAttached():
-            return _with_nics(server, event.nic.port_id, event)
+            return _with_nics(server, event.nic.port_id, event, at)
         case NicSettled() | NicDetachRequested() | NicDetached() | NicDetachFailed() | NicChanged():
-            return _with_nics(server, event.port_id, event)
+            return _with_nics(server, event.port_id, event, at)
 
 
-def _with_nics(server: Server, port_id: str, event: NicEvent) -> Server:
+def _with_nics(server: Server, port_id: str, event: NicEvent, at: datetime) -> Server:
     generation = server.generation + concerns_host(server.nic(port_id), event)
-    return replace(server, nics=nics_after(server.nics, event), generation=generation)
+    after = replace(server, nics=nics_after(server.nics, event), generation=generation)
+    if isinstance(event, NicAttached | NicDetachRequested):
+        return replace(after, nics_since=at, request_id=event.request_id)
+    if after.unsettled or server.nics_since is None:
+        return after
+    return replace(after, nics_since=None, request_id="" if server.task is None else server.request_id)
 
 
 def changes(details: ServerDetailsChanged | ChangeServerDetails) -> dict[str, Any]:
@@ -737,11 +751,28 @@ _DETAILS = ServerDetailsChanged.__struct_fields__
 
 
 def deadline(server: Server) -> datetime | None:
-    """When the task under way has taken too long."""
+    """When the task under way has taken too long, or what is to be done to its cards."""
     if server.task is None or server.task_since is None:
-        return None
+        return cards_deadline(server)
     seconds = server.order.build_seconds if server.task is Task.SPAWNING else ALLOWANCE_SECONDS[server.task]
     return server.task_since + timedelta(seconds=seconds)
+
+
+def cards_deadline(server: Server) -> datetime | None:
+    """When its host has taken too long to plug cards in or out. One whose port is gone goes whenever that may be."""
+    waited_for = any(nic.standing != "plugged" and not nic.port_gone for nic in server.nics)
+    if not waited_for or server.nics_since is None or not server.living:
+        return None
+    return server.nics_since + timedelta(seconds=CARD_SECONDS)
+
+
+def _unique(server: Server) -> Iterable[Key]:
+    """A port is one server's card."""
+    for nic in server.nics:
+        yield CARD_SCOPE, nic.port_id
+
+
+CARD_SCOPE = "card"
 
 
 def _towards(server: Server, task: Task, request_id: str, at: datetime) -> Server:
@@ -756,4 +787,4 @@ def _faulted(server: Server, fault: Fault, at: datetime) -> Server:
     return replace(server, fault=replace(fault, at=at))
 
 
-SERVER = Kind("server", Server, ServerEvent, evolve, deadline=deadline)
+SERVER = Kind("server", Server, ServerEvent, evolve, unique=_unique, deadline=deadline)

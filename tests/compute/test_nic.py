@@ -3,9 +3,11 @@
 import pytest
 
 from agents.hypervisor.plan import Plug, Unplug
+from bus import clock
 from bus.execute import Wish
 from handlers.compute.network_data import devices, network_data
 from handlers.compute.server import SERVERS
+from handlers.network.network import NETWORKS
 from handlers.network.port import PORTS
 from schema.compute.nic import (
     NicAddress,
@@ -36,7 +38,8 @@ from schema.compute.server import (
     SettleNics,
     StopRequested,
 )
-from schema.network.port import CreatePort
+from schema.network.network import CreateNetwork
+from schema.network.port import BindPort, CreatePort, FixedIp
 from schema.network.subnet import Subnet
 from schema.network.wiring import HostRoute, tap_name
 from schema.refusal import Conflict
@@ -81,7 +84,7 @@ def test_a_card_that_cannot_be_plugged_in_is_gone_again():
     attached = server.given(*active, NicAttached(nic=SECOND))
     generation = attached.state.generation
     [gone] = SERVERS.decide(attached.state, SettleNics(generation=generation, fault="no tap"))
-    assert gone == NicDetached(port_id="p2")
+    assert gone == NicDetached(port_id="p2", fault="no tap")
     after = attached.after(gone)
     assert cards(after) == {"p1": "plugged"}
     assert after.state.generation == generation + 1, "its host must not plug it in after all"
@@ -190,19 +193,31 @@ def test_a_guest_is_told_of_its_networks():
 
 @pytest.fixture
 async def steering(settings, fresh_database):
-    async with steered(settings, fresh_database) as it:
+    async with steered(settings, fresh_database, networked=True) as it:
         yield it
 
 
 async def attached(steering):
     """A running server that a card is being plugged into."""
-    for nic in (FIRST, SECOND):
-        command = CreatePort(parent_id=nic.network_id, mac_address=nic.mac_address)
-        await steering.cloud.executor.execute(Wish(PORTS, nic.port_id, command))
-    id = await steering.create(nics=(FIRST,))
+    id = clock.uuid4()
+    await steering.cloud.executor.execute(Wish(NETWORKS, "n1", CreateNetwork(name="blue", mtu=1500)))
+    await steering.create(made(FIRST, id), id=id, nics=(FIRST,))
     await steering.reaches(id, "active")
-    await steering.act(id, AttachNic(nic=SECOND))
+    bound = Wish(PORTS, SECOND.port_id, BindPort(host="h1"))
+    await steering.act(id, AttachNic(nic=SECOND), made(SECOND, id), bound)
     return id
+
+
+def made(nic, server_id):
+    """The wish that makes the port of a card."""
+    port = CreatePort(
+        parent_id=nic.network_id,
+        mac_address=nic.mac_address,
+        fixed_ips=tuple(FixedIp(subnet_id=it.subnet_id, ip_address=it.ip) for it in nic.addresses),
+        device_id=server_id,
+        device_owner="compute:nova",
+    )
+    return Wish(PORTS, nic.port_id, port)
 
 
 async def test_a_host_plugs_cards_in_and_out(steering):

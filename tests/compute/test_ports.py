@@ -30,7 +30,9 @@ PORT_DOCUMENTS = {
     id: Document(
         f"port/{id}",
         1,
-        Story(PORTS).given(PortCreated(parent_id="n", fixed_ips=(FixedIp(subnet_id="s", ip_address=ip),))).state,
+        Story(PORTS)
+        .given(PortCreated(parent_id="n", device_id="it", fixed_ips=(FixedIp(subnet_id="s", ip_address=ip),)))
+        .state,
     )
     for id, ip in (("made", "10.0.0.5"), ("lent", "10.0.0.6"))
 }

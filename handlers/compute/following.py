@@ -1,0 +1,206 @@
+"""Cards follow their ports: what a server shows and its guest is told is what is so of each port.
+
+    a port, its network, a floating IP, a security group changed ─▶ the servers whose cards that is about
+        ─▶ other facts: ChangeNic     the port is gone, or another's: LoseNic ─▶ a second look, until nothing differs
+
+Two processes may follow two streams for one server at the same time: whoever wrote what was overtaken by then sees it
+on the second look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from bus.cloud import Cloud
+from bus.documents import AnyOf, Where
+from bus.execute import Wish
+from bus.log import Document
+from handlers.compute.ports import OWNER_PREFIX, device_of
+from handlers.compute.server import SERVERS, decide
+from schema.compute.nic import NicAddress, ServerNic, Standing
+from schema.compute.server import CARD_SCOPE, SERVER, ChangeNic, LoseNic, Server, Task
+from schema.event import Kind
+from schema.network.floating_ip import FLOATING_IP
+from schema.network.network import NETWORK
+from schema.network.port import PORT, Port
+from schema.network.security_group import SECURITY_GROUP
+from schema.refusal import Refused
+
+log = structlog.get_logger()
+
+LOOKS = 8
+"""How often what was just written is compared with what is so, at most."""
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What cards show besides their port."""
+
+    labels: Mapping[str, str] = {}
+    """Network → its name."""
+    mtus: Mapping[str, int] = {}
+    groups: Mapping[str, str] = {}
+    """Security group → its name."""
+    floating: Mapping[tuple[str, str], tuple[str, ...]] = {}
+    """(port, its address) → the outside addresses that lead there."""
+
+
+async def facts_about(cloud: Cloud, ports: Sequence[Port]) -> Facts:
+    """Of these ports. Two queries, whatever their number."""
+    if not ports:
+        return Facts()
+    streams = {NETWORK.stream(port.network_id) for port in ports}
+    streams |= {SECURITY_GROUP.stream(id) for port in ports for id in port.security_group_ids}
+    leading_there = [Where("port_id", "in", [port.id for port in ports])]
+    found, floating = await asyncio.gather(
+        cloud.log.load(sorted(streams)), cloud.documents.find(FLOATING_IP, where=leading_there, limit=None)
+    )
+    networks = {it.id: it.state for it in found.values() if it.stream.startswith(NETWORK.stream(""))}
+    groups = {it.id: it.state.name for it in found.values() if it.stream.startswith(SECURITY_GROUP.stream(""))}
+    outside: dict[tuple[str, str], tuple[str, ...]] = {}
+    for document in floating:
+        inside = (document.state.port_id, document.state.fixed_ip_address)
+        outside[inside] = (*outside.get(inside, ()), document.state.floating_ip_address)
+    return Facts(
+        labels={id: network.name for id, network in networks.items()},
+        mtus={id: network.mtu for id, network in networks.items()},
+        groups=groups,
+        floating=outside,
+    )
+
+
+def card_of(
+    port: Port, facts: Facts, *, tag: str = "", made: bool = False, standing: Standing = "plugged"
+) -> ServerNic:
+    """A port as a server's card."""
+    return ServerNic(
+        port_id=port.id,
+        network_id=port.network_id,
+        label=facts.labels.get(port.network_id, ""),
+        mac_address=port.mac_address,
+        mtu=facts.mtus.get(port.network_id, 1500),
+        addresses=tuple(
+            NicAddress(
+                ip=it.ip_address,
+                subnet_id=it.subnet_id,
+                floating=facts.floating.get((port.id, it.ip_address), ()),
+            )
+            for it in port.fixed_ips
+        ),
+        security_groups=tuple(facts.groups[id] for id in port.security_group_ids if id in facts.groups),
+        tag=tag,
+        made=made,
+        standing=standing,
+    )
+
+
+def lagging(server: Server, ports: Mapping[str, Port], facts: Facts) -> list[ChangeNic | LoseNic]:
+    """What must be done to a server so that its cards are as their ports are. `ports`: the living ones, by id."""
+    commands: list[ChangeNic | LoseNic] = []
+    for nic in server.nics:
+        port = ports.get(nic.port_id)
+        if port is None or device_of(port) != server.id:
+            commands.append(LoseNic(port_id=nic.port_id))
+            continue
+        now = card_of(port, facts)
+        commands.append(
+            ChangeNic(
+                port_id=nic.port_id,
+                label=now.label,
+                mac_address=now.mac_address,
+                mtu=now.mtu,
+                addresses=now.addresses,
+                security_groups=now.security_groups,
+            )
+        )
+    return [command for command in commands if decide(server, command)]
+
+
+class NicReactor:
+    """`bus.consumer.Reactor` for what the cards of servers show."""
+
+    kinds: Sequence[Kind[Any]] = (PORT, NETWORK, FLOATING_IP, SECURITY_GROUP)
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    async def react(self, documents: Sequence[Document]) -> None:
+        """Have the servers that these are about show them as they are."""
+        streams = await self._servers(documents)
+        for _ in range(LOOKS):
+            if not streams:
+                return
+            streams = await self._follow(streams)
+        log.warning("ports change faster than their servers can follow", servers=len(streams))
+
+    async def _follow(self, streams: Iterable[str]) -> set[str]:
+        """One look at these servers; those that were changed are to be looked at again."""
+        found = await self._cloud.log.load(sorted(streams))
+        servers = [it.state for it in found.values() if it.state.living and it.state.task is not Task.DELETING]
+        ids = [nic.port_id for server in servers for nic in server.nics]
+        # After the servers: a port that was just given to one must not be taken for nobody's.
+        documents = await self._cloud.log.load([PORT.stream(id) for id in ids]) if ids else {}
+        ports = {it.id: it.state for it in documents.values() if it.state.living}
+        facts = await facts_about(self._cloud, list(ports.values()))
+        wanted = [(server, commands) for server in servers if (commands := lagging(server, ports, facts))]
+        outcomes = await asyncio.gather(
+            *(
+                self._cloud.executor.submit([Wish(SERVERS, server.id, command) for command in commands])
+                for server, commands in wanted
+            ),
+            return_exceptions=True,
+        )
+        for (server, _), outcome in zip(wanted, outcomes, strict=True):
+            if isinstance(outcome, Refused):
+                log.info("a server changed before its cards did", server=server.id, why=outcome.message)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        return {SERVER.stream(server.id) for server, _ in wanted}
+
+    async def _servers(self, documents: Sequence[Document]) -> set[str]:
+        """The streams of the servers that have cards these may be about."""
+        ports = {it.id for it in documents if isinstance(it.state, Port) and _may_be_a_card(it)}
+        changed = {kind: [it for it in documents if _is(it, kind) and it.version > 1] for kind in self.kinds[1:]}
+        networks, floating, groups = changed[NETWORK], changed[FLOATING_IP], changed[SECURITY_GROUP]
+        ports |= {it.state.port_id for it in floating if it.state.port_id}
+        ports |= await self._ports_in(networks, groups)
+        held = await self._cloud.log.held([(CARD_SCOPE, id) for id in sorted(ports)]) if ports else []
+        return {it.stream for it in held} | await self._showing(floating)
+
+    async def _ports_in(self, networks: Sequence[Document], groups: Sequence[Document]) -> set[str]:
+        """The servers' ports in these networks and security groups."""
+        alternatives = [[Where("parent_id", "=", it.id)] for it in networks]
+        for it in groups:
+            of_project = [] if it.state.shared_with else [Where("project_id", "=", it.state.project_id)]
+            alternatives.append([*of_project, Where("security_group_ids", "has", it.id)])
+        if not alternatives:
+            return set()
+        where: list[Where | AnyOf] = [Where("device_owner", "~", f"^{OWNER_PREFIX}"), AnyOf(alternatives)]
+        return {it.id for it in await self._cloud.documents.find(PORT, where=where, sort=(), limit=None)}
+
+    async def _showing(self, floating: Sequence[Document]) -> set[str]:
+        """The servers that show one of these addresses, whether it leads there still or not."""
+        if not floating:
+            return set()
+        shown = [
+            [Where("nics", "contains", [{"addresses": [{"floating": [it.state.floating_ip_address]}]}])]
+            for it in floating
+        ]
+        found = await self._cloud.documents.find(SERVER, where=[AnyOf(shown)], sort=(), limit=None)
+        return {it.stream for it in found}
+
+
+def _may_be_a_card(document: Document) -> bool:
+    """Some server's now, or perhaps until a moment ago."""
+    port: Port = document.state
+    if device_of(port):
+        return True
+    return document.version > 1 and not port.device_owner.startswith("network:")
+
+
+def _is(document: Document, kind: Kind[Any]) -> bool:
+    return document.stream.startswith(kind.stream(""))
