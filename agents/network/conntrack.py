@@ -22,7 +22,8 @@ from schema.network.wiring import Direction, WiredPort, WiredRule
 NETFILTER = 12
 """Netlink family."""
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2
-_TUPLE_ORIGINAL, _ID, _ZONE = 1, 12, 18
+TUPLE_ORIGINAL, TUPLE_REPLY = 1, 2
+_ID, _ZONE = 12, 18
 _TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
 _HEAD = struct.Struct("=BBH")
 _ICMP = {1: (5, 6), 58: (8, 9)}
@@ -48,17 +49,51 @@ def cut(zones: Collection[int], doomed: Callable[[Connection], bool]) -> int:
     """Forget those of the connections in these zones; how many. In the namespace of this thread. Raises OSError."""
     with netlink.Socket(family=NETFILTER) as kernel:
         ours = [it for it in connections(kernel) if it.zone in zones and doomed(it)]
-        answers = kernel.send([Request(_DELETE, 0, it.handle) for it in ours])
-    return sum(answer.number == 0 for answer in answers)
+        return forget(kernel, [it.handle for it in ours])
 
 
 def connections(kernel: netlink.Socket) -> Iterable[Connection]:
     """All that are in a zone."""
     for family in (socket.AF_INET, socket.AF_INET6):
-        for _, body in kernel.ask(Request(_GET, netlink.DUMP, _HEAD.pack(family, 0, 0))):
-            found = netlink.attributes(body, 4)
-            if _ZONE in found and _TUPLE_ORIGINAL in found:
+        for found in tracked(kernel, family):
+            if _ZONE in found and TUPLE_ORIGINAL in found:
                 yield _read(family, found)
+
+
+def tracked(kernel: netlink.Socket, family: int) -> Iterable[dict[int, bytes]]:
+    """The attributes of every connection of a family. Raises OSError."""
+    for _, body in kernel.ask(Request(_GET, netlink.DUMP, _HEAD.pack(family, 0, 0))):
+        yield netlink.attributes(body, 4)
+
+
+def forget(kernel: netlink.Socket, handles: Iterable[bytes]) -> int:
+    """Have the kernel forget these; how many it knew."""
+    answers = kernel.send([Request(_DELETE, 0, it) for it in handles])
+    return sum(answer.number == 0 for answer in answers)
+
+
+def ends(tuple_: bytes, family: int) -> tuple[int, str, str, int, int]:
+    """(protocol, source, destination, source port, destination port) of one direction of a connection."""
+    both = netlink.attributes(tuple_)
+    addresses, protocol = netlink.attributes(both[_TUPLE_IP]), netlink.attributes(both[_TUPLE_PROTOCOL])
+    number = protocol[1][0]
+    first, second = _ICMP.get(number, (2, 3))
+    source, destination = (1, 2) if family == socket.AF_INET else (3, 4)
+    return (
+        number,
+        socket.inet_ntop(family, addresses[source]),
+        socket.inet_ntop(family, addresses[destination]),
+        int.from_bytes(protocol.get(first, b""), "big"),
+        int.from_bytes(protocol.get(second, b""), "big"),
+    )
+
+
+def handle(found: Mapping[int, bytes], family: int) -> bytes:
+    """What the kernel wants to hear to delete this very one."""
+    made = _HEAD.pack(family, 0, 0) + nested(TUPLE_ORIGINAL, found[TUPLE_ORIGINAL])
+    if _ZONE in found:
+        made += short(_ZONE, socket.htons(int.from_bytes(found[_ZONE], "big")))
+    return made + attribute(_ID, found[_ID])
 
 
 class Judge:
@@ -147,21 +182,13 @@ def _covers(prefix: str, ip: str) -> bool:
 
 
 def _read(family: int, found: Mapping[int, bytes]) -> Connection:
-    original = netlink.attributes(found[_TUPLE_ORIGINAL])
-    addresses = netlink.attributes(original[_TUPLE_IP])
-    protocol = netlink.attributes(original[_TUPLE_PROTOCOL])
-    number = protocol[1][0]
-    first, second = _ICMP.get(number, (2, 3))
-    source, destination = (1, 2) if family == socket.AF_INET else (3, 4)
-    zone = int.from_bytes(found[_ZONE], "big")
-    handle = _HEAD.pack(family, 0, 0) + nested(_TUPLE_ORIGINAL, found[_TUPLE_ORIGINAL])
-    handle += short(_ZONE, socket.htons(zone)) + attribute(_ID, found[_ID])
+    protocol, source, destination, source_port, destination_port = ends(found[TUPLE_ORIGINAL], family)
     return Connection(
-        zone=zone,
-        protocol=number,
-        source=socket.inet_ntop(family, addresses[source]),
-        destination=socket.inet_ntop(family, addresses[destination]),
-        source_port=int.from_bytes(protocol.get(first, b""), "big"),
-        destination_port=int.from_bytes(protocol.get(second, b""), "big"),
-        handle=handle,
+        zone=int.from_bytes(found[_ZONE], "big"),
+        protocol=protocol,
+        source=source,
+        destination=destination,
+        source_port=source_port,
+        destination_port=destination_port,
+        handle=handle(found, family),
     )

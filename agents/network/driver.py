@@ -15,8 +15,13 @@ Touched = frozenset[str] | None
 Faults = dict[str, str]
 """Piece key → what could not be done for it, for a person to read."""
 
-AskInstance = Callable[[str], None]
-"""Asks the control plane for the instance behind a port; the answer comes by `NetworkDriver.instance`."""
+
+class AskInstance(Protocol):
+    def __call__(self, port_id: str, router_id: str = "") -> None:
+        """Ask the control plane for the instance behind a port; the answer comes by `NetworkDriver.instance`.
+
+        Of a port that is not bound to this host it is asked as a router that lives here and joins the port's network.
+        """
 
 
 class Component(Protocol):

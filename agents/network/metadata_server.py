@@ -16,7 +16,7 @@ from agents import instance_documents
 from agents.network.dnsmasq import METADATA_ADDRESS, METADATA_ADDRESS_6
 from agents.network.interface import index_of
 from agents.network.namespace import FOLDER, enter
-from schema.network.wiring import WiredPort
+from schema.network.wiring import Peer, WiredPort
 
 if TYPE_CHECKING:
     from agents.network.metadata import Instance
@@ -36,9 +36,9 @@ _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 class Directory(Protocol):
     """Who is behind an address."""
 
-    def port_at(self, network_ids: Iterable[str], ip: str) -> WiredPort | None: ...
+    def port_at(self, network_ids: Iterable[str], ip: str, *, elsewhere: bool = False) -> WiredPort | Peer | None: ...
 
-    async def about(self, port: WiredPort) -> Instance: ...
+    async def about(self, port: WiredPort | Peer, router_id: str = "") -> Instance: ...
 
 
 class Listeners:
@@ -50,8 +50,8 @@ class Listeners:
         self._at_once = 0
         self._lock = asyncio.Lock()
 
-    async def serve(self, name: str, network_ids: frozenset[str], interface: str) -> None:
-        """Raises OSError."""
+    async def serve(self, name: str, network_ids: frozenset[str], interface: str, router_id: str = "") -> None:
+        """`router_id`: whose namespace that is. Raises OSError."""
         place = await asyncio.to_thread(_place, name, interface)
         async with self._lock:
             there = self._listening.get(name)
@@ -61,7 +61,10 @@ class Listeners:
                 await self._drop(name)
             sockets = await asyncio.to_thread(_open, name, place[1])
             server = web.Server(
-                partial(self._handle, network_ids), keepalive_timeout=IDLE_SECONDS, access_log=None, max_field_size=4096
+                partial(self._handle, network_ids, router_id),
+                keepalive_timeout=IDLE_SECONDS,
+                access_log=None,
+                max_field_size=4096,
             )
             loop = asyncio.get_running_loop()
             listeners = [await loop.create_server(server, sock=sock, backlog=BACKLOG) for sock in sockets]
@@ -83,28 +86,30 @@ class Listeners:
                 listener.close()
             await there.server.shutdown(CLOSE_SECONDS)
 
-    async def _handle(self, network_ids: frozenset[str], request: web.BaseRequest) -> web.StreamResponse:
+    async def _handle(
+        self, network_ids: frozenset[str], router_id: str, request: web.BaseRequest
+    ) -> web.StreamResponse:
         if request.method not in {"GET", "HEAD"}:
             return web.Response(status=405, text="metadata can only be read\n", headers={"Allow": "GET, HEAD"})
         # Only the connection itself says who asks: whatever a header says, the guest may have written.
         ip = str(ipaddress.ip_address((request.remote or "::").partition("%")[0]))
-        port = self._directory.port_at(network_ids, ip)
+        port = self._directory.port_at(network_ids, ip, elsewhere=bool(router_id))
         if port is None:
-            return web.Response(status=404, text=f"no server of this host has the address {ip}\n")
+            return web.Response(status=404, text=f"no server here has the address {ip}\n")
         if self._at_once >= MOST_AT_ONCE:
             return _try_later("too many ask at once")
         self._at_once += 1
         try:
-            return await self._answer(port, "/".join(part for part in request.path.split("/") if part))
+            return await self._answer(port, router_id, "/".join(part for part in request.path.split("/") if part))
         finally:
             self._at_once -= 1
 
-    async def _answer(self, port: WiredPort, path: str) -> web.Response:
+    async def _answer(self, port: WiredPort | Peer, router_id: str, path: str) -> web.Response:
         same_for_all = instance_documents.versions(path)
         if same_for_all is not None:
             return _text(path, same_for_all)
         try:
-            found = await self._directory.about(port)
+            found = await self._directory.about(port, router_id)
         except TimeoutError:
             return _try_later("the control plane did not answer in time")
         if not found.server_id or found.seed is None:

@@ -24,7 +24,8 @@ class Outbox:
         """Of the lease held; 0: none is, and what would be said now would count for nothing."""
         self._position = position
         self._words: dict[str, Seen] = {}
-        self._asked: dict[str, None] = {}
+        self._asked: dict[str, str] = {}
+        """Port → the router that asks for it, if one does."""
         self._wake = asyncio.Event()
 
     def put(self, key: str, word: Seen) -> None:
@@ -36,9 +37,9 @@ class Outbox:
         """The piece is gone: nobody waits for a word on it."""
         self._words.pop(key, None)
 
-    def ask(self, port_id: str) -> None:
+    def ask(self, port_id: str, router_id: str = "") -> None:
         """Whose guest is behind that port?"""
-        self._asked[port_id] = None
+        self._asked[port_id] = router_id
         self._wake.set()
 
     def wake(self) -> None:
@@ -73,6 +74,6 @@ class Outbox:
             raise
 
     async def _send_questions(self) -> None:
-        for port_id in list(self._asked):
-            await self._link.report(InstanceDataWanted(host=self._host, port_id=port_id))
+        for port_id, router_id in list(self._asked.items()):
+            await self._link.report(InstanceDataWanted(host=self._host, port_id=port_id, router_id=router_id))
             self._asked.pop(port_id, None)

@@ -3,19 +3,26 @@
 outside ──▶ dstnat: floating IP → fixed IP, forwarded port → inner port
 inside  ──▶ srcnat: fixed IP with a floating IP → that one; any other → the gateway's (SNAT)
 inside  ──▶ floating IP of a neighbour ──▶ back inside: the router puts itself between, or answers would bypass it
+
+IPv6 is routed as it is. Guests' metadata is answered here, and only on the links its subnets lie on: no extra route
+can lead an answer to anybody but the card the address belongs to.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from schema.network.wiring import Forwarding, RouterPort, WiredRouter
+from agents.network.dnsmasq import METADATA_ADDRESS
+from agents.network.shaping import router_limits
+from schema.network.wiring import Forwarding, RouterPort, WiredNetwork, WiredRouter, WiredSubnet
 
 TABLE = "cumulog_router"
 ANY = {4: "0.0.0.0/0", 6: "::/0"}
+MAIN, METADATA_TABLE = 254, 169
+"""Numbers of routing tables. The latter is for what metadata answers."""
 
 
 class Foot(msgspec.Struct, frozen=True):
@@ -28,11 +35,16 @@ class Foot(msgspec.Struct, frozen=True):
 
 
 class Way(msgspec.Struct, frozen=True):
-    """A route. `interface` names the foot where the next hop need not lie in the foot's own prefix."""
+    """A route.
+
+    `interface` names the foot where the next hop need not lie in the foot's own prefix. Without `via` the destination
+    is on that foot's link; without either it is nowhere.
+    """
 
     destination: str
-    via: str
+    via: str = ""
     interface: str = ""
+    table: int = MAIN
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -44,12 +56,17 @@ class Layout(msgspec.Struct, frozen=True):
     """A complete nftables ruleset of `TABLE`, as text."""
 
 
-def layout(router: WiredRouter) -> Layout:
-    """What the namespace of this router must hold; nothing at all while it is switched off."""
+def layout(router: WiredRouter, networks: Mapping[str, WiredNetwork] | None = None) -> Layout:
+    """What the namespace of this router must hold; nothing at all while it is switched off.
+
+    `networks`: those it joins, by id; they tell what else lies on the gateway's link.
+    """
     if not router.admin_up:
         return Layout({}, frozenset(), _table([]))
     feet = {foot.name: foot for foot in _feet(router)}
-    return Layout(feet, frozenset(_ways(router)), _rules(router))
+    outer = (networks or {}).get(router.gateway.network_id) if router.gateway else None
+    ways = [*_ways(router, outer.subnets if outer else ()), *_metadata_ways(router)]
+    return Layout(feet, frozenset(ways), _rules(router))
 
 
 def inside_name(port_id: str) -> str:
@@ -79,46 +96,88 @@ def _full(ip: str) -> int:
     return ipaddress.ip_address(ip).max_prefixlen
 
 
-def _ways(router: WiredRouter) -> Iterable[Way]:
+def _ways(router: WiredRouter, outer: Sequence[WiredSubnet]) -> Iterable[Way]:
+    """One to each destination: those the router was told go before the gateway's own, the lowest next hop wins."""
+    found: dict[str, Way] = {}
+    for route in sorted(router.routes, key=lambda it: (it.destination, it.nexthop)):
+        way = Way(str(ipaddress.ip_network(route.destination, strict=False)), route.nexthop)
+        found.setdefault(way.destination, way)
     if router.gateway:
+        foot = inside_name(router.gateway.port_id)
+        own = {prefix for _, prefix in _prefixes([router.gateway])}
+        for subnet in outer:
+            if subnet.cidr not in own and _family(subnet.cidr) in {_family(it.ip) for it in router.gateway.addresses}:
+                found.setdefault(subnet.cidr, Way(subnet.cidr, interface=foot))
         for ip in router.gateway_ips:
-            yield Way(ANY[ipaddress.ip_address(ip).version], ip, inside_name(router.gateway.port_id))
-    for route in router.routes:
-        yield Way(str(ipaddress.ip_network(route.destination, strict=False)), route.nexthop)
+            found.setdefault(ANY[_family(ip)], Way(ANY[_family(ip)], ip, foot))
+    return found.values()
+
+
+def _metadata_ways(router: WiredRouter) -> Iterable[Way]:
+    for foot, prefix in _prefixes(router.ports):
+        if ":" not in prefix:
+            yield Way(prefix, interface=foot, table=METADATA_TABLE)
+    yield Way(ANY[4], table=METADATA_TABLE)
+
+
+def _prefixes(ports: Iterable[RouterPort]) -> list[tuple[str, str]]:
+    """(foot, prefix) of what lies on their links."""
+    return [
+        (inside_name(port.port_id), str(ipaddress.ip_network(f"{it.ip}/{it.prefix_length}", strict=False)))
+        for port in ports
+        for it in port.addresses
+    ]
+
+
+def _family(address: str) -> int:
+    return 6 if ":" in address else 4
 
 
 def _rules(router: WiredRouter) -> str:
+    lines: list[str] = []
     gateway = router.gateway
-    if gateway is None:
-        return _table([])
-    outside = inside_name(gateway.port_id)
+    if gateway is not None:
+        outside = inside_name(gateway.port_id)
+        lines += _translation(router, gateway, outside)
+        lines += _chain(
+            "forward", "filter", "filter", [*_never_in_clear(router, outside), *router_limits(router, outside)]
+        )
+        lines += _chain("input", "filter", "filter", [f'iifname "{outside}" ip daddr {METADATA_ADDRESS} drop'])
+    return _table(lines)
+
+
+def _translation(router: WiredRouter, gateway: RouterPort, outside: str) -> list[str]:
     own = next((it.ip for it in gateway.addresses if ":" not in it.ip), None)
     floating = [(it.floating_ip, it.fixed_ip) for it in router.floating if ":" not in it.floating_ip]
-    inside = sorted(
-        {
-            str(ipaddress.ip_network(f"{a.ip}/{a.prefix_length}", strict=False))
-            for p in router.ports
-            for a in p.addresses
-        }
-    )
-    inside = [prefix for prefix in inside if ":" not in prefix]
-    return _table(
-        [
-            *_map("inwards", "ipv4_addr : ipv4_addr", floating),
-            *_map("outwards", "ipv4_addr : ipv4_addr", [(fixed, floating_ip) for floating_ip, fixed in floating]),
-            *_set("inside", inside),
-            *_chain("prerouting", "dstnat", [*_forwarded(router.forwardings), "dnat ip to ip daddr map @inwards"]),
-            *_chain(
-                "postrouting",
-                "srcnat",
-                [
-                    f'oifname "{outside}" snat ip to ip saddr map @outwards',
-                    *([f'oifname "{outside}" ip saddr @inside snat ip to {own}'] if own and router.snat else []),
-                    *([f"ct status dnat ip saddr @inside snat ip to {own}"] if own else []),
-                ],
-            ),
-        ]
-    )
+    inside = sorted({prefix for _, prefix in _prefixes(router.ports) if ":" not in prefix})
+    outwards = [f'oifname "{outside}" snat ip to ip saddr map @outwards']
+    back_inside = ["ct status dnat snat ip to ip saddr map @outwards"]
+    if own and router.snat:
+        outwards.append(f'oifname "{outside}" ip saddr != {own} snat ip to {own}')
+    if own:
+        back_inside.append(f"ct status dnat ip saddr @inside snat ip to {own}")
+    return [
+        *_map("inwards", "ipv4_addr : ipv4_addr", floating),
+        *_map("outwards", "ipv4_addr : ipv4_addr", [(fixed, floating_ip) for floating_ip, fixed in floating]),
+        *_set("inside", inside),
+        *_chain("prerouting", "nat", "dstnat", [*_forwarded(router.forwardings), "dnat ip to ip daddr map @inwards"]),
+        *_chain("postrouting", "nat", "srcnat", [*outwards, *back_inside]),
+    ]
+
+
+def _never_in_clear(router: WiredRouter, outside: str) -> Iterable[str]:
+    """What belongs into a tunnel does not go out beside it while the tunnel is down."""
+    for connection in router.connections:
+        for family, word in ((4, "ip"), (6, "ip6")):
+            local, peers = _joined(connection.local_cidrs, family), _joined(connection.peer_cidrs, family)
+            if connection.admin_up and local and peers:
+                yield f'oifname "{outside}" {word} saddr {{ {local} }} {word} daddr {{ {peers} }} drop'
+
+
+def _joined(cidrs: Iterable[str], family: int) -> str:
+    """Of one family, without what lies in another."""
+    networks = [ipaddress.ip_network(it, strict=False) for it in cidrs if _family(it) == family]
+    return ", ".join(map(str, ipaddress.collapse_addresses(networks)))  # type: ignore[type-var]
 
 
 def _forwarded(forwardings: Sequence[Forwarding]) -> Iterable[str]:
@@ -141,11 +200,15 @@ def _forwarded(forwardings: Sequence[Forwarding]) -> Iterable[str]:
 def _table(lines: Sequence[str]) -> str:
     """Replaces the table that is there, whatever is in it, in one transaction."""
     body = "\n".join(f"  {line}" for line in lines)
-    return f"table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n{body}\n}}\n"
+    return f"table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n{body}\n}}\n"
 
 
 def _map(name: str, types: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
-    elements = [f"elements = {{ {', '.join(f'{key} : {value}' for key, value in sorted(pairs))} }}"] if pairs else []
+    elements = (
+        [f"elements = {{ {', '.join(f'{key} : {value}' for key, value in sorted(dict(pairs).items()))} }}"]
+        if pairs
+        else []
+    )
     return [f"map {name} {{", f"  type {types}", *(f"  {line}" for line in elements), "}"]
 
 
@@ -154,5 +217,5 @@ def _set(name: str, prefixes: Sequence[str]) -> list[str]:
     return [f"set {name} {{", "  type ipv4_addr", "  flags interval", "  auto-merge", *elements, "}"]
 
 
-def _chain(name: str, hook: str, rules: Sequence[str]) -> list[str]:
-    return [f"chain {name} {{", f"  type nat hook {name} priority {hook}", *(f"  {rule}" for rule in rules), "}"]
+def _chain(name: str, type: str, priority: str, rules: Sequence[str]) -> list[str]:
+    return [f"chain {name} {{", f"  type {type} hook {name} priority {priority}", *(f"  {it}" for it in rules), "}"]

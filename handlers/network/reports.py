@@ -70,7 +70,7 @@ class NetworkReports:
             case WiringReport():
                 await self._hear(host, word)
             case InstanceDataWanted():
-                answer = await instance_data(self._cloud, host, word.port_id)
+                answer = await instance_data(self._cloud, host, word.port_id, word.router_id)
                 if answer is None:
                     log.warning("a host asks for what is not its own", host=host, port=word.port_id)
                 else:

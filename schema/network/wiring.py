@@ -352,10 +352,15 @@ class NetworkHeartbeat(Word, tag=True):
 
 
 class InstanceDataWanted(Word, tag=True):
-    """From a host: a guest asks who it is. Answered only for ports that are bound to that host."""
+    """From a host: a guest asks who it is.
+
+    Answered only for ports that are bound to that host, or lie in a network that a router there has a foot in.
+    """
 
     host: str
     port_id: str
+    router_id: str = ""
+    """The router through which it asks, of a guest that is elsewhere."""
 
 
 FromNetworkHost = WiringReport | NetworkHeartbeat | InstanceDataWanted

@@ -81,7 +81,15 @@ class BareSwitch:
             if netlink.link_lookup(ifname=foot.inside):
                 return
         self._take_away(foot.port_id)
-        plug(self.host, foot.outside, bridge_name(foot.network_id), foot.namespace, foot.inside, foot.mac_address)
+        plug(
+            self.host,
+            foot.outside,
+            bridge_name(foot.network_id),
+            foot.namespace,
+            foot.inside,
+            foot.mac_address,
+            foot.mtu,
+        )
 
 
 class Guest:

@@ -35,7 +35,7 @@ class Control:
         self.away = False
         self._metadata = metadata
 
-    def ask(self, port_id: str) -> None:
+    def ask(self, port_id: str, router_id: str = "") -> None:
         self.asked.append(port_id)
         if not self.away:
             answer = self.seeds.get(port_id, ("", None))
