@@ -78,12 +78,17 @@ AGGREGATES: dict[str, Aggregate] = {}
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """One command for one stream. `secrets`: sealed beforehand by the vault, stored only if the wish is granted."""
+    """One command for one stream. `secrets`: sealed beforehand by the vault, stored only if the wish is granted.
+
+    `vacant`: scopes in which nobody may hold a reservation if this changes anything, as nobody may be in a group that
+    goes (StillHeld). Who takes one there must touch the same stream, be it by a wish that changes nothing.
+    """
 
     aggregate: Any
     id: str
     command: Command
     secrets: Sequence[Secret] = ()
+    vacant: Sequence[str] = ()
 
     @property
     def stream(self) -> str:
@@ -270,7 +275,8 @@ class Executor:
     async def _answer_taken(self, attempt: _Attempt, taken: Taken) -> list[_Pending]:
         """Commands that wanted what others hold get their answer; the rest run again."""
         again = []
-        held = {(r.scope, r.key): r for r in taken.held}
+        vacant = {scope for pending in attempt.granted for scope in attempt.vacated(pending)}
+        held = {(r.scope, r.key): r for r in taken.held if r.scope not in vacant}
         for pending in attempt.granted:
             mine = [held[key] for key in attempt.wanted(pending) if key in held]
             spent = next((reservation for reservation in mine if reservation.scope == COMMAND_SCOPE), None)
@@ -278,6 +284,8 @@ class Executor:
                 await self._answer_as_before(pending, spent)
             elif mine:
                 _refuse(pending, AlreadyTaken(mine[0].scope, mine[0].key))
+            elif inside := [it for it in taken.held if it.scope in attempt.vacated(pending)]:
+                _refuse(pending, StillHeld(inside[0].scope, inside[0].key))
             else:
                 again.append(pending)
         return _within_attempts(again)
@@ -292,6 +300,15 @@ class AlreadyTaken(Conflict):
         self.key = key
 
 
+class StillHeld(Conflict):
+    """Others hold reservations where nobody should: what is to go is in use. Doors reword it by its `scope`."""
+
+    def __init__(self, scope: str, key: str) -> None:
+        super().__init__(f"{scope}: still used by {key}")
+        self.scope = scope
+        self.key = key
+
+
 class KeyReused(Invalid):
     """An idempotency key came again with another body (422)."""
 
@@ -302,6 +319,7 @@ class _Granted(msgspec.Struct):
     documents: list[Document]
     wanted: list[Key]
     streams: list[str]
+    vacant: list[str]
 
 
 class _Attempt:
@@ -325,6 +343,10 @@ class _Attempt:
         """The reservations a granted command takes."""
         return self._granted[pending].wanted
 
+    def vacated(self, pending: _Pending) -> list[str]:
+        """The scopes that a granted command wants vacant."""
+        return self._granted[pending].vacant
+
     def touching(self, streams: Iterable[str]) -> list[_Pending]:
         """Granted commands that read a stale stream, or one that such a command changed."""
         tainted = set(streams)
@@ -343,6 +365,7 @@ class _Attempt:
         states: dict[str, tuple[int, Any]] = {}
         facts: list[Fact] = []
         secrets: list[Secret] = []
+        vacant: list[str] = []
         try:
             for wish in pending.wishes:
                 stream, kind = wish.stream, wish.aggregate.kind
@@ -354,6 +377,7 @@ class _Attempt:
                     facts.append(Fact(stream, version, now, by.actor, by.request_id, causation, event))
                 if events:
                     secrets += wish.secrets
+                    vacant += wish.vacant
                 states[stream] = (version, state)
         except Refused as refused:
             return False if self._doubtful(pending) else _refuse(pending, refused)
@@ -374,7 +398,7 @@ class _Attempt:
         self._facts += facts
         self._secrets += secrets
         documents = [Document(wish.stream, *states[wish.stream]) for wish in pending.wishes]
-        self._granted[pending] = _Granted(documents, list(take), list(states))
+        self._granted[pending] = _Granted(documents, list(take), list(states), vacant)
         return True
 
     def append(self) -> Append:
@@ -394,6 +418,7 @@ class _Attempt:
             checks=checks,
             take=list(self._take.values()),
             drop=list(self._drop),
+            vacant=list(dict.fromkeys(scope for granted in self._granted.values() for scope in granted.vacant)),
             secrets=self._secrets,
         )
 

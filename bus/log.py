@@ -123,6 +123,8 @@ class Append(msgspec.Struct, frozen=True):
     """Streams that were read but not changed, with the version they were read at."""
     take: Sequence[Reservation] = ()
     drop: Sequence[Key] = ()
+    vacant: Sequence[str] = ()
+    """Scopes in which nobody may hold a reservation once this is written."""
     secrets: Sequence[Secret] = ()
 
 
@@ -179,6 +181,9 @@ class Log(Protocol):
 
     async def holder(self, scope: str, key: str) -> str | None:
         """The stream that holds a reservation."""
+
+    async def holding(self, scopes: Sequence[str], limit: int = READ_LIMIT) -> list[Reservation]:
+        """The reservations in these scopes."""
 
 
 def event_reference(stream: str, version: int) -> str:

@@ -45,6 +45,9 @@ class MemoryLog:
         mine = {(r.scope, r.key): r.stream for r in append.take}
         if foreign := [r for r in held if r.scope == COMMAND_SCOPE or mine[r.scope, r.key] != r.stream]:
             raise Taken(foreign)
+        left = [it for key, it in self.reservations.items() if key not in dropped] if append.vacant else []
+        if inside := [it for it in (*left, *append.take) if it.scope in append.vacant]:
+            raise Taken(inside)
         base = len(self.events)
         for key in append.drop:
             self.reservations.pop(key, None)
@@ -103,6 +106,10 @@ class MemoryLog:
     async def holder(self, scope: str, key: str) -> str | None:
         reservation = self.reservations.get((scope, key))
         return reservation.stream if reservation else None
+
+    async def holding(self, scopes: Sequence[str], limit: int = READ_LIMIT) -> list[Reservation]:
+        found = [it for it in self.reservations.values() if it.scope in scopes]
+        return sorted(found, key=lambda it: (it.scope, it.key))[:limit]
 
     def _version(self, stream: str) -> int:
         document = self.documents.get(stream)

@@ -37,8 +37,9 @@ _HELD = (
     "SELECT r.scope, r.key, r.stream, r.note FROM unnest($1::text[], $2::text[]) AS u (scope, key)"
     " JOIN reservations r ON r.scope = u.scope AND r.key = u.key"
 )
+_HOLDING = "SELECT scope, key, stream, note FROM reservations WHERE scope = ANY($1) ORDER BY scope, key LIMIT $2"
 _EXPIRE_KEYS = "DELETE FROM reservations WHERE scope = 'command' AND at < now() - interval '1 day'"
-_APPEND = f"SELECT base FROM append({', '.join(f'${n}' for n in range(1, 34))})"
+_APPEND = f"SELECT base FROM append({', '.join(f'${n}' for n in range(1, 35))})"
 
 
 async def connect(dsn: str, *, minimum: int = 1, maximum: int = 8, **settings: str) -> asyncpg.Pool:
@@ -153,6 +154,9 @@ class PostgresLog:
         held = await self.held([(scope, key)])
         return held[0].stream if held else None
 
+    async def holding(self, scopes: Sequence[str], limit: int = READ_LIMIT) -> list[Reservation]:
+        return [Reservation(*row) for row in await self._fetch(_HOLDING, list(scopes), limit)]
+
     async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
         with reaching(LOG):
             return await self.pool.fetch(query, *arguments)  # type: ignore[no-any-return]
@@ -217,6 +221,7 @@ def _arrays(append: Append) -> list[list[Any]]:
         [r.key for r in take],
         [r.stream for r in take],
         [r.note for r in take],
+        list(append.vacant),
         [s.id for s in append.secrets],
         [s.subject for s in append.secrets],
         [s.sealed for s in append.secrets],

@@ -1,15 +1,15 @@
 -- The append: documents first (a lost race ends there), the head row last (held as short as can be). One call, one
 -- transaction, many commands.
 --
--- Raises CU001 with the stale streams as a JSON array in DETAIL, or CU002 with the reservations somebody else holds as
--- [[scope, key, holder, note], ...]; nothing is written then.
+-- Raises CU001 with the stale streams as a JSON array in DETAIL, or CU002 with the reservations somebody else holds (or
+-- anybody, in the scopes that must be vacant) as [[scope, key, holder, note], ...]; nothing is written then.
 CREATE OR REPLACE FUNCTION append(
     c_stream text[], c_version integer[],
     d_stream text[], d_expected integer[], d_version integer[], d_kind text[], d_id text[], d_project text[],
     d_parent text[], d_name text[], d_created timestamptz[], d_updated timestamptz[], d_deadline timestamptz[],
     d_gone boolean[], d_state text[],
     r_drop_scope text[], r_drop_key text[],
-    r_scope text[], r_key text[], r_stream text[], r_note text[],
+    r_scope text[], r_key text[], r_stream text[], r_note text[], r_vacant text[],
     v_id text[], v_subject text[], v_sealed bytea[],
     e_stream text[], e_version integer[], e_type text[], e_at timestamptz[], e_partition smallint[], e_actor text[],
     e_correlation text[], e_causation text[], e_data text[],
@@ -91,6 +91,15 @@ BEGIN
                 -- Its holder let go between the two statements: neither taken nor ours. Once more, from the start.
                 RAISE EXCEPTION 'stale' USING ERRCODE = 'CU001', DETAIL = to_json(d_stream)::text;
             END IF;
+        END IF;
+    END IF;
+    IF cardinality(r_vacant) > 0 THEN
+        -- A statement of its own, after the documents are locked: it sees what was committed until then.
+        SELECT json_agg(json_build_array(r.scope, r.key, r.stream, r.note)) INTO taken
+        FROM unnest(r_vacant) AS v (scope)
+        CROSS JOIN LATERAL (SELECT * FROM reservations WHERE reservations.scope = v.scope LIMIT 1) AS r;
+        IF taken IS NOT NULL THEN
+            RAISE EXCEPTION 'taken' USING ERRCODE = 'CU002', DETAIL = taken::text;
         END IF;
     END IF;
     IF cardinality(v_id) > 0 THEN

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bus.execute import Aggregate
+from collections.abc import Iterable
+
+from bus.execute import Aggregate, Wish
 from schema.changes import differing
 from schema.event import Command
 from schema.network.address_group import (
@@ -24,6 +26,7 @@ from schema.network.address_group import (
     UnshareAddressGroup,
     UpdateAddressGroup,
 )
+from schema.network.security_group import named_by_rules
 from schema.refusal import Conflict, Invalid, NotFound, Refused
 
 ABSENT, THERE, GONE = "absent", "there", "gone"
@@ -71,16 +74,26 @@ def decide(group: AddressGroup, command: Command) -> list[AddressGroupEvent]:
         case UnshareAddressGroup():
             return [AddressGroupUnshared(project_id=command.project_id)]
         case DeleteAddressGroup():
-            if command.in_use:
-                raise Conflict(
-                    f"Address group {group.id} is in use: a security group rule names it.", code="AddressGroupInUse"
-                )
             return [AddressGroupDeleted()]
     raise TypeError(f"address groups know no {type(command).__name__}")
 
 
 def not_found(id: str) -> NotFound:
     return NotFound(f"Address group {id} could not be found.", code="AddressGroupNotFound")
+
+
+def in_use(id: str) -> Conflict:
+    return Conflict(f"Address group {id} is in use on one or more security group rules.", code="AddressGroupInUse")
+
+
+def standing(ids: Iterable[str]) -> list[Wish]:
+    """For the append of rules that name these groups: refused when one is gone by then."""
+    return [Wish(ADDRESS_GROUPS, id, UpdateAddressGroup()) for id in dict.fromkeys(ids)]
+
+
+def ending(id: str) -> Wish:
+    """Its end; StillHeld when rules name it."""
+    return Wish(ADDRESS_GROUPS, id, DeleteAddressGroup(), vacant=(named_by_rules(id),))
 
 
 def _already_so(group: AddressGroup, command: Command) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from msgspec import UNSET
-from msgspec.structs import replace
-
-from bus.execute import Aggregate
+from bus.execute import Aggregate, Wish
 from schema.changes import differing
 from schema.event import Command
 from schema.network.security_group import (
@@ -30,6 +28,8 @@ from schema.network.security_group import (
     ShareSecurityGroup,
     UnshareSecurityGroup,
     UpdateSecurityGroup,
+    members_of,
+    named_by_rules,
 )
 from schema.refusal import Conflict, Invalid, NotFound, Refused
 
@@ -73,11 +73,9 @@ def decide(group: SecurityGroup, command: Command) -> list[SecurityGroupEvent]:
         case DeleteSecurityGroup():
             if group.is_default and not command.even_default:
                 raise Conflict(
-                    f"Removing default security group {group.id} is not allowed.",
+                    "Insufficient rights for removing default security group.",
                     code="SecurityGroupCannotRemoveDefault",
                 )
-            if command.in_use:
-                raise in_use(group.id)
             return [SecurityGroupDeleted()]
     raise TypeError(f"security groups know no {type(command).__name__}")
 
@@ -89,19 +87,26 @@ def status(group: Any) -> str:
 
 
 def not_found(id: str) -> NotFound:
-    return NotFound(f"Security group {id} does not exist.", code="SecurityGroupNotFound")
+    return NotFound(f"Security group {id} does not exist", code="SecurityGroupNotFound")
 
 
 def in_use(id: str) -> Conflict:
-    return Conflict(
-        f"Security Group {id} in use: ports are in it, or a rule of another group names it.", code="SecurityGroupInUse"
-    )
+    return Conflict(f"Security Group {id} in use.", code="SecurityGroupInUse")
 
 
-def rule_exists(group_id: str, id: str) -> Conflict:
-    return Conflict(
-        f"Security group rule already exists in group {group_id}. Rule id is {id}.", code="SecurityGroupRuleExists"
-    )
+def rule_exists(id: str) -> Conflict:
+    return Conflict(f"Security group rule already exists. Rule id is {id}.", code="SecurityGroupRuleExists")
+
+
+def standing(ids: Iterable[str]) -> list[Wish]:
+    """For the append of what comes to be in these groups, or to name them: refused when one is gone by then."""
+    return [Wish(SECURITY_GROUPS, id, UpdateSecurityGroup()) for id in dict.fromkeys(ids)]
+
+
+def ending(id: str, *, even_default: bool) -> Wish:
+    """Its end; StillHeld when ports are in it, or rules name it that do not go in the same append."""
+    command = DeleteSecurityGroup(even_default=even_default)
+    return Wish(SECURITY_GROUPS, id, command, vacant=(members_of(id), named_by_rules(id)))
 
 
 def _already_so(group: SecurityGroup, command: Command) -> bool:
@@ -109,7 +114,7 @@ def _already_so(group: SecurityGroup, command: Command) -> bool:
         case CreateSecurityGroup():
             return group.living and (group.name, group.project_id) == (command.name, command.project_id)
         case UpdateSecurityGroup():
-            return group.living and not _changes(group, command)
+            return group.living and not differing(group, command)
         case AddSecurityRules():
             return group.living and all(group.rule(rule.id) is not None for rule in command.rules)
         case RemoveSecurityRule():
@@ -123,20 +128,12 @@ def _already_so(group: SecurityGroup, command: Command) -> bool:
     return False
 
 
-def _changes(group: SecurityGroup, command: UpdateSecurityGroup) -> dict[str, Any]:
-    return differing(group, replace(command, in_use=UNSET))
-
-
 def _update(group: SecurityGroup, command: UpdateSecurityGroup) -> list[SecurityGroupEvent]:
-    changes = _changes(group, command)
+    changes = differing(group, command)
     if group.is_default and "name" in changes:
-        raise Conflict(
-            f"Updating default security group {group.id} is not allowed.", code="SecurityGroupCannotUpdateDefault"
-        )
+        raise Conflict("Updating default security group not allowed.", code="SecurityGroupCannotUpdateDefault")
     if changes.get("name") == DEFAULT:
         raise default_exists()
-    if "stateful" in changes and command.in_use is True:
-        raise in_use(group.id)
     return [SecurityGroupUpdated(**changes)]
 
 
@@ -151,7 +148,7 @@ def _refuse_doubles(group: SecurityGroup, there: tuple[SecurityRule, ...], more:
     ids = {rule.id for rule in there}
     for rule in more:
         if rule.match in seen or rule.id in ids:
-            raise rule_exists(group.id, seen.get(rule.match, rule.id))
+            raise rule_exists(seen.get(rule.match, rule.id))
         seen[rule.match] = rule.id
         ids.add(rule.id)
 

@@ -96,8 +96,7 @@ class UnshareAddressGroup(Command):
 
 
 class DeleteAddressGroup(Command):
-    in_use: bool = False
-    """A security group's rule names it."""
+    pass
 
 
 def evolve(group: AddressGroup, event: AddressGroupEvent, at: datetime) -> AddressGroup:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 from schema.changes import applied
 from schema.compute.domain import Word
 from schema.event import Command, Event, Key, Kind, State
+from schema.network.security_group import members_of
 from schema.network.wiring import AddressPair, DhcpOption
 
 
@@ -270,8 +272,10 @@ def _nowhere(port: Port) -> Port:
     return replace(port, binding=free, wired=False, fault=None, status="DOWN", generation=port.generation + 1)
 
 
-def _unique(port: Port) -> tuple[Key, ...]:
-    return ((f"mac {port.network_id}", port.mac_address),)
+def _unique(port: Port) -> Iterable[Key]:
+    yield f"mac {port.network_id}", port.mac_address
+    for id in port.security_group_ids:
+        yield members_of(id), port.id
 
 
 PORT = Kind("port", Port, PortEvent, evolve, unique=_unique)

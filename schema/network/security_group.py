@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,18 @@ from schema.network.wiring import Direction
 
 DEFAULT = "default"
 """The name of the group every project has one of."""
+RULE = "security group rule"
+"""The scope in which a group holds the ids of its rules."""
+
+
+def members_of(id: str) -> str:
+    """The scope in which ports hold a reservation, each under its id, as long as they are in that group."""
+    return f"members of security group {id}"
+
+
+def named_by_rules(id: str) -> str:
+    """The scope in which rules (of other groups) hold one that name that security group or address group."""
+    return f"rules that name {id}"
 
 
 class SecurityRule(Word):
@@ -125,8 +138,6 @@ class UpdateSecurityGroup(Command):
     description: str | UnsetType = UNSET
     stateful: bool | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
-    in_use: bool | UnsetType = UNSET
-    """Ports are in it: a fact, not a change."""
 
 
 class AddSecurityRules(Command):
@@ -146,8 +157,6 @@ class UnshareSecurityGroup(Command):
 
 
 class DeleteSecurityGroup(Command):
-    in_use: bool = False
-    """Ports are in it, or a rule of another group names it."""
     even_default: bool = False
     """An administrator may delete a project's default group; it is made anew when it is needed."""
 
@@ -174,11 +183,14 @@ def _dated(rules: tuple[SecurityRule, ...], at: datetime) -> tuple[SecurityRule,
     return tuple(replace(rule, created_at=rule.created_at or at) for rule in rules)
 
 
-def _unique(group: SecurityGroup) -> list[Key]:
-    keys: list[Key] = [("security group rule", rule.id) for rule in group.rules]
+def _unique(group: SecurityGroup) -> Iterable[Key]:
+    for rule in group.rules:
+        yield RULE, rule.id
+        for id in (rule.remote_group_id, rule.remote_address_group_id):
+            if id and id != group.id:
+                yield named_by_rules(id), rule.id
     if group.is_default:
-        keys.append(("default security group", group.project_id))
-    return keys
+        yield "default security group", group.project_id
 
 
 SECURITY_GROUP = Kind("security-group", SecurityGroup, SecurityGroupEvent, evolve, unique=_unique)

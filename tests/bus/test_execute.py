@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bus.execute import AlreadyTaken, Context, Executor, KeyReused
+from bus.execute import AlreadyTaken, Context, Executor, KeyReused, StillHeld, Wish
 from bus.log import Actor, Batch, Log, referred_event
 from schema.refusal import Refused
-from tests.bus.words import Add, Break, Due, End, Rename, wish
+from tests.bus.words import Add, Break, Due, End, Rename, Stay, Use, wish
 
 
 async def everything(log: Log) -> list[tuple[int, str, int]]:
@@ -169,6 +169,48 @@ async def test_one_taken_name_spoils_no_other_command(executor: Executor, other:
         return_exceptions=True,
     )
     assert [type(r).__name__ for r in results] == ["AlreadyTaken", "list", "list"]
+
+
+def using(id: str, other: str) -> tuple[Wish, Wish]:
+    return wish(id, Use(other=other)), wish(other, Stay())
+
+
+async def test_what_is_used_stays(executor: Executor, other: Executor, log: Log):
+    await executor.execute(wish("a", Add()))
+    await executor.execute(*using("b", "a"))
+    with pytest.raises(StillHeld) as caught:
+        await other.execute(wish("a", End(), vacant=["use of a"]))
+    assert (caught.value.scope, caught.value.key) == ("use of a", "b")
+    assert [it.stream for it in await log.holding(["use of a"])] == ["tally/b"]
+    await executor.execute(wish("b", End()))
+    await other.execute(wish("a", End(), vacant=["use of a"]))
+    assert await log.holding(["use of a"]) == []
+    with pytest.raises(Refused, match="gone"):
+        await executor.execute(*using("c", "a"))
+
+
+async def test_users_and_end_at_once_never_both_succeed(executor: Executor, other: Executor, log: Log):
+    for nth in range(20):
+        it = f"it{nth}"
+        await executor.execute(wish(it, Add()))
+        uses = [(executor, other)[n % 2].execute(*using(f"u{nth}-{n}", it)) for n in range(4)]
+        ends = [one.execute(wish(it, End(), vacant=[f"use of {it}"])) for one in (other, executor)]
+        work = [*uses[: nth % 5], *ends, *uses[nth % 5 :]]
+        await asyncio.gather(*work, return_exceptions=True)
+        document = (await log.load([f"tally/{it}"]))[f"tally/{it}"]
+        users = await log.holding([f"use of {it}"])
+        assert document.state.living is bool(users)
+
+
+async def test_a_user_and_an_end_in_one_batch_spoil_no_other_command(executor: Executor, log: Log):
+    await executor.execute(wish("a", Add()))
+    results = await asyncio.gather(
+        executor.execute(*using("b", "a")),
+        executor.execute(wish("a", End(), vacant=["use of a"])),
+        executor.execute(wish("c", Add())),
+        return_exceptions=True,
+    )
+    assert [type(r).__name__ for r in results] == ["list", "StillHeld", "list"]
 
 
 def keyed(key: str = "k", fingerprint: str = "f") -> Context:

@@ -21,6 +21,12 @@ class TallyNamed(Event):
     name: str
 
 
+class TallyUsed(Event):
+    """It uses another."""
+
+    other: str
+
+
 class TallyDue(Event):
     at: datetime | None
 
@@ -35,6 +41,7 @@ class Tally(State):
     count: int = 0
     due: datetime | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    uses: str = ""
 
 
 def evolve(state: Tally, event: Any, at: datetime) -> Tally:
@@ -44,6 +51,8 @@ def evolve(state: Tally, event: Any, at: datetime) -> Tally:
             return replace(state, count=state.count + by)
         case TallyNamed(name=name):
             return replace(state, name=name)
+        case TallyUsed(other=other):
+            return replace(state, uses=other)
         case TallyDue(at=due):
             return replace(state, due=due)
         case TallyEnded():
@@ -54,9 +63,12 @@ def evolve(state: Tally, event: Any, at: datetime) -> Tally:
 TALLY = Kind(
     "tally",
     Tally,
-    Tallied | TallyNamed | TallyDue | TallyEnded,
+    Tallied | TallyNamed | TallyUsed | TallyDue | TallyEnded,
     evolve,
-    unique=lambda state: [("tally name", state.name)] if state.name else [],
+    unique=lambda state: (
+        ([("tally name", state.name)] if state.name else [])
+        + ([(f"use of {state.uses}", state.id)] if state.uses else [])
+    ),
     deadline=lambda state: state.due,
 )
 
@@ -68,6 +80,14 @@ class Add(Command):
 
 class Rename(Command):
     name: str
+
+
+class Use(Command):
+    other: str
+
+
+class Stay(Command):
+    """Changes nothing; refused when it is gone."""
 
 
 class Due(Command):
@@ -90,6 +110,12 @@ def decide(state: Tally, command: Any) -> list[Event]:
             return [Tallied(by=by)]
         case Rename(name=name):
             return [] if state.name == name else [TallyNamed(name=name)]
+        case Use(other=other):
+            return [] if state.uses == other else [TallyUsed(other=other)]
+        case Stay():
+            if not state.living:
+                raise Refused("it is gone")
+            return []
         case Due(at=at):
             return [TallyDue(at=at)]
         case End():
@@ -99,7 +125,7 @@ def decide(state: Tally, command: Any) -> list[Event]:
     raise AssertionError(command)
 
 
-TALLIES = Aggregate(TALLY, decide, {Add: None, Rename: None, Due: None, End: None, Break: None})
+TALLIES = Aggregate(TALLY, decide, {Add: None, Rename: None, Use: None, Stay: None, Due: None, End: None, Break: None})
 
 
 def wish(id: str, command: Command, **more: Any) -> Wish:

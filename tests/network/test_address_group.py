@@ -17,7 +17,7 @@ from schema.network.address_group import (
     UnshareAddressGroup,
     UpdateAddressGroup,
 )
-from schema.refusal import Conflict, Invalid, NotFound
+from schema.refusal import Invalid, NotFound
 from tests.story import Story
 
 groups = Story(ADDRESS_GROUPS)
@@ -40,10 +40,6 @@ def test_only_what_is_new_is_added_and_what_is_there_removed():
 def test_there_is_an_end_to_it():
     many = tuple(f"10.{n // 256}.{n % 256}.0/24" for n in range(10_001))
     groups.given(created).when(AddAddresses(addresses=many)).refused("it may have 10000", Invalid)
-
-
-def test_what_a_rule_names_stays():
-    groups.given(created).when(DeleteAddressGroup(in_use=True)).refused("in use", Conflict)
 
 
 def test_a_group_is_shared_and_unshared():

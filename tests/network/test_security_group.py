@@ -4,12 +4,15 @@ import asyncio
 
 import pytest
 
+from bus import clock
 from bus.cloud import open_cloud
-from bus.execute import Wish
+from bus.execute import StillHeld, Wish
 from handlers.network.default_group import default_group, ensure_default_group
 from handlers.network.default_rule import DEFAULT_RULE_TEMPLATE
-from handlers.network.security_group import SECURITY_GROUPS
+from handlers.network.port import PORTS
+from handlers.network.security_group import SECURITY_GROUPS, ending, standing
 from schema.network.default_rule import STANDARD, AddDefaultRule, DefaultRule, DefaultRuleAdded, RemoveDefaultRule
+from schema.network.port import CreatePort, UpdatePort
 from schema.network.quota import NETWORK_USAGE
 from schema.network.security_group import (
     SECURITY_GROUP,
@@ -56,18 +59,14 @@ def test_no_two_rules_let_the_same_through():
     groups.given(created).when(AddSecurityRules(rules=(ping, again))).refused("Rule id is 1", Conflict)
 
 
-def test_a_group_in_use_stays_and_keeps_its_state():
-    groups.given(created).when(DeleteSecurityGroup(in_use=True)).refused("in use", Conflict)
-    groups.given(created).when(UpdateSecurityGroup(stateful=False, in_use=True)).refused("in use", Conflict)
-    groups.given(created).when(UpdateSecurityGroup(description="d", in_use=True)).then(
-        SecurityGroupUpdated(description="d")
-    )
+def test_a_group_changes_and_goes():
+    groups.given(created).when(UpdateSecurityGroup(description="d")).then(SecurityGroupUpdated(description="d"))
     groups.given(created).when(DeleteSecurityGroup()).then(SecurityGroupDeleted())
 
 
 def test_the_default_group_keeps_its_name_and_stays():
     groups.given(default).when(UpdateSecurityGroup(name="other")).refused("Updating default", Conflict)
-    groups.given(default).when(DeleteSecurityGroup()).refused("Removing default", Conflict)
+    groups.given(default).when(DeleteSecurityGroup()).refused("removing default", Conflict)
     groups.given(created).when(UpdateSecurityGroup(name="default")).refused("already exists", Conflict)
     groups.given(default).when(DeleteSecurityGroup(even_default=True)).then(SecurityGroupDeleted())
 
@@ -148,3 +147,33 @@ async def test_a_default_group_that_was_deleted_is_followed_by_another(cloud):
     second = await ensure_default_group(cloud, "p")
     assert second != first
     assert [it.id for it in await cloud.documents.find(SECURITY_GROUP)] == [second]
+
+
+async def test_a_group_that_a_port_is_in_stays(cloud):
+    group, port = clock.uuid4(), clock.uuid4()
+    await cloud.executor.execute(Wish(SECURITY_GROUPS, group, CreateSecurityGroup(name="web", project_id="p")))
+    making = Wish(PORTS, port, CreatePort(parent_id="n", mac_address="fa:16:3e:00:00:01", security_group_ids=(group,)))
+    await cloud.executor.execute(making, *standing([group]))
+    with pytest.raises(StillHeld):
+        await cloud.executor.execute(ending(group, even_default=False))
+    await cloud.executor.execute(Wish(PORTS, port, UpdatePort(security_group_ids=())))
+    await cloud.executor.execute(ending(group, even_default=False))
+    with pytest.raises(NotFound):
+        await cloud.executor.execute(Wish(PORTS, port, UpdatePort(security_group_ids=(group,))), *standing([group]))
+
+
+async def test_a_port_and_the_end_of_its_group_at_once_never_both_succeed(cloud, settings, fresh_database):
+    other = await open_cloud(settings, fresh_database)
+    try:
+        for nth in range(10):
+            group, port = clock.uuid4(), clock.uuid4()
+            await cloud.executor.execute(Wish(SECURITY_GROUPS, group, CreateSecurityGroup(name="web", project_id="p")))
+            command = CreatePort(parent_id="n", mac_address=f"fa:16:3e:00:00:{nth:02x}", security_group_ids=(group,))
+            made, ended = await asyncio.gather(
+                cloud.executor.execute(Wish(PORTS, port, command), *standing([group])),
+                other.executor.execute(ending(group, even_default=False)),
+                return_exceptions=True,
+            )
+            assert isinstance(made, list) is not isinstance(ended, list)
+    finally:
+        await other.close()
