@@ -27,6 +27,7 @@ from handlers.network.leading import (
     router_between,
 )
 from handlers.network.port import not_found as port_not_found
+from handlers.network.quota import giving_back, taking
 from handlers.network.router import ROUTERS
 from schema.network.floating_ip import (
     FLOATING_IP,
@@ -182,6 +183,7 @@ async def create(call: Call) -> dict[str, Any]:
         )
         wishes = [Wish(FLOATING_IPS, id, command), *making(port, outer_port_id)]
         wishes += policy_given(call, body.qos_policy_id)
+        wishes += await taking(call.cloud, project_id, "floatingip", [id])
         if not body.port_id:
             return (await call.execute(*wishes))[0]
         born = FloatingIp(
@@ -229,7 +231,7 @@ async def delete(call: Call) -> None:
         outer = (await call.cloud.executor.load([PORT.stream(floating.outer_port_id)])).values()
         for document in outer:
             wishes += unmaking(document.state)
-        await call.execute(*wishes)
+        await call.execute(*wishes, *giving_back(floating.project_id, "floatingip", [floating.id]))
 
     await with_addresses(call.cloud, attempt)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.wire.policy import ADMIN, ADMIN_OR_MEMBER, ADMIN_OR_READER, PROJECT_MANAGER, Check, any_of
+from api.wire.policy import ADMIN, ADMIN_OR_MEMBER, ADMIN_OR_READER, PROJECT_MANAGER, Check, any_of, own_project
 
 
 def _things(*names: str) -> dict[str, Check | str]:
@@ -56,4 +56,8 @@ POLICY: dict[str, Check | str] = {
     "add_extraroutes": ADMIN_OR_MEMBER,
     "remove_extraroutes": ADMIN_OR_MEMBER,
     "create_floatingip:floating_ip_address": ADMIN,
+    "get_quotas": ADMIN,
+    "get_quota": any_of(ADMIN, own_project),
+    "update_quota": ADMIN,
+    "delete_quota": ADMIN,
 }

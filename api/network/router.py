@@ -26,6 +26,7 @@ from bus.log import Document
 from handlers.network.addressing import Picks, Wanted, unmaking, with_addresses
 from handlers.network.joining import GatewayWanted, Joined, gateway, join_port, join_subnet, part
 from handlers.network.port import not_found as port_not_found
+from handlers.network.quota import giving_back, taking
 from handlers.network.router import ROUTERS, bad_router, not_found
 from handlers.network.subnet import not_found as subnet_not_found
 from schema.network.network import NETWORK
@@ -176,7 +177,8 @@ async def create(call: Call) -> dict[str, Any]:
             availability_zone_hints=body.availability_zone_hints,
         )
         wishes += policy_given(call, way.qos_policy_id if way else None)
-        return (await call.execute(Wish(ROUTERS, id, command), *wishes))[0]
+        counted = await taking(call.cloud, project_id, "router", [id])
+        return (await call.execute(Wish(ROUTERS, id, command), *wishes, *counted))[0]
 
     return await _answer(call, await with_addresses(call.cloud, attempt))
 
@@ -218,7 +220,7 @@ async def delete(call: Call) -> None:
         wishes = [Wish(ROUTERS, router.id, DeleteRouter(expected=router.changes))]
         if router.gateway:
             wishes += unmaking(await _port(call, router.gateway.port_id))
-        await call.execute(*wishes)
+        await call.execute(*wishes, *giving_back(router.project_id, "router", [router.id]))
 
     await with_addresses(call.cloud, attempt)
 

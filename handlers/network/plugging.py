@@ -19,6 +19,7 @@ from handlers.network.default_group import default_group
 from handlers.network.leading import freeing
 from handlers.network.network import NETWORKS
 from handlers.network.quota import taking
+from handlers.network.security_group import standing
 from schema.network.network import Network, UseNetwork
 from schema.network.port import CreatePort, FixedIp, Port
 from schema.network.wiring import AddressPair, DhcpOption
@@ -99,6 +100,7 @@ async def planned(cloud: Cloud, picks: Picks, wanted: Sequence[PortWanted]) -> l
         of_projects.setdefault(port.command.project_id, []).append(port.id)
     for project_id, ids in of_projects.items():
         shared += await taking(cloud, project_id, "port", ids)
+    shared += standing(id for port in ports for id in port.command.security_group_ids)
     if ports:
         ports[0].wishes.extend(shared)
     return ports
