@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,8 +43,13 @@ def set_addresses(namespace: str, interface: str, wanted: Iterable[str]) -> int:
         return index
 
 
-def set_neighbours(namespace: str, interface: str, wanted: Mapping[str, str], *, no_others: bool) -> None:
-    """Address → MAC: for good, whatever anybody answers. `no_others`: those of before go. Raises OSError."""
+def set_neighbours(
+    namespace: str, interface: str, wanted: Mapping[str, str], *, no_others: bool, among: Container[str] | None = None
+) -> None:
+    """Address → MAC: for good, whatever anybody answers.
+
+    `no_others`: those of before go, or those `among` these addresses. Raises OSError.
+    """
     with _inside(namespace, interface) as (netlink, index):
         there: dict[str, str] = {}
         if no_others:
@@ -54,7 +59,7 @@ def set_neighbours(namespace: str, interface: str, wanted: Mapping[str, str], *,
         for ip, mac in wanted.items():
             if there.get(ip) != mac:
                 netlink.neigh("replace", dst=ip, lladdr=mac, ifindex=index, family=_family(ip), state=_PERMANENT)
-        for ip in there.keys() - wanted.keys():
+        for ip in [it for it in there.keys() - wanted.keys() if among is None or it in among]:
             netlink.neigh("del", dst=ip, lladdr=there[ip], ifindex=index, family=_family(ip))
 
 

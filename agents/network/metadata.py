@@ -17,7 +17,7 @@ import msgspec
 
 from agents.network.dnsmasq import link_local
 from agents.network.driver import AskInstance, Faults, Touched
-from agents.network.metadata_server import Listeners
+from agents.network.metadata_server import Listeners, Through
 from agents.network.world import World
 from bus import clock
 from schema.compute.domain import Seed
@@ -87,13 +87,15 @@ class Metadata:
             self._known[port_id] = answered
         self._answer(port_id, answered)
 
-    async def serve(self, name: str, network_ids: Iterable[str], *, interface: str = "", router_id: str = "") -> None:
+    async def serve(
+        self, name: str, network_ids: Iterable[str], *, interface: str = "", through: Through | None = None
+    ) -> None:
         """Listen in a named namespace for guests of these networks, until `leave`; nothing happens when it does so.
 
-        At 169.254.169.254, and with an interface at its fe80::a9fe:a9fe. The addresses may come later. In a router's
-        namespace guests of other hosts are answered as well. Raises OSError.
+        At 169.254.169.254, and with an interface at its fe80::a9fe:a9fe. The addresses may come later. `through` a
+        router guests of other hosts are answered as well. Raises OSError.
         """
-        await self._listeners.serve(name, frozenset(network_ids), interface, router_id)
+        await self._listeners.serve(name, frozenset(network_ids), interface, through)
 
     async def leave(self, name: str) -> None:
         await self._listeners.leave(name)

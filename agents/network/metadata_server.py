@@ -9,12 +9,14 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import structlog
 from aiohttp import web
 
 from agents import instance_documents
 from agents.network.dnsmasq import METADATA_ADDRESS, METADATA_ADDRESS_6
 from agents.network.interface import index_of
+from agents.network.nailing import Nailing
 from agents.network.namespace import FOLDER, enter
 from schema.network.wiring import Peer, WiredPort
 
@@ -41,34 +43,44 @@ class Directory(Protocol):
     async def about(self, port: WiredPort | Peer, router_id: str = "") -> Instance: ...
 
 
+class Through(msgspec.Struct, frozen=True):
+    """A router through which guests ask. `feet`: network → its interface there."""
+
+    router_id: str
+    feet: dict[str, str]
+
+
 class Listeners:
     """One HTTP server for each namespace."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
+        self._nailing = Nailing()
         self._listening: dict[str, _Listener] = {}
         self._at_once = 0
         self._lock = asyncio.Lock()
 
-    async def serve(self, name: str, network_ids: frozenset[str], interface: str, router_id: str = "") -> None:
-        """`router_id`: whose namespace that is. Raises OSError."""
+    async def serve(
+        self, name: str, network_ids: frozenset[str], interface: str, through: Through | None = None
+    ) -> None:
+        """Raises OSError."""
         place = await asyncio.to_thread(_place, name, interface)
         async with self._lock:
             there = self._listening.get(name)
-            if there and (there.place, there.network_ids) == (place, network_ids):
+            if there and (there.place, there.network_ids, there.through) == (place, network_ids, through):
                 return
             if there:
                 await self._drop(name)
             sockets = await asyncio.to_thread(_open, name, place[1])
             server = web.Server(
-                partial(self._handle, network_ids, router_id),
+                partial(self._handle, name, network_ids, through),
                 keepalive_timeout=IDLE_SECONDS,
                 access_log=None,
                 max_field_size=4096,
             )
             loop = asyncio.get_running_loop()
             listeners = [await loop.create_server(server, sock=sock, backlog=BACKLOG) for sock in sockets]
-            self._listening[name] = _Listener(place, network_ids, server, listeners)
+            self._listening[name] = _Listener(place, network_ids, through, server, listeners)
 
     async def leave(self, name: str) -> None:
         async with self._lock:
@@ -78,6 +90,7 @@ class Listeners:
         async with self._lock:
             for name in list(self._listening):
                 await self._drop(name)
+            await self._nailing.close()
 
     async def _drop(self, name: str) -> None:
         there = self._listening.pop(name, None)
@@ -87,20 +100,25 @@ class Listeners:
             await there.server.shutdown(CLOSE_SECONDS)
 
     async def _handle(
-        self, network_ids: frozenset[str], router_id: str, request: web.BaseRequest
+        self, name: str, network_ids: frozenset[str], through: Through | None, request: web.BaseRequest
     ) -> web.StreamResponse:
         if request.method not in {"GET", "HEAD"}:
             return web.Response(status=405, text="metadata can only be read\n", headers={"Allow": "GET, HEAD"})
         # Only the connection itself says who asks: whatever a header says, the guest may have written.
         ip = str(ipaddress.ip_address((request.remote or "::").partition("%")[0]))
-        port = self._directory.port_at(network_ids, ip, elsewhere=bool(router_id))
+        port = self._directory.port_at(network_ids, ip, elsewhere=through is not None)
         if port is None:
             return web.Response(status=404, text=f"no server here has the address {ip}\n")
         if self._at_once >= MOST_AT_ONCE:
             return _try_later("too many ask at once")
         self._at_once += 1
         try:
-            return await self._answer(port, router_id, "/".join(part for part in request.path.split("/") if part))
+            if through:
+                await self._nailing.hold(name, through.feet[port.network_id], ip, port.mac_address)
+            path = "/".join(part for part in request.path.split("/") if part)
+            return await self._answer(port, through.router_id if through else "", path)
+        except OSError as error:
+            return _try_later(str(error))
         finally:
             self._at_once -= 1
 
@@ -125,11 +143,13 @@ class _Listener:
         self,
         place: tuple[int, int],
         network_ids: frozenset[str],
+        through: Through | None,
         server: web.Server,
         listeners: list[asyncio.Server],
     ) -> None:
         self.place = place
         self.network_ids = network_ids
+        self.through = through
         self.server = server
         self.listeners = listeners
 

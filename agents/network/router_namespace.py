@@ -18,9 +18,11 @@ import structlog
 from agents.network import advertising, namespace, netlink, nft, router_connections, router_kernel
 from agents.network.advertising import Advertiser
 from agents.network.announcing import Announcer
+from agents.network.interface import set_neighbours
+from agents.network.metadata_server import Through
 from agents.network.namespace import FOLDER, enter
 from agents.network.router_kernel import LOOPBACK, Seen, Step
-from agents.network.router_rules import Foot, Layout, layout
+from agents.network.router_rules import Foot, Layout, inside_name, layout
 from agents.network.router_watch import Watch
 from agents.network.switch import Attachment, CannotWire, Switch
 from agents.network.world import World
@@ -53,7 +55,7 @@ class Serving(Protocol):
     """Serves metadata in a namespace; agents/network/metadata.py."""
 
     async def serve(
-        self, name: str, network_ids: Iterable[str], *, interface: str = "", router_id: str = ""
+        self, name: str, network_ids: Iterable[str], *, interface: str = "", through: Through | None = None
     ) -> None: ...
 
     async def leave(self, name: str) -> None: ...
@@ -81,6 +83,7 @@ class RouterNamespace:
         self._generation = -1
         self._attachments: dict[str, Attachment] = {}
         self._watch: Watch | None = None
+        self._met = False
 
     async def apply(self, router: WiredRouter, world: World) -> str:
         """What could not be done, or empty."""
@@ -89,6 +92,7 @@ class RouterNamespace:
             await self._enter()
             seen, anew = await asyncio.to_thread(self._before, wanted)
             faults = await self._plug(wanted, seen, world)
+            await asyncio.to_thread(self._forget_neighbours, wanted, seen)
             added, undone = await asyncio.to_thread(self._after, wanted)
             if anew:
                 await asyncio.to_thread(self._cut, router)
@@ -163,6 +167,14 @@ class RouterNamespace:
                 faults.append(str(error))
         return faults
 
+    def _forget_neighbours(self, wanted: Layout, seen: Seen) -> None:
+        """Those that an agent before this one nailed, once."""
+        if not self._met:
+            for name in wanted.feet.keys() & seen.links.keys():
+                with suppress(OSError):
+                    set_neighbours(self.name, name, {}, no_others=True)
+        self._met = True
+
     def _attachment(self, foot: Foot) -> Attachment:
         port = foot.port
         return Attachment(
@@ -217,8 +229,8 @@ class RouterNamespace:
         if self._tools.metadata is None:
             return
         if router.ports:
-            inner = {port.network_id for port in router.ports}
-            await self._tools.metadata.serve(self.name, inner, router_id=router.id)
+            feet = {port.network_id: inside_name(port.port_id) for port in router.ports}
+            await self._tools.metadata.serve(self.name, feet, through=Through(router.id, feet))
         else:
             await self._tools.metadata.leave(self.name)
 

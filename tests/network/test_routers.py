@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ from schema.network.wiring import (
 )
 from tests.network.dhcp_place import Place, apart, network, subnet, until
 from tests.network.router_place import ONE, PUBLIC, TWO, Host, Line, foot, in_thread, join, router
+from tests.network.test_shaping import iperf, limited
 
 pytestmark = pytest.mark.live
 
@@ -192,6 +194,19 @@ async def test_what_lies_beside_the_gateway_on_its_link_is_reached_there(host, n
     assert await host.apply(ONE, public, of) == {}
     assert await in_thread(near.sees, beside, "198.51.100.20", 22) == "198.51.100.9"
     beside.close()
+
+
+@pytest.mark.slow
+async def test_floating_ips_and_gateways_are_held_to_their_limits(host, near, far, outside):
+    ip = floating(20, "10.1.0.5", quality=limited(16, 8))
+    of = router(foot(ONE, 1), foot(TWO, 1), gateway=GATEWAY, floating=(ip,), quality=limited(0, 24))
+    await bring(host, of)
+    way_in = SimpleNamespace(space=near.space, ip="203.0.113.20")
+    assert await iperf(outside, way_in) == pytest.approx(16, rel=0.15)
+    assert await iperf(near, outside) == pytest.approx(8, rel=0.15)
+    assert await iperf(far, outside) == pytest.approx(24, rel=0.15)
+    await bring(host, replace(of, floating=(replace(ip, quality=limited(0, 0)),)), touched=frozenset({"router/r1"}))
+    assert await iperf(near, outside, seconds=2) > 100
 
 
 async def test_ipv6_is_routed_and_advertised(places):
