@@ -27,6 +27,7 @@ def _managed(*names: str) -> dict[str, Check | str]:
 POLICY: dict[str, Check | str] = {
     **_things(
         "router",
+        "trunk",
         "floatingip",
         "floatingip_port_forwarding",
         "ikepolicy",
@@ -43,6 +44,9 @@ POLICY: dict[str, Check | str] = {
         "alias_dscp_marking_rule",
     ),
     "get_rule_type": ADMIN_OR_READER,
+    "get_subports": ADMIN_OR_READER,
+    "add_subports": ADMIN_OR_MEMBER,
+    "remove_subports": ADMIN_OR_MEMBER,
     "get_rule_type:drivers": ADMIN,
     "get_router:distributed": ADMIN,
     "create_router:distributed": ADMIN,

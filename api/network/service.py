@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.network import floating_ip, port_forwarding, qos, quota, router
+from api.network import floating_ip, port_forwarding, qos, quota, router, trunk
 from api.network.policy import POLICY
 from api.network.words import body_refusal
 from api.wire import Service
@@ -26,5 +26,6 @@ SERVICE = Service(
         *port_forwarding.routes,
         *quota.routes,
         *qos.routes,
+        *trunk.routes,
     ],
 )

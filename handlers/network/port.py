@@ -15,6 +15,8 @@ from schema.network.port import (
     CreatePort,
     DeletePort,
     DetachPort,
+    JoinTrunk,
+    LeaveTrunk,
     Port,
     PortAttached,
     PortBound,
@@ -22,10 +24,14 @@ from schema.network.port import (
     PortDeleted,
     PortDetached,
     PortEvent,
+    PortJoinedTrunk,
+    PortLeftTrunk,
+    PortTrunked,
     PortUnbound,
     PortUpdated,
     PortWired,
     ReportPortWired,
+    TrunkPort,
     UnbindPort,
     UpdatePort,
 )
@@ -41,6 +47,9 @@ ALLOWED: dict[type[Command], set[str]] = {
     BindPort: {THERE},
     UnbindPort: {THERE, GONE},
     ReportPortWired: {THERE, GONE},
+    TrunkPort: {THERE},
+    JoinTrunk: {THERE},
+    LeaveTrunk: {THERE, GONE},
     DeletePort: {THERE},
 }
 
@@ -59,6 +68,8 @@ def decide(port: Port, command: Command) -> list[PortEvent]:
         case UpdatePort():
             return [PortUpdated(**differing(port, command))]
         case AttachPort():
+            if port.subport_of:
+                raise in_use_as_subport(port)
             if port.device_id:
                 raise Conflict(f"Port {port.id} is in use by {port.device_id}.", code="PortInUse")
             return [PortAttached(device_id=command.device_id, device_owner=command.device_owner)]
@@ -70,13 +81,59 @@ def decide(port: Port, command: Command) -> list[PortEvent]:
             return [PortUnbound()]
         case ReportPortWired():
             return [PortWired(up=command.up, fault=command.fault)]
+        case TrunkPort():
+            refuse_as_parent(port)
+            return [PortTrunked(trunk_id=command.trunk_id)]
+        case JoinTrunk():
+            refuse_as_subport(port)
+            return [PortJoinedTrunk(**given(command))]
+        case LeaveTrunk():
+            if not port.subport_of and port.host:
+                raise Conflict(f"Trunk {port.trunk_id} is currently in use.", code="TrunkInUse")
+            return [PortLeftTrunk()]
         case DeletePort():
+            if port.trunk_id:
+                raise in_use_as_subport(port) if port.subport_of else in_use_as_parent(port)
             return [PortDeleted()]
     raise TypeError(f"ports know no {type(command).__name__}")
 
 
 def not_found(id: str) -> NotFound:
     return NotFound(f"Port {id} could not be found.", code="PortNotFound")
+
+
+def refuse_as_parent(port: Port) -> None:
+    """Raises Conflict when no trunk can have it as its parent: its guest has it, or will take it along when it goes."""
+    if port.subport_of:
+        raise in_use_as_subport(port)
+    if port.trunk_id or port.host or port.made_by or port.device_owner.startswith("network:"):
+        raise Conflict(
+            f"Port {port.id} is currently in use and is not eligible for use as a parent port.", code="ParentPortInUse"
+        )
+
+
+def refuse_as_subport(port: Port) -> None:
+    """Raises Conflict when no trunk can have it as a subport."""
+    if port.subport_of:
+        raise in_use_as_subport(port)
+    if port.trunk_id:
+        raise in_use_as_parent(port)
+    if port.device_id or port.made_by:
+        raise Conflict(
+            f"Unable to complete operation on port {port.id} for network {port.network_id}. Port already has an "
+            f"attached device {port.device_id or port.made_by}.",
+            code="PortInUse",
+        )
+
+
+def in_use_as_parent(port: Port) -> Conflict:
+    return Conflict(
+        f"Port {port.id} is currently a parent port for trunk {port.trunk_id}.", code="PortInUseAsTrunkParent"
+    )
+
+
+def in_use_as_subport(port: Port) -> Conflict:
+    return Conflict(f"Port {port.id} is currently a subport for trunk {port.trunk_id}.", code="PortInUseAsSubPort")
 
 
 def binding(ports: Iterable[Document], host: str, vif_type: str = "bridge") -> tuple[Wish, ...]:
@@ -101,6 +158,8 @@ def _already_so(port: Port, command: Command) -> bool:
         case UnbindPort():
             elsewhere = not port.host or command.host not in {"", port.host}
             return port.created_at is not None and (not port.living or elsewhere)
+        case LeaveTrunk():
+            return port.created_at is not None and (not port.living or port.trunk_id != command.trunk_id)
         case ReportPortWired():
             outdated = not port.living or port.host != command.host or command.generation < port.generation
             same = (port.wired, port.fault) == (command.up, command.fault)
@@ -110,6 +169,11 @@ def _already_so(port: Port, command: Command) -> bool:
     match command:
         case UpdatePort():
             return not differing(port, command)
+        case TrunkPort():
+            return port.trunk_id == command.trunk_id and not port.subport_of
+        case JoinTrunk():
+            there = (port.trunk_id, port.subport_of, port.segmentation_id)
+            return there == (command.trunk_id, command.subport_of, command.segmentation_id)
         case AttachPort():
             return (port.device_id, port.device_owner) == (command.device_id, command.device_owner)
         case BindPort():

@@ -19,6 +19,9 @@ from schema.event import Command, Event, Key, Kind, State
 from schema.network.security_group import members_of
 from schema.network.wiring import AddressPair, DhcpOption
 
+SUBPORT = "trunk:subport"
+"""Owner of a trunk's subports."""
+
 
 class FixedIp(Word):
     subnet_id: str
@@ -59,7 +62,7 @@ class Port(State):
     binding: Binding = field(default_factory=lambda: Binding(host=""))
     inactive_bindings: tuple[Binding, ...] = ()
     trunk_id: str = ""
-    """It is the parent of that trunk."""
+    """It is the parent of that trunk; with `subport_of`: a subport of it."""
     subport_of: str = ""
     """It is a subport: the trunk's parent port."""
     segmentation_id: int = 0
@@ -158,6 +161,24 @@ class PortWired(Event):
     fault: str | None = None
 
 
+class PortTrunked(Event):
+    """It is the parent of a trunk from now on."""
+
+    trunk_id: str
+
+
+class PortJoinedTrunk(Event):
+    """It reaches its guest tagged, by the card of the trunk's parent, and is where that is."""
+
+    trunk_id: str
+    subport_of: str
+    segmentation_id: int
+
+
+class PortLeftTrunk(Event):
+    """It is no trunk's parent or subport any more."""
+
+
 class PortDeleted(Event):
     pass
 
@@ -237,11 +258,43 @@ class ReportPortWired(Command):
     fault: str | None = None
 
 
+class TrunkPort(Command):
+    """Have it be a trunk's parent. Refused where it is in a trunk, on a host, or some thing's own."""
+
+    trunk_id: str
+
+
+class JoinTrunk(Command):
+    """Have it be a subport. Refused where it is in a trunk, or a device has it."""
+
+    trunk_id: str
+    subport_of: str
+    segmentation_id: int
+
+
+class LeaveTrunk(Command):
+    """Nothing happens unless it is in that trunk. The parent's leave is the trunk's end: refused while on a host."""
+
+    trunk_id: str
+
+
 class DeletePort(Command):
     pass
 
 
-PortEvent = PortCreated | PortUpdated | PortAttached | PortDetached | PortBound | PortUnbound | PortWired | PortDeleted
+PortEvent = (
+    PortCreated
+    | PortUpdated
+    | PortAttached
+    | PortDetached
+    | PortBound
+    | PortUnbound
+    | PortWired
+    | PortTrunked
+    | PortJoinedTrunk
+    | PortLeftTrunk
+    | PortDeleted
+)
 
 
 def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
@@ -262,6 +315,14 @@ def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
         case PortWired():
             status = "ACTIVE" if event.up and port.admin_state_up else "DOWN"
             return replace(port, wired=event.up, fault=event.fault, status=status)
+        case PortTrunked():
+            return replace(port, trunk_id=event.trunk_id, generation=port.generation + 1)
+        case PortJoinedTrunk():
+            return _nowhere(replace(applied(port, event), device_owner=SUBPORT))
+        case PortLeftTrunk() if port.subport_of:
+            return _nowhere(replace(port, trunk_id="", subport_of="", segmentation_id=0, device_owner=""))
+        case PortLeftTrunk():
+            return replace(port, trunk_id="", generation=port.generation + 1)
         case PortDeleted():
             return replace(port, deleted_at=at)
 
