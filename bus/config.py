@@ -58,6 +58,11 @@ class Networking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The interface, or the address, at which hosts take tunnels from each other; empty: this host is alone."""
     interfaces: dict[str, str] = msgspec.field(default_factory=dict)
     """Physical network → the interface that leads there, which its flat network has for itself: `external = "eth1"`."""
+    physical_networks: Annotated[str, Meta(pattern=r"^\s*([\w.-]+(:\d{1,4}:\d{1,4})?\s*(,\s*|$))*$")] = "external"
+    """Physical networks that flat and VLAN networks may lie on, by commas, besides those that hosts say they have. Each
+    may name the VLAN ids that are picked for who names none: `physnet1:100:199`."""
+    vxlan_ids: Annotated[str, Meta(pattern=r"^\d{1,8}:\d{1,8}$")] = "1:16777215"
+    """First and last VXLAN id that networks are given."""
 
 
 Limit = Annotated[int, Meta(ge=-1, le=2**31 - 1)]

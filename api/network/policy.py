@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from api.wire.policy import ADMIN, ADMIN_OR_MEMBER, ADMIN_OR_READER, PROJECT_MANAGER, Check, any_of, own_project
+from api.wire.policy import (
+    ADMIN,
+    ADMIN_OR_MEMBER,
+    ADMIN_OR_READER,
+    PROJECT_MANAGER,
+    Check,
+    any_of,
+    everybody,
+    own_project,
+)
+
+PROVIDER = ("provider:network_type", "provider:physical_network", "provider:segmentation_id")
+"""How a network is carried is the operator's."""
 
 
 def _things(*names: str) -> dict[str, Check | str]:
@@ -26,6 +38,8 @@ def _managed(*names: str) -> dict[str, Check | str]:
 
 POLICY: dict[str, Check | str] = {
     **_things(
+        "network",
+        "subnet",
         "router",
         "trunk",
         "floatingip",
@@ -48,6 +62,15 @@ POLICY: dict[str, Check | str] = {
     "add_subports": ADMIN_OR_MEMBER,
     "remove_subports": ADMIN_OR_MEMBER,
     "get_rule_type:drivers": ADMIN,
+    **{
+        f"{verb}_network:{what}": ADMIN
+        for verb in ("create", "update")
+        for what in ("shared", "router:external", "is_default", "segments", *PROVIDER)
+    },
+    **{f"get_network:{what}": ADMIN for what in ("segments", *PROVIDER)},
+    **{f"{verb}_subnet:{what}": ADMIN for verb in ("create", "update") for what in ("segment_id", "service_types")},
+    "get_subnet:segment_id": ADMIN,
+    "get_availability_zone": everybody,
     "get_router:distributed": ADMIN,
     "create_router:distributed": ADMIN,
     "create_router:ha": ADMIN,

@@ -66,6 +66,8 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """What others than its project and administrators see of it: sets of conditions."""
     common_to_all: bool = False
     """Everybody sees all of it."""
+    owners: Callable[[Call, Any], Sequence[str]] = lambda call, state: (state.project_id,)
+    """Projects whose members may change a thing of that state."""
     revision: Callable[[Document], int] = lambda document: document.version
 
     @property
@@ -146,7 +148,7 @@ async def to_change(call: Call, resource: Resource, id: str, rule: str = "") -> 
     """A thing that the caller sees, may change, and knows the revision of, if they say one. `rule`: of the policy."""
     document = await found(call, resource, id)
     rule = rule or call.route.may or ""
-    if not call.may(rule, project_id=document.state.project_id):
+    if not any(call.may(rule, project_id=id) for id in resource.owners(call, document.state)):
         raise denied(rule)
     expected = call.request.headers.get("If-Match", "")
     if expected:
@@ -165,6 +167,24 @@ def visible(call: Call, resource: Resource) -> list[Condition]:
         return []
     own = [Where("project_id", "=", call.token.project_id or "")]
     return [AnyOf([own, *(resource.shared(call) if resource.shared else ())])]
+
+
+def several(call: Call, name: str, plural: str) -> tuple[Sequence[Any], bool]:
+    """The things in a body that holds one or a list of them, and whether it is a list. Raises Invalid."""
+    one, many = getattr(call.body, name), getattr(call.body, plural)
+    if one is not None and many is None:
+        return [one], False
+    if many:
+        return many, True
+    if many is not None:
+        raise Invalid("Resources required", code="HTTPBadRequest")
+    raise Invalid(f"Unable to find '{name}' in request body", code="HTTPBadRequest")
+
+
+def tags_of(tags: Sequence[str]) -> tuple[str, ...]:
+    """The tags a new thing is given. Raises Invalid."""
+    _refuse_tags(tags)
+    return tuple(dict.fromkeys(tags))
 
 
 def project_of(call: Call, project_id: str | None, tenant_id: str | None) -> str:
@@ -348,7 +368,7 @@ def _tag_routes(resource: Resource) -> list[Route]:
     retagging = resource.retagging
     assert retagging is not None
 
-    async def tags_of(call: Call) -> tuple[str, ...]:
+    async def those_of(call: Call) -> tuple[str, ...]:
         tags: tuple[str, ...] = (await found(call, resource, call.path["id"])).state.tags
         return tags
 
@@ -361,7 +381,7 @@ def _tag_routes(resource: Resource) -> list[Route]:
         return tags
 
     async def show(call: Call) -> dict[str, Any]:
-        return {"tags": list(await tags_of(call))}
+        return {"tags": list(await those_of(call))}
 
     async def replace(call: Call) -> dict[str, Any]:
         return {"tags": list(await retag(call, lambda tags: tuple(call.body.tags)))}
@@ -370,7 +390,7 @@ def _tag_routes(resource: Resource) -> list[Route]:
         await retag(call, lambda tags: ())
 
     async def check(call: Call) -> Reply:
-        if call.path["tag"] not in await tags_of(call):
+        if call.path["tag"] not in await those_of(call):
             raise _no_tag(call.path["tag"])
         return Reply(None, status=204)
 

@@ -23,13 +23,12 @@ from handlers.network.router import Outdated
 from handlers.network.subnet import SUBNETS, AddressTaken
 from schema.network.allocation import address_of, number_of
 from schema.network.network import NETWORK, Network
-from schema.network.port import CreatePort, DeletePort, FixedIp, Port, UpdatePort
+from schema.network.port import DHCP, CreatePort, DeletePort, FixedIp, Port, UpdatePort
 from schema.network.subnet import SUBNET, AllocateAddress, ReleaseAddress, Subnet
 from schema.refusal import Conflict, Invalid
 
 ROUTER_FEET = frozenset({"network:router_interface"})
 """Owners of ports whose addresses are chosen, not made of their MAC, even where SLAAC is."""
-DHCP = "network:dhcp"
 WINDOW = 256
 """Of how many free addresses one is picked by chance."""
 ATTEMPTS = 20
@@ -177,7 +176,7 @@ async def with_addresses(cloud: Cloud, attempt: Callable[[Picks], Awaitable[T]])
             if not left:
                 raise
         except AlreadyTaken as taken:
-            if not left or not taken.scope.startswith("mac "):
+            if not left or not taken.scope.startswith(("mac ", "dhcp")):
                 raise
         finally:
             picks.release()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec import UNSET
+
 from bus.execute import Aggregate, Wish
 from bus.log import Document
+from handlers.network.router import Outdated
 from schema.changes import differing, given
 from schema.event import Command
 from schema.network.port import (
     PORT,
+    AddPortAddress,
     AttachPort,
     BindPort,
     CreatePort,
@@ -18,6 +22,8 @@ from schema.network.port import (
     JoinTrunk,
     LeaveTrunk,
     Port,
+    PortAddressAdded,
+    PortAddressRemoved,
     PortAttached,
     PortBound,
     PortCreated,
@@ -30,6 +36,7 @@ from schema.network.port import (
     PortUnbound,
     PortUpdated,
     PortWired,
+    RemovePortAddress,
     ReportPortWired,
     TrunkPort,
     UnbindPort,
@@ -42,6 +49,8 @@ ABSENT, THERE, GONE = "absent", "there", "gone"
 ALLOWED: dict[type[Command], set[str]] = {
     CreatePort: {ABSENT},
     UpdatePort: {THERE},
+    AddPortAddress: {THERE, GONE},
+    RemovePortAddress: {THERE, GONE},
     AttachPort: {THERE},
     DetachPort: {THERE, GONE},
     BindPort: {THERE},
@@ -67,6 +76,12 @@ def decide(port: Port, command: Command) -> list[PortEvent]:
             return [PortCreated(**given(command))]
         case UpdatePort():
             return [PortUpdated(**differing(port, command))]
+        case AddPortAddress():
+            if not port.living:
+                raise Outdated(f"Port {port.id} went meanwhile; try again.", code="Conflict")
+            return [PortAddressAdded(fixed_ip=command.fixed_ip)]
+        case RemovePortAddress():
+            return _remove_address(port, command)
         case AttachPort():
             if port.subport_of:
                 raise in_use_as_subport(port)
@@ -96,6 +111,15 @@ def decide(port: Port, command: Command) -> list[PortEvent]:
                 raise in_use_as_subport(port) if port.subport_of else in_use_as_parent(port)
             return [PortDeleted()]
     raise TypeError(f"ports know no {type(command).__name__}")
+
+
+def _remove_address(port: Port, command: RemovePortAddress) -> list[PortEvent]:
+    gone = PortAddressRemoved(fixed_ip=command.fixed_ip)
+    if command.remains is UNSET:
+        return [gone]
+    if command.remains is (port.fixed_ips == (command.fixed_ip,)):
+        raise Outdated(f"Port {port.id} has other addresses by now; try again.", code="Conflict")
+    return [gone] if command.remains else [gone, PortDeleted()]
 
 
 def not_found(id: str) -> NotFound:
@@ -152,6 +176,8 @@ def _already_so(port: Port, command: Command) -> bool:
             return port.living and not {k: v for k, v in given(command).items() if getattr(port, k) != v}
         case DeletePort():
             return port.deleted_at is not None
+        case RemovePortAddress():
+            return port.created_at is not None and (not port.living or command.fixed_ip not in port.fixed_ips)
         case DetachPort():
             free = not port.living or not port.device_id or port.device_id != command.device_id
             return port.created_at is not None and free
@@ -174,6 +200,8 @@ def _already_so(port: Port, command: Command) -> bool:
         case JoinTrunk():
             there = (port.trunk_id, port.subport_of, port.segmentation_id)
             return there == (command.trunk_id, command.subport_of, command.segmentation_id)
+        case AddPortAddress():
+            return command.fixed_ip in port.fixed_ips
         case AttachPort():
             return (port.device_id, port.device_owner) == (command.device_id, command.device_owner)
         case BindPort():

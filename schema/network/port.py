@@ -131,6 +131,18 @@ class PortUpdated(Event):
     tags: tuple[str, ...] | UnsetType = UNSET
 
 
+class PortAddressAdded(Event):
+    """It came by an address of a subnet made or changed after it; allocated there in the same append."""
+
+    fixed_ip: FixedIp
+
+
+class PortAddressRemoved(Event):
+    """An address of it went with its subnet, or because nothing is served there any more."""
+
+    fixed_ip: FixedIp
+
+
 class PortAttached(Event):
     """A device took it that had not made it."""
 
@@ -224,6 +236,23 @@ class UpdatePort(Command):
     tags: tuple[str, ...] | UnsetType = UNSET
 
 
+class AddPortAddress(Command):
+    """One address more, whatever else is changed meanwhile. Outdated when the port went."""
+
+    fixed_ip: FixedIp
+
+
+class RemovePortAddress(Command):
+    """One address less.
+
+    `remains`: whether the port has others; when it is said that it has none, it goes with this one. Outdated when it is
+    otherwise. Unset: the port stays, whatever is left of it.
+    """
+
+    fixed_ip: FixedIp
+    remains: bool | UnsetType = UNSET
+
+
 class AttachPort(Command):
     """Refused when another device has it."""
 
@@ -285,6 +314,8 @@ class DeletePort(Command):
 PortEvent = (
     PortCreated
     | PortUpdated
+    | PortAddressAdded
+    | PortAddressRemoved
     | PortAttached
     | PortDetached
     | PortBound
@@ -301,6 +332,12 @@ def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
     match event:
         case PortCreated() | PortUpdated():
             return replace(applied(port, event), generation=port.generation + 1)
+        case PortAddressAdded():
+            fixed_ips = (*port.fixed_ips, event.fixed_ip)
+            return replace(port, fixed_ips=fixed_ips, generation=port.generation + 1)
+        case PortAddressRemoved():
+            fixed_ips = tuple(fixed for fixed in port.fixed_ips if fixed != event.fixed_ip)
+            return replace(port, fixed_ips=fixed_ips, generation=port.generation + 1)
         case PortAttached():
             return replace(
                 port, device_id=event.device_id, device_owner=event.device_owner, generation=port.generation + 1
@@ -333,10 +370,21 @@ def _nowhere(port: Port) -> Port:
     return replace(port, binding=free, wired=False, fault=None, status="DOWN", generation=port.generation + 1)
 
 
+DHCP = "network:dhcp"
+"""Owner of the port at which DHCP, DNS and metadata are answered in a network."""
+
+
 def _unique(port: Port) -> Iterable[Key]:
-    yield f"mac {port.network_id}", port.mac_address
+    yield macs_of(port.network_id), port.mac_address
+    if port.device_owner == DHCP and port.made_by == port.network_id:
+        yield "dhcp", port.network_id
     for id in port.security_group_ids:
         yield members_of(id), port.id
+
+
+def macs_of(network_id: str) -> str:
+    """Where the MACs of a network's ports are reserved: as long as there is one, there is a port."""
+    return f"mac {network_id}"
 
 
 PORT = Kind("port", Port, PortEvent, evolve, unique=_unique)

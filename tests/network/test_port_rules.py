@@ -1,12 +1,17 @@
 """Ports: one device at a time, one host at a time, and only that host's newest word counts."""
 
 from handlers.network.port import PORTS
+from handlers.network.router import Outdated
 from schema.network.port import (
+    AddPortAddress,
     AttachPort,
     BindPort,
     CreatePort,
     DeletePort,
     DetachPort,
+    FixedIp,
+    PortAddressAdded,
+    PortAddressRemoved,
     PortAttached,
     PortBound,
     PortCreated,
@@ -15,6 +20,7 @@ from schema.network.port import (
     PortUnbound,
     PortUpdated,
     PortWired,
+    RemovePortAddress,
     ReportPortWired,
     UnbindPort,
     UpdatePort,
@@ -33,6 +39,20 @@ def test_a_port_is_made_changed_and_deleted():
     made = ports.given().when(command).then(created)
     changed = made.when(UpdatePort(name="eth0")).then(PortUpdated(name="eth0"))
     changed.when(DeletePort()).then(PortDeleted())
+
+
+def test_addresses_come_and_go_one_by_one():
+    one, other = FixedIp(subnet_id="s", ip_address="10.0.0.2"), FixedIp(subnet_id="t", ip_address="10.1.0.2")
+    first = ports.given(created).when(AddPortAddress(fixed_ip=one)).then(PortAddressAdded(fixed_ip=one))
+    both = first.when(AddPortAddress(fixed_ip=other)).then(PortAddressAdded(fixed_ip=other))
+    assert both.state.fixed_ips == (one, other)
+    both.when(RemovePortAddress(fixed_ip=one, remains=False)).refused("other addresses by now", Outdated)
+    left = both.when(RemovePortAddress(fixed_ip=one, remains=True)).then(PortAddressRemoved(fixed_ip=one))
+    left.when(RemovePortAddress(fixed_ip=other, remains=True)).refused("other addresses by now", Outdated)
+    left.when(RemovePortAddress(fixed_ip=other)).then(PortAddressRemoved(fixed_ip=other))
+    gone = left.when(RemovePortAddress(fixed_ip=other, remains=False))
+    after = gone.then(PortAddressRemoved(fixed_ip=other), PortDeleted())
+    after.when(AddPortAddress(fixed_ip=one)).refused("went meanwhile", Outdated)
 
 
 def test_one_device_has_it_at_a_time():
