@@ -10,6 +10,8 @@ import asyncio
 import errno
 from collections.abc import Callable, Container
 
+import msgspec
+
 from agents.network import forwarding, links, netlink
 from agents.network.bridge_plan import Seen, as_wanted
 from agents.network.bridge_wanted import OURS
@@ -60,9 +62,10 @@ class Watch:
                     if kind == NEW_LINK or links.family_of(body) != BRIDGE_FAMILY:
                         self._words[links.family_of(body), links.index_of(body)] = kind, body
                 elif kind in _NEIGHBOUR_WORDS:
-                    what = forwarding.parse_entry(body) or forwarding.parse_neighbour(body)
+                    entry, neighbour = forwarding.parse_entry(body), forwarding.parse_neighbour(body)
+                    what = neighbour.ip if neighbour else entry
                     if what:
-                        self._words[forwarding.device_of(body), *what] = kind, body
+                        self._words[forwarding.device_of(body), what] = kind, body
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
@@ -81,6 +84,8 @@ def _on_link(kind: int, body: bytes, seen: Seen, names: dict[int, str], ours: Co
     link = links.parse(body, names)
     if known not in ours:
         return f"{link.name} appeared" if not known and (link.name in ours or OURS.fullmatch(link.name)) else ""
+    # Of its flags a bridge tells by the words above alone.
+    link = msgspec.structs.replace(link, flags=seen.links[known].flags)
     return "" if link.name == known and as_wanted(link, seen.links[known]) else f"{known} was changed"
 
 
@@ -89,12 +94,9 @@ def _on_neighbour(kind: int, body: bytes, seen: Seen, names: dict[int, str], our
     if device not in ours:
         return ""
     there = kind == NEW_NEIGHBOUR
-    entry = forwarding.parse_entry(body) if forwarding.family_of(body) == BRIDGE_FAMILY else None
-    if entry is not None:
-        differs = there != (entry in seen.entries.get(device, set()))
-        return f"an entry of {device} was changed" if differs else ""
-    neighbour = forwarding.parse_neighbour(body)
-    if neighbour is None:
-        return ""
-    known = seen.neighbours.get(device, {}).get(neighbour.ip) == neighbour.mac_address
-    return f"a neighbour of {device} was changed" if known != there else ""
+    neighbour, entry = forwarding.parse_neighbour(body), forwarding.parse_entry(body)
+    if neighbour:
+        known = seen.neighbours.get(device, {}).get(neighbour.ip, "")
+        return f"a neighbour of {device} was changed" if known != (neighbour.mac_address if there else "") else ""
+    differs = entry is not None and there != (entry in seen.entries.get(device, set()))
+    return f"an entry of {device} was changed" if differs else ""

@@ -67,7 +67,8 @@ def all_entries(kernel: netlink.Socket) -> Iterator[tuple[int, Entry]]:
 def all_neighbours(kernel: netlink.Socket) -> Iterator[tuple[int, Neighbour]]:
     """(device, neighbour) of those known for good: one dump."""
     for _, body in kernel.ask(Request(GET_NEIGHBOUR, netlink.DUMP, _HEAD.pack(0, 0, 0, 0, 0))):
-        if neighbour := parse_neighbour(body):
+        neighbour = parse_neighbour(body)
+        if neighbour and neighbour.mac_address:
             yield device_of(body), neighbour
 
 
@@ -80,8 +81,10 @@ def device_of(body: bytes) -> int:
 
 
 def parse_entry(body: bytes) -> Entry | None:
-    """None: learned, or the device's own address."""
-    _, _, state, flags, _ = _HEAD.unpack_from(body)
+    """None: learned, or the device's own address, or something else."""
+    family, _, state, flags, _ = _HEAD.unpack_from(body)
+    if family != BRIDGE_FAMILY:
+        return None
     found = netlink.attributes(body, _HEAD.size)
     mac = found.get(_MAC, b"").hex(":")
     if flags & _SELF:
@@ -91,11 +94,13 @@ def parse_entry(body: bytes) -> Entry | None:
 
 
 def parse_neighbour(body: bytes) -> Neighbour | None:
+    """Without a MAC if it is not known for good (any more). None: it is something else."""
     family, _, state, _, _ = _HEAD.unpack_from(body)
     found = netlink.attributes(body, _HEAD.size)
-    if family not in {socket.AF_INET, socket.AF_INET6} or not state & _PERMANENT or _TO not in found:
+    if family not in {socket.AF_INET, socket.AF_INET6} or _TO not in found:
         return None
-    return Neighbour(str(ipaddress.ip_address(found[_TO])), found.get(_MAC, b"").hex(":"))
+    mac = found.get(_MAC, b"").hex(":") if state & _PERMANENT else ""
+    return Neighbour(str(ipaddress.ip_address(found[_TO])), mac)
 
 
 def _bridge_entry(device: int, it: Entry) -> bytes:

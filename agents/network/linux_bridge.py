@@ -10,6 +10,7 @@ are taken only at the beginning, and when somebody else was heard to have change
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable, Mapping
 
 import structlog
@@ -36,6 +37,8 @@ class LinuxBridge:
         self._namespace = inside
         self._fabric = fabric
         self._interfaces = dict(interfaces or {})
+        self._endpoint = "", ""
+        """(address, interface) when last looked at: whoever asks for `facts` now and then has it followed."""
         self._kernel: netlink.Socket | None = None
         self._watch: Watch | None = None
         self._on_change: Callable[[], None] = _nobody
@@ -203,7 +206,7 @@ class LinuxBridge:
             self._act([Remove(link)])
 
     def _know_fabric(self) -> Fabric:
-        endpoint_ip, interface = self._endpoint()
+        endpoint_ip, interface = self._endpoint = self._endpoint if self._endpoint[0] else self._find_endpoint()
         return Fabric(
             endpoint_ip=endpoint_ip,
             mtu=self._seen.links[interface].mtu if interface in self._seen.links else 0,
@@ -211,23 +214,21 @@ class LinuxBridge:
             links={it: self._seen.links[it] for it in self._interfaces.values() if it in self._seen.links},
         )
 
-    def _endpoint(self) -> tuple[str, str]:
+    def _find_endpoint(self) -> tuple[str, str]:
         """(address, its interface), as far as there are such."""
         if not self._fabric:
             return "", ""
-        there = list(links.addresses(self._socket()))
-        names = {link.index: name for name, link in self._seen.links.items()}
-        for index, ip in there:
+        names = dict(socket.if_nameindex())
+        for index, ip in links.addresses(self._socket()):
             if self._fabric in {ip, names.get(index)}:
                 return ip, names.get(index, "")
         return "", ""
 
     def _facts(self) -> NetworkHostFacts:
-        if not self._seen.links:
-            self._seen.links = links.all_links(self._socket())
+        self._endpoint = self._find_endpoint()
         return NetworkHostFacts(
             driver="linuxbridge",
-            endpoint_ip=self._endpoint()[0],
+            endpoint_ip=self._endpoint[0],
             physical_networks=tuple(sorted(self._interfaces)),
         )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import itertools
 import json
 import os
 import re
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -135,6 +138,20 @@ class Host:
         found: list[dict[str, Any]] = json.loads(self.run("ip", "-j", "-d", "link", "show", *options) or "[]")
         return found
 
+    def link(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.run("ip", "-j", "-d", "link", "show", "dev", name))[0]
+        found["flags"] = sorted({"UP"} & set(found["flags"]))
+        return found
+
+    @contextmanager
+    def opened(self, tap: str) -> Iterator[int]:
+        """As QEMU opens a tap: one queue, with virtio's header, of which nothing is said here."""
+        opened = _open_tap(self.name, tap)
+        try:
+            yield opened
+        finally:
+            os.close(opened)
+
     def fragments(self) -> int:
         """That its tunnels made."""
         counters = self.run("nstat", "-asz", "IpFragCreates", "Ip6FragCreates")
@@ -147,6 +164,27 @@ class Host:
                 netlink.link("set", index=netlink.link_lookup(ifname=name)[0], state="up")
             index = netlink.link_lookup(ifname="fabric")[0]
             netlink.addr("add", index=index, address=self.endpoint_ip, prefixlen=24)
+
+
+class Noticed:
+    """What an agent does: everything is looked at, some time after the switch said that something was changed."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._event = asyncio.Event()
+
+    async def start(self) -> None:
+        await self._host.switch.start(self._event.set)
+
+    @property
+    def anything(self) -> bool:
+        return self._event.is_set()
+
+    async def healed(self) -> None:
+        async with asyncio.timeout(5):
+            await self._event.wait()
+        self._event.clear()
+        await self._host.sweep()
 
 
 class Guest:
@@ -302,6 +340,14 @@ def _inside(name: str, *command: str) -> list[str]:
 def _raw(name: str) -> socket.socket:
     with enter(name):
         return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+
+
+@apart
+def _open_tap(host: str, name: str) -> int:
+    with enter(host):
+        opened = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.ioctl(opened, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))
+        return opened
 
 
 @apart
