@@ -60,7 +60,6 @@ OFFERED = (
     Offered("compute", "nova", "/compute/v2.1"),
     Offered("placement", "placement", "/placement"),
     Offered("image", "glance", "/image"),
-    Offered("network", "neutron", "/networking"),
 )
 
 

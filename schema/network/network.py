@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from msgspec import UNSET, UnsetType, field
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from schema.changes import applied
@@ -24,8 +24,6 @@ class Segment(Word):
     network_type: NetworkType = "vxlan"
     physical_network: str | None = None
     segmentation_id: int | None = None
-    name: str = ""
-    description: str = ""
 
 
 class Network(State):
@@ -45,8 +43,6 @@ class Network(State):
     external_for: tuple[str, ...] = ()
     """Projects that may route out through it; `*`: all. `router:external` is whether there are any."""
     subnet_ids: tuple[str, ...] = ()
-    cidrs: dict[str, str] = field(default_factory=dict)
-    """Subnet → its range: no two of a network overlap."""
     tags: tuple[str, ...] = ()
 
 
@@ -85,7 +81,6 @@ class NetworkSubnetAdded(Event):
     """A subnet of it was made, in the same append."""
 
     subnet_id: str
-    cidr: str = ""
 
 
 class NetworkSubnetRemoved(Event):
@@ -144,10 +139,9 @@ class DeleteNetwork(Command):
 
 
 class AddNetworkSubnet(Command):
-    """Appended together with the making of the subnet. Refused when its range overlaps another's."""
+    """Appended together with the making of the subnet."""
 
     subnet_id: str
-    cidr: str = ""
 
 
 class RemoveNetworkSubnet(Command):
@@ -188,14 +182,9 @@ def evolve(network: Network, event: NetworkEvent, at: datetime) -> Network:
         case NetworkCreated() | NetworkUpdated():
             return applied(network, event)
         case NetworkSubnetAdded():
-            cidrs = {**network.cidrs, event.subnet_id: event.cidr} if event.cidr else network.cidrs
-            return replace(network, subnet_ids=(*network.subnet_ids, event.subnet_id), cidrs=cidrs)
+            return replace(network, subnet_ids=(*network.subnet_ids, event.subnet_id))
         case NetworkSubnetRemoved():
-            return replace(
-                network,
-                subnet_ids=tuple(id for id in network.subnet_ids if id != event.subnet_id),
-                cidrs={id: cidr for id, cidr in network.cidrs.items() if id != event.subnet_id},
-            )
+            return replace(network, subnet_ids=tuple(id for id in network.subnet_ids if id != event.subnet_id))
         case NetworkShared():
             return replace(network, **{_whose(event): (*getattr(network, _whose(event)), event.project_id)})
         case NetworkUnshared():
@@ -210,9 +199,7 @@ def _whose(event: NetworkShared | NetworkUnshared) -> str:
 
 
 def unique(network: Network) -> Iterable[Key]:
-    """What carries it between hosts is nobody else's; and one way out is the default."""
-    if network.is_default and network.external_for:
-        yield DEFAULT_EXTERNAL, "it"
+    """What carries it between hosts is nobody else's."""
     for segment in network.segments:
         if segment.network_type == "vxlan":
             yield "vxlan", str(segment.segmentation_id)
@@ -221,7 +208,5 @@ def unique(network: Network) -> Iterable[Key]:
         elif segment.network_type == "flat":
             yield "flat", str(segment.physical_network)
 
-
-DEFAULT_EXTERNAL = "default external network"
 
 NETWORK = Kind("network", Network, NetworkEvent, evolve, unique=unique)
