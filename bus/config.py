@@ -54,6 +54,15 @@ class Networking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A network agent that was not heard of for so long is down: routers leave its host, where it has stopped them."""
     sweep_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
     """How often an agent looks at everything on its host, and puts right what somebody else changed."""
+    fabric: str = ""
+    """The interface, or the address, at which hosts take tunnels from each other; empty: this host is alone."""
+    interfaces: dict[str, str] = msgspec.field(default_factory=dict)
+    """Physical network → the interface that leads there, which its flat network has for itself: `external = "eth1"`."""
+    physical_networks: Annotated[str, Meta(pattern=r"^\s*([\w.-]+(:\d{1,4}:\d{1,4})?\s*(,\s*|$))*$")] = "external"
+    """Physical networks that flat and VLAN networks may lie on, by commas, besides those that hosts say they have. Each
+    may name the VLAN ids that are picked for who names none: `physnet1:100:199`."""
+    vxlan_ids: Annotated[str, Meta(pattern=r"^\d{1,8}:\d{1,8}$")] = "1:16777215"
+    """First and last VXLAN id that networks are given."""
 
 
 Limit = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
@@ -261,6 +270,8 @@ def _converted(key: str, value: Any, kind: Any, origin: str, *, text: bool) -> A
             raise ConfigurationError(f"{key} (from {origin}) must be a path, not {value!r}")
         return Path(value)
     try:
+        if text and kind == dict[str, str]:
+            value = dict(part.strip().partition("=")[::2] for part in value.split(",") if part.strip())
         return msgspec.convert(value, kind, strict=not text)
     except msgspec.ValidationError as error:
         choices = get_args(kind) if str(kind).startswith("typing.Literal") else ()

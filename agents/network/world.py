@@ -49,6 +49,18 @@ class World:
             found.setdefault(peer.network_id, []).append(peer)
         return found
 
+    def networks_of(self, key: str) -> list[str]:
+        """The networks that a piece is in, or is."""
+        what, _, id = key.partition("/")
+        if what == "network":
+            return [id]
+        if what == "router":
+            router = self.routers.get(id)
+            feet = (*router.ports, *([router.gateway] if router.gateway else [])) if router else ()
+            return [foot.network_id for foot in feet]
+        there = self.ports.get(id) if what == "port" else self.peers.get(id) if what == "peer" else None
+        return [there.network_id] if there else []
+
 
 def _by_network(ports: Iterable[WiredPort]) -> dict[str, list[WiredPort]]:
     found: dict[str, list[WiredPort]] = {}

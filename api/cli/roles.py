@@ -52,6 +52,7 @@ from handlers.image.store import image_store
 from handlers.network.reports import NetworkReports, is_network_link
 from handlers.network.routing import RouterReactor
 from handlers.network.telling import Telling as NetworkTelling
+from handlers.network.trunking import TrunkReactor
 from projections import projections
 from projections.network.host import NETWORK_HOSTS
 from schema.refusal import Refused
@@ -247,6 +248,7 @@ class _Following:
             servers,
             NicReactor(cloud),
             RouterReactor(cloud),
+            TrunkReactor(cloud),
             ImageReactor(cloud),
             Upkeep(cloud),
         ]

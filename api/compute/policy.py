@@ -18,6 +18,7 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:servers:create": ADMIN_OR_MEMBER,
     "os_compute_api:servers:create:forced_host": ADMIN,
     "os_compute_api:servers:create:requested_destination": ADMIN,
+    "os_compute_api:servers:create:attach_external_network": ADMIN,
     "os_compute_api:servers:update": ADMIN_OR_MEMBER,
     "os_compute_api:servers:delete": ADMIN_OR_MEMBER,
     "os_compute_api:servers:start": ADMIN_OR_MEMBER,

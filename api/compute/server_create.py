@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -21,15 +22,27 @@ from api.compute.server import (
     checked_name,
 )
 from api.compute.server_group import group_limits
+from api.compute.server_plugging import (
+    FixedIpTaken,
+    NetworksAsked,
+    cards_asked,
+    groups_asked,
+    in_nova_s_words,
+    port_room,
+    too_many_ports,
+)
 from api.compute.server_source import flavor_asked, flavor_kept, image_asked, image_kept, public_keys
 from api.wire import Call, Post, Reply
 from api.wire.route import Version
 from bus import clock
 from bus.execute import Wish
+from bus.log import COMMAND_SCOPE, Document, Secret
+from handlers.compute.cards import CardWanted, Hand, dealt
 from handlers.compute.quota import QUOTAS, limits_in_force, quota_of, room
 from handlers.compute.quota import defaults as quota_defaults
 from handlers.compute.server import SERVERS
 from handlers.compute.server_group import SERVER_GROUPS
+from handlers.network.addressing import Picks, with_addresses
 from schema.compute.host import HOST
 from schema.compute.quota import UNLIMITED, ReserveQuota
 from schema.compute.server import Boot, CreateServer, Order, Server
@@ -64,7 +77,7 @@ class NewServer(Struct, forbid_unknown_fields=True):
     imageRef: str = ""  # noqa: N815
     adminPass: Annotated[str, Meta(max_length=255)] | None = None  # noqa: N815
     metadata: Metadata = {}
-    networks: list[dict[str, Any]] | Literal["auto", "none"] | None = None
+    networks: NetworksAsked = None
     disk_config: DiskConfig = field(default="MANUAL", name="OS-DCF:diskConfig")
     accessIPv4: str | None = None  # noqa: N815
     accessIPv6: str | None = None  # noqa: N815
@@ -136,29 +149,95 @@ async def create(call: Call) -> Reply:
         request_id=call.request_id,
     )
     joining = await _joining(call, command.order.group_id)
-    count = await _affordable(call, command, minimum, maximum)
-    wishes: list[Wish] = []
-    for nth in range(count):
-        wishes += await _wishes(call, _nth(command, nth) if maximum > 1 else command, boot, joining)
-    [document, *_] = await call.execute(*wishes)
+    [document, *_], first = await _ordered(call, wanted, command, boot, joining, minimum, maximum)
     if wanted.return_reservation_id:
         return Reply({"reservation_id": document.state.order.reservation_id})
-    return await _made(call, document.state, wishes[0], boot)
+    return await _made(call, document.state, first, boot)
 
 
-async def _wishes(call: Call, command: CreateServer, boot: Boot, joining: int) -> list[Wish]:
-    """One server, the quota it holds and the group it joins, with what only its guest may learn."""
-    id, project_id, flavor = clock.uuid4(), command.project_id, command.flavor
-    secret = await call.cloud.vault.seal(clock.uuid4(), f"project/{project_id}", msgspec.json.encode(boot))
+async def _ordered(  # noqa: PLR0917
+    call: Call, wanted: NewServer, command: CreateServer, boot: Boot, joining: int, minimum: int, maximum: int
+) -> tuple[list[Document], str]:
+    """The servers, their ports, and the quota they hold, in one append; and the id of the first of them."""
+    project_id = command.project_id
+    try:
+        if await _repeated(call):
+            return await call.execute(Wish(SERVERS, clock.uuid4(), command)), ""
+        cards = await cards_asked(call, wanted.networks, project_id, many=maximum > 1)
+        groups = await groups_asked(call, [it.name for it in wanted.security_groups], cards, project_id)
+        made = sum(card.port is None for card in cards)
+        count = await _affordable(call, command, minimum, maximum, made)
+        orders = [await _order_of(call, _nth(command, nth) if maximum > 1 else command, boot) for nth in range(count)]
+
+        async def attempt(picks: Picks) -> list[Document]:
+            return await call.execute(*await _wishes(call, picks, orders, cards, groups, joining))
+
+        async with in_nova_s_words(cards):
+            return await with_addresses(call.cloud, attempt), orders[0].id
+    except (NotFound, FixedIpTaken) as refused:
+        raise Invalid(refused.message, code=refused.code) from None
+
+
+class _Ordered(Struct, frozen=True):
+    """One server of a request, with what only its guest may learn."""
+
+    id: str
+    command: CreateServer
+    secret: Secret
+
+
+async def _repeated(call: Call) -> bool:
+    """Whether this very request came before: then nothing is looked up, and it is answered as it was then."""
+    key = call.by.idempotency
+    return bool(key) and bool(await call.cloud.log.held([(COMMAND_SCOPE, key)]))
+
+
+async def _order_of(call: Call, command: CreateServer, boot: Boot) -> _Ordered:
+    id = clock.uuid4()
+    subject = f"project/{command.project_id}"
+    secret = await call.cloud.vault.seal(clock.uuid4(), subject, msgspec.json.encode(boot))
     command = msgspec.structs.replace(
         command,
         hostname=command.hostname or _hostname(command.name, id),
         order=msgspec.structs.replace(command.order, secret_id=secret.id),
     )
-    reserve = ReserveQuota(server_id=id, cores=flavor.vcpus, ram_mb=flavor.ram_mb, defaults=quota_defaults(call.cloud))
-    wishes = [Wish(SERVERS, id, command, (secret,)), Wish(QUOTAS, project_id, reserve)]
-    if command.order.group_id:
-        wishes.append(Wish(SERVER_GROUPS, command.order.group_id, JoinServerGroup(server_id=id, limit=joining)))
+    return _Ordered(id, command, secret)
+
+
+async def _wishes(  # noqa: PLR0917
+    call: Call,
+    picks: Picks,
+    orders: Sequence[_Ordered],
+    cards: Sequence[CardWanted],
+    group_ids: tuple[str, ...] | None,
+    joining: int,
+) -> list[Wish]:
+    """Each server first, then the quota it holds, the group it joins and the ports it is plugged into."""
+    hands = [
+        Hand(
+            server_id=order.id,
+            project_id=order.command.project_id,
+            hostname=order.command.hostname,
+            zone=order.command.order.zone or "",
+            cards=cards,
+            group_ids=group_ids,
+        )
+        for order in orders
+    ]
+    wishes: list[Wish] = []
+    for order, its in zip(orders, await dealt(call.cloud, picks, hands), strict=True):
+        command, flavor = msgspec.structs.replace(order.command, nics=its.nics), order.command.flavor
+        reserve = ReserveQuota(
+            server_id=order.id, cores=flavor.vcpus, ram_mb=flavor.ram_mb, defaults=quota_defaults(call.cloud)
+        )
+        wishes += [
+            Wish(SERVERS, order.id, command, (order.secret,)),
+            Wish(QUOTAS, command.project_id, reserve),
+            *its.wishes,
+        ]
+        if command.order.group_id:
+            join = JoinServerGroup(server_id=order.id, limit=joining)
+            wishes.append(Wish(SERVER_GROUPS, command.order.group_id, join))
     return wishes
 
 
@@ -176,8 +255,8 @@ async def _joining(call: Call, group_id: str | None) -> int:
     return limit if limit != UNLIMITED else SERVERS_AT_ONCE * SERVERS_AT_ONCE
 
 
-async def _made(call: Call, server: Server, wish: Wish, boot: Boot) -> Reply:
-    if server.id != wish.id:
+async def _made(call: Call, server: Server, id: str, boot: Boot) -> Reply:
+    if server.id != id:
         # The same request came before, and its answer was lost: it is answered as it was then.
         boot = msgspec.json.decode(await call.cloud.vault.open(server.order.secret_id), type=Boot)
     groups = [{"name": group.name} for group in call.body.server.security_groups]
@@ -200,7 +279,7 @@ def _order(call: Call, wanted: NewServer) -> Order:
         key_name=wanted.key_name,
         zone=zone,
         host=host,
-        networks=_networks(wanted),
+        networks="none" if wanted.networks == "none" else "auto",
         config_drive=bool(wanted.config_drive),
         scheduler_hints=hints,
         group_id=hints.get("group", [None])[0],
@@ -243,13 +322,6 @@ def _counts(wanted: NewServer) -> tuple[int, int]:
     return minimum, maximum
 
 
-def _networks(wanted: NewServer) -> Literal["auto", "none"]:
-    """The door of networking: ports, networks and fixed addresses come in here."""
-    if isinstance(wanted.networks, list) and wanted.networks:
-        raise Invalid("This cloud has no networks to attach servers to yet; ask for networks 'none' or 'auto'.")
-    return wanted.networks if isinstance(wanted.networks, str) else "auto"
-
-
 def _destination(call: Call, wanted: NewServer) -> tuple[str | None, str | None]:
     """(zone, host) as asked for: `zone`, `zone:host`, `zone:host:node`, or by `host` and `hypervisor_hostname`."""
     zone, _, forced = (wanted.availability_zone or "").partition(":")
@@ -271,13 +343,22 @@ def _destination(call: Call, wanted: NewServer) -> tuple[str | None, str | None]
     return zone or None, names.pop() if names else None
 
 
-async def _affordable(call: Call, command: CreateServer, minimum: int, maximum: int) -> int:
-    """How many of the wanted servers the quota has room for; if too few, they are refused where they are reserved."""
+async def _affordable(call: Call, command: CreateServer, minimum: int, maximum: int, ports: int) -> int:
+    """How many of the wanted servers the quotas have room for; if too few, they are refused where they are reserved.
+
+    `ports`: how many are made for each of them.
+    """
     quota = await quota_of(call.cloud, command.project_id)
     limits = limits_in_force(quota, quota_defaults(call.cloud))
     if limits["metadata_items"] != UNLIMITED and len(command.metadata) > limits["metadata_items"]:
         raise OverQuota(f"Maximum number of metadata items exceeds {limits['metadata_items']}")
-    return max(minimum, room(limits, quota.usage, command.flavor.vcpus, command.flavor.ram_mb, maximum))
+    count = room(limits, quota.usage, command.flavor.vcpus, command.flavor.ram_mb, maximum)
+    more = await port_room(call, command.project_id) if ports else None
+    if more is not None:
+        if more < ports * minimum:
+            raise too_many_ports()
+        count = min(count, more // ports)
+    return max(minimum, count)
 
 
 def _checked_user_data(text: str | None) -> str:

@@ -7,11 +7,14 @@ from api.wire.policy import (
     ADMIN_OR_MEMBER,
     ADMIN_OR_READER,
     PROJECT_MANAGER,
-    SERVICE,
     Check,
     any_of,
+    everybody,
     own_project,
 )
+
+PROVIDER = ("provider:network_type", "provider:physical_network", "provider:segmentation_id")
+"""How a network is carried is the operator's."""
 
 
 def _things(*names: str) -> dict[str, Check | str]:
@@ -33,40 +36,12 @@ def _managed(*names: str) -> dict[str, Check | str]:
     return rules
 
 
-OPERATOR = any_of(ADMIN, SERVICE)
-ALSO_SERVICES = any_of(ADMIN_OR_MEMBER, SERVICE)
-"""Asked of a network: its owner, administrators, and other services."""
-
-
-def _ports() -> dict[str, Check | str]:
-    """Ports: some attributes are for the owner of the network, some for administrators."""
-    rules: dict[str, Check | str] = {"get_port": any_of(ADMIN_OR_READER, SERVICE)}
-    for verb in ("create", "update"):
-        rules[f"{verb}_port"] = ALSO_SERVICES
-        for attribute in (
-            "device_owner",
-            "mac_address",
-            "fixed_ips",
-            "fixed_ips:ip_address",
-            "fixed_ips:subnet_id",
-            "port_security_enabled",
-            "allowed_address_pairs",
-        ):
-            rules[f"{verb}_port:{attribute}"] = ALSO_SERVICES
-        rules[f"{verb}_port:binding:host_id"] = OPERATOR
-        rules[f"{verb}_port:binding:profile"] = OPERATOR
-    for verb in ("get", "create", "update", "delete"):
-        rules[f"{verb}_port_binding"] = OPERATOR
-    rules["update_port:mac_address"] = OPERATOR
-    rules["activate"] = OPERATOR
-    rules["get_port:binding:host_id"] = OPERATOR
-    rules["delete_port"] = ALSO_SERVICES
-    return rules
-
-
 POLICY: dict[str, Check | str] = {
     **_things(
+        "network",
+        "subnet",
         "router",
+        "trunk",
         "floatingip",
         "floatingip_port_forwarding",
         "ikepolicy",
@@ -82,9 +57,20 @@ POLICY: dict[str, Check | str] = {
         "alias_bandwidth_limit_rule",
         "alias_dscp_marking_rule",
     ),
-    **_ports(),
     "get_rule_type": ADMIN_OR_READER,
+    "get_subports": ADMIN_OR_READER,
+    "add_subports": ADMIN_OR_MEMBER,
+    "remove_subports": ADMIN_OR_MEMBER,
     "get_rule_type:drivers": ADMIN,
+    **{
+        f"{verb}_network:{what}": ADMIN
+        for verb in ("create", "update")
+        for what in ("shared", "router:external", "is_default", "segments", *PROVIDER)
+    },
+    **{f"get_network:{what}": ADMIN for what in ("segments", *PROVIDER)},
+    **{f"{verb}_subnet:{what}": ADMIN for verb in ("create", "update") for what in ("segment_id", "service_types")},
+    "get_subnet:segment_id": ADMIN,
+    "get_availability_zone": everybody,
     "get_router:distributed": ADMIN,
     "create_router:distributed": ADMIN,
     "create_router:ha": ADMIN,

@@ -19,7 +19,7 @@ from api.wire import Call, Delete, Get, Post, Put, Reply
 from api.wire.call import denied
 from api.wire.query import boolean
 from api.wire.route import Handler, Route
-from bus.documents import OLDEST_FIRST, AnyOf, Condition, ParentIn, Sort, Where
+from bus.documents import OLDEST_FIRST, AnyOf, Sort, Where
 from bus.execute import Wish
 from bus.log import Document
 from schema.event import Kind, State
@@ -29,6 +29,7 @@ TAGS = 50
 """Tags of one thing, at most, as Neutron has it."""
 TAG_LENGTH = 255
 
+Condition = Where | AnyOf
 View = Callable[[Call, Sequence[Document]], Awaitable[list[dict[str, Any]]]]
 
 
@@ -61,12 +62,12 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     filters: Mapping[str, Filter] = {}
     retagging: Callable[[str, tuple[str, ...]], Wish] | None = None
-    many: Callable[[Call, Sequence[tuple[str, int]]], Awaitable[bytes]] | None = None
-    """The views of these ids and versions as one JSON array, for lists that are long and shown often."""
-    shared: Callable[[Call], Sequence[Sequence[Where | ParentIn]]] | None = None
+    shared: Callable[[Call], Sequence[Sequence[Where]]] | None = None
     """What others than its project and administrators see of it: sets of conditions."""
     common_to_all: bool = False
     """Everybody sees all of it."""
+    owners: Callable[[Call, Any], Sequence[str]] = lambda call, state: (state.project_id,)
+    """Projects whose members may change a thing of that state."""
     revision: Callable[[Document], int] = lambda document: document.version
 
     @property
@@ -102,17 +103,15 @@ def resource_routes(
 def listing(resource: Resource) -> Handler:
     """GET of all of them that the caller sees."""
 
-    async def index(call: Call) -> dict[str, Any] | bytes:
+    async def index(call: Call) -> dict[str, Any]:
         page = _page(call, resource)
-        if resource.many and not call.query.get("fields"):
-            return await _written_page(call, resource, page)
         documents = await call.cloud.documents.find(
             resource.kind, where=page.where, sort=page.sort, limit=page.limit, marker=page.marker
         )
         if page.reverse:
             documents.reverse()
         views = await resource.view(call, documents)
-        answer: dict[str, Any] = {resource.plural: [chosen_fields(call, view) for view in views]}
+        answer: dict[str, Any] = {resource.plural: [_fields(call, view) for view in views]}
         if page.limited and documents:
             answer[f"{resource.plural}_links"] = _links(call, page, [document.id for document in documents])
         return answer
@@ -120,26 +119,12 @@ def listing(resource: Resource) -> Handler:
     return index
 
 
-async def _written_page(call: Call, resource: Resource, page: _Page) -> bytes:
-    """The same page as bytes."""
-    assert resource.many is not None
-    rows = await call.cloud.documents.versions(
-        resource.kind, where=page.where, sort=page.sort, limit=page.limit, marker=page.marker
-    )
-    if page.reverse:
-        rows.reverse()
-    answer: dict[str, Any] = {resource.plural: msgspec.Raw(await resource.many(call, rows))}
-    if page.limited and rows:
-        answer[f"{resource.plural}_links"] = _links(call, page, [id for id, _ in rows])
-    return msgspec.json.encode(answer)
-
-
 def showing(resource: Resource) -> Handler:
     """GET of one."""
 
     async def show(call: Call) -> dict[str, Any]:
         document = await found(call, resource, call.path["id"])
-        return {resource.name: chosen_fields(call, await viewed(call, resource, document))}
+        return {resource.name: _fields(call, await viewed(call, resource, document))}
 
     return show
 
@@ -163,14 +148,8 @@ async def to_change(call: Call, resource: Resource, id: str, rule: str = "") -> 
     """A thing that the caller sees, may change, and knows the revision of, if they say one. `rule`: of the policy."""
     document = await found(call, resource, id)
     rule = rule or call.route.may or ""
-    if not call.may(rule, project_id=document.state.project_id):
+    if not any(call.may(rule, project_id=id) for id in resource.owners(call, document.state)):
         raise denied(rule)
-    refuse_other_revision(call, resource, document)
-    return document
-
-
-def refuse_other_revision(call: Call, resource: Resource, document: Document) -> None:
-    """Raises RevisionNumberConstraintFailed when `If-Match` names another revision."""
     expected = call.request.headers.get("If-Match", "")
     if expected:
         _, _, number = expected.strip('" ').partition("revision_number=")
@@ -179,6 +158,7 @@ def refuse_other_revision(call: Call, resource: Resource, document: Document) ->
                 f"Constrained to {number or expected[:64]}, but current revision is {resource.revision(document)}",
                 code="RevisionNumberConstraintFailed",
             )
+    return document
 
 
 def visible(call: Call, resource: Resource) -> list[Condition]:
@@ -187,6 +167,24 @@ def visible(call: Call, resource: Resource) -> list[Condition]:
         return []
     own = [Where("project_id", "=", call.token.project_id or "")]
     return [AnyOf([own, *(resource.shared(call) if resource.shared else ())])]
+
+
+def several(call: Call, name: str, plural: str) -> tuple[Sequence[Any], bool]:
+    """The things in a body that holds one or a list of them, and whether it is a list. Raises Invalid."""
+    one, many = getattr(call.body, name), getattr(call.body, plural)
+    if one is not None and many is None:
+        return [one], False
+    if many:
+        return many, True
+    if many is not None:
+        raise Invalid("Resources required", code="HTTPBadRequest")
+    raise Invalid(f"Unable to find '{name}' in request body", code="HTTPBadRequest")
+
+
+def tags_of(tags: Sequence[str]) -> tuple[str, ...]:
+    """The tags a new thing is given. Raises Invalid."""
+    _refuse_tags(tags)
+    return tuple(dict.fromkeys(tags))
 
 
 def project_of(call: Call, project_id: str | None, tenant_id: str | None) -> str:
@@ -354,7 +352,7 @@ def _url(call: Call, marker: str, *, reverse: bool) -> str:
     return f"{call.host_url}{call.request.raw_path.partition('?')[0]}?{urlencode(pairs)}"
 
 
-def chosen_fields(call: Call, view: dict[str, Any]) -> dict[str, Any]:
+def _fields(call: Call, view: dict[str, Any]) -> dict[str, Any]:
     """Only what `fields` names, if it names anything."""
     wanted = set(call.query.getall("fields", []))
     return {name: value for name, value in view.items() if name in wanted} if wanted - {""} else view
@@ -370,7 +368,7 @@ def _tag_routes(resource: Resource) -> list[Route]:
     retagging = resource.retagging
     assert retagging is not None
 
-    async def tags_of(call: Call) -> tuple[str, ...]:
+    async def those_of(call: Call) -> tuple[str, ...]:
         tags: tuple[str, ...] = (await found(call, resource, call.path["id"])).state.tags
         return tags
 
@@ -383,7 +381,7 @@ def _tag_routes(resource: Resource) -> list[Route]:
         return tags
 
     async def show(call: Call) -> dict[str, Any]:
-        return {"tags": list(await tags_of(call))}
+        return {"tags": list(await those_of(call))}
 
     async def replace(call: Call) -> dict[str, Any]:
         return {"tags": list(await retag(call, lambda tags: tuple(call.body.tags)))}
@@ -392,7 +390,7 @@ def _tag_routes(resource: Resource) -> list[Route]:
         await retag(call, lambda tags: ())
 
     async def check(call: Call) -> Reply:
-        if call.path["tag"] not in await tags_of(call):
+        if call.path["tag"] not in await those_of(call):
             raise _no_tag(call.path["tag"])
         return Reply(None, status=204)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from api.network import floating_ip, port, port_binding, port_forwarding, qos, quota, router
+from api.network import floating_ip, network, port_forwarding, qos, quota, router, subnet, trunk, zone
 from api.network.policy import POLICY
 from api.network.words import body_refusal
 from api.wire import Service
 from api.wire.errors import NEUTRON
 from api.wire.versions import network as version_documents
+from schema.network.host import NETWORK_HOST
+from schema.network.network import NETWORK
 from schema.network.quota import NETWORK_QUOTA
 
 SERVICE = Service(
@@ -19,14 +21,16 @@ SERVICE = Service(
     policy=POLICY,
     body_refusal=body_refusal,
     roots=version_documents(),
-    mirrors=(NETWORK_QUOTA,),
+    mirrors=(NETWORK, NETWORK_HOST, NETWORK_QUOTA),
     routes=[
-        *port.routes,
-        *port_binding.routes,
+        *network.routes,
+        *subnet.routes,
+        *zone.routes,
         *router.routes,
         *floating_ip.routes,
         *port_forwarding.routes,
         *quota.routes,
         *qos.routes,
+        *trunk.routes,
     ],
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta
 
 from schema.refusal import Invalid
 
@@ -44,6 +45,22 @@ def cidr(field: str, text: str) -> str:
         raise bad(field, f"'{text[:64]}' is not a valid CIDR") from None
 
 
+def refuse_read_only(body: Body, names: Iterable[str]) -> None:
+    """Raises Invalid when a change names what never changes."""
+    for name in names:
+        if getattr(body, name) is not UNSET:
+            raise Invalid(f"Cannot update read-only attribute {name}", code="HTTPBadRequest")
+
+
+def dns_domain(text: str) -> str:
+    """A domain's full name, in small letters. Raises Invalid."""
+    text = text.lower()
+    if text and not (_DOMAIN.fullmatch(text) and text.endswith(".")):
+        raise bad("dns_domain", f"'{text[:64]}' is not a FQDN")
+    return text
+
+
+_DOMAIN = re.compile(r"([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+")
 _AT = re.compile(r" - at `(key in )?\$?\.?(.*)`$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.+)`")

@@ -25,10 +25,11 @@ from bus.documents import Where
 from bus.execute import Context, Wish
 from bus.log import Document
 from handlers.compute.desired import Telling
-from handlers.compute.ports import Ports, device_of, port_wishes, ports_of, unwired
+from handlers.compute.ports import Freed, Ports, device_of, doomed, port_wishes, ports_of, unwired
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS, BreaksPolicy
+from handlers.network.leading import freeing_each
 from handlers.placement.claims import claim, released
 from handlers.placement.demand import Group, Request, demanded
 from handlers.placement.provider import NoRoom
@@ -348,9 +349,13 @@ async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | 
     if not wishes:
         return []
     ports = await ports_of(cloud, [server for server, _ in wishes])
+    ending = {id for server, some in wishes for command in _commands(some) for id in doomed(server, command, ports)}
+    freed = await freeing_each(cloud, ending)
     outcomes = await asyncio.gather(
         *(
-            cloud.executor.submit((*some, *_with_ports(server, some, ports)), Context(request_id=server.request_id))
+            cloud.executor.submit(
+                (*some, *_with_ports(server, some, ports, freed)), Context(request_id=server.request_id)
+            )
             for server, some in wishes
         ),
         return_exceptions=True,
@@ -363,8 +368,13 @@ async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | 
     return refusals
 
 
-def _with_ports(server: Server, wishes: Sequence[Wish], ports: Ports) -> list[Wish]:
-    return [more for wish in wishes if wish.aggregate is SERVERS for more in port_wishes(server, wish.command, ports)]
+def _with_ports(server: Server, wishes: Sequence[Wish], ports: Ports, freed: Freed) -> list[Wish]:
+    return [more for command in _commands(wishes) for more in port_wishes(server, command, ports, freed)]
+
+
+def _commands(wishes: Sequence[Wish]) -> list[Command]:
+    """Those about servers."""
+    return [wish.command for wish in wishes if wish.aggregate is SERVERS]
 
 
 def _in_group(server: Server, command: Command) -> tuple[Wish, ...]:

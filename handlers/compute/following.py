@@ -20,7 +20,7 @@ from bus.cloud import Cloud
 from bus.documents import AnyOf, Where
 from bus.execute import Wish
 from bus.log import Document
-from handlers.compute.ports import OWNER_PREFIX, device_of
+from handlers.compute.ports import OWNER_PREFIX, Ports, device_of, port_wishes
 from handlers.compute.server import SERVERS, decide
 from schema.compute.nic import NicAddress, ServerNic, Standing
 from schema.compute.server import CARD_SCOPE, SERVER, ChangeNic, LoseNic, Server, Task
@@ -49,16 +49,15 @@ class Facts(msgspec.Struct, frozen=True):
     """(port, its address) → the outside addresses that lead there."""
 
 
-async def facts_about(cloud: Cloud, ports: Sequence[Port]) -> Facts:
-    """Of these ports. Two queries, whatever their number."""
-    if not ports:
+async def facts_about(cloud: Cloud, ports: Sequence[Port], new: Sequence[Port] = ()) -> Facts:
+    """Of these ports. Two queries, whatever their number. `new`: those to which nothing can lead yet."""
+    if not ports and not new:
         return Facts()
-    streams = {NETWORK.stream(port.network_id) for port in ports}
-    streams |= {SECURITY_GROUP.stream(id) for port in ports for id in port.security_group_ids}
+    streams = {NETWORK.stream(port.network_id) for port in (*ports, *new)}
+    streams |= {SECURITY_GROUP.stream(id) for port in (*ports, *new) for id in port.security_group_ids}
     leading_there = [Where("port_id", "in", [port.id for port in ports])]
-    found, floating = await asyncio.gather(
-        cloud.log.load(sorted(streams)), cloud.documents.find(FLOATING_IP, where=leading_there, limit=None)
-    )
+    found = await cloud.log.load(sorted(streams))
+    floating = await cloud.documents.find(FLOATING_IP, where=leading_there, limit=None) if ports else []
     networks = {it.id: it.state for it in found.values() if it.stream.startswith(NETWORK.stream(""))}
     groups = {it.id: it.state.name for it in found.values() if it.stream.startswith(SECURITY_GROUP.stream(""))}
     outside: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -144,12 +143,19 @@ class NicReactor:
         ids = [nic.port_id for server in servers for nic in server.nics]
         # After the servers: a port that was just given to one must not be taken for nobody's.
         documents = await self._cloud.log.load([PORT.stream(id) for id in ids]) if ids else {}
-        ports = {it.id: it.state for it in documents.values() if it.state.living}
+        there = {it.id: it for it in documents.values() if it.state.living}
+        ports = {id: it.state for id, it in there.items()}
         facts = await facts_about(self._cloud, list(ports.values()))
         wanted = [(server, commands) for server in servers if (commands := lagging(server, ports, facts))]
         outcomes = await asyncio.gather(
             *(
-                self._cloud.executor.submit([Wish(SERVERS, server.id, command) for command in commands])
+                self._cloud.executor.submit(
+                    [
+                        wish
+                        for it in commands
+                        for wish in (Wish(SERVERS, server.id, it), *port_wishes(server, it, there))
+                    ]
+                )
                 for server, commands in wanted
             ),
             return_exceptions=True,
@@ -192,6 +198,10 @@ class NicReactor:
         ]
         found = await self._cloud.documents.find(SERVER, where=[AnyOf(shown)], sort=(), limit=None)
         return {it.stream for it in found}
+
+
+def _wishes(server: Server, command: ChangeNic | LoseNic, ports: Ports) -> list[Wish]:
+    return [Wish(SERVERS, server.id, command), *port_wishes(server, command, ports)]
 
 
 def _may_be_a_card(document: Document) -> bool:

@@ -1,7 +1,8 @@
 """What a server's fate means for its ports: wishes that go into the very append that decides it.
 
 placed ─▶ bound to the host      build failed, another host to come ─▶ unbound
-refused a host, failed for good, ended, card unplugged ─▶ those made for it are deleted, the others let go of
+refused a host, failed for good, ended, card unplugged ─▶ those made for it are deleted (their addresses and quota come
+back, floating IPs are free), the others let go of
 
 Every one of them changes nothing when it has been done already.
 """
@@ -14,12 +15,14 @@ from bus.cloud import Cloud
 from bus.execute import Wish
 from bus.log import Document
 from handlers.compute.server import decide
+from handlers.network.addressing import unmaking
 from handlers.network.port import PORTS
-from handlers.network.subnet import SUBNETS
 from schema.compute.nic import NicDetached, ServerNic
 from schema.compute.server import (
+    DetachNic,
     EndServer,
     FailBuild,
+    LoseNic,
     PlaceServer,
     RefusePlacement,
     Server,
@@ -27,14 +30,17 @@ from schema.compute.server import (
     SettleNics,
 )
 from schema.event import Command, Event
-from schema.network.port import PORT, BindPort, DeletePort, DetachPort, Port, UnbindPort
-from schema.network.subnet import ReleaseAddress
+from schema.network.port import PORT, BindPort, DetachPort, Port, UnbindPort, UpdatePort
 from schema.refusal import Refused
 
 Ports = Mapping[str, Document]
 """By id."""
+Freed = Mapping[str, Sequence[Wish]]
+"""By the id of a port that ends: what makes free that leads to it."""
+_NOTHING_FREED: Freed = {}
 OWNER_PREFIX = "compute:"
 """How the `device_owner` of a server's port begins; the availability zone follows."""
+DEFAULT_ZONE = "nova"
 
 
 async def ports_of(cloud: Cloud, servers: Iterable[Server]) -> Ports:
@@ -61,20 +67,36 @@ def unwired(server: Server, ports: Ports) -> list[str]:
     ]
 
 
-def port_wishes(server: Server, command: Command, ports: Ports) -> tuple[Wish, ...]:
+def port_wishes(server: Server, command: Command, ports: Ports, freed: Freed = _NOTHING_FREED) -> tuple[Wish, ...]:
     """What goes with a command about a server."""
     match command:
         case PlaceServer():
-            return tuple(Wish(PORTS, nic.port_id, BindPort(host=command.host)) for nic in server.nics)
-        case FailBuild() if any(isinstance(event, ServerFaulted) for event in _events(server, command)):
-            return _released(server, server.nics, ports)
-        case FailBuild():
+            return _placed(server, command, ports)
+        case FailBuild() if not _leaving(server, command):
             return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in server.nics)
+    return _released(server, _leaving(server, command), ports, freed)
+
+
+def doomed(server: Server, command: Command, ports: Ports) -> list[str]:
+    """The ports that end with a command about a server: those that were made for it, and are its own still."""
+    return [nic.port_id for nic in _leaving(server, command) if _ends(server, nic, ports)]
+
+
+def owner(zone: str) -> str:
+    """What the ports of a server in that zone say of whose they are."""
+    return f"{OWNER_PREFIX}{zone or DEFAULT_ZONE}"
+
+
+def _leaving(server: Server, command: Command) -> Sequence[ServerNic]:
+    """The cards that it loses by that."""
+    match command:
+        case FailBuild() if any(isinstance(event, ServerFaulted) for event in _events(server, command)):
+            return server.nics
         case RefusePlacement() | EndServer():
-            return _released(server, server.nics, ports)
-        case SettleNics():
+            return server.nics
+        case SettleNics() | LoseNic() | DetachNic():
             gone = {event.port_id for event in _events(server, command) if isinstance(event, NicDetached)}
-            return _released(server, [nic for nic in server.nics if nic.port_id in gone], ports)
+            return [nic for nic in server.nics if nic.port_id in gone]
     return ()
 
 
@@ -86,19 +108,29 @@ def _events(server: Server, command: Command) -> Sequence[Event]:
         return ()
 
 
-def _released(server: Server, nics: Sequence[ServerNic], ports: Ports) -> tuple[Wish, ...]:
+def _placed(server: Server, command: PlaceServer, ports: Ports) -> tuple[Wish, ...]:
+    wishes: list[Wish] = []
+    for nic in server.nics:
+        wishes.append(Wish(PORTS, nic.port_id, BindPort(host=command.host)))
+        document = ports.get(nic.port_id)
+        if document is not None and document.state.living and device_of(document.state) == server.id:
+            wishes.append(Wish(PORTS, nic.port_id, UpdatePort(device_owner=owner(command.zone))))
+    return tuple(wishes)
+
+
+def _released(server: Server, nics: Sequence[ServerNic], ports: Ports, freed: Freed) -> tuple[Wish, ...]:
     wishes: list[Wish] = []
     for nic in nics:
         document = ports.get(nic.port_id)
         if document is None or not document.state.living:
             continue
-        if nic.made and document.state.device_id == server.id:
-            wishes += _deleted(document.id, document.state)
+        if _ends(server, nic, ports):
+            wishes += [*unmaking(document.state), *freed.get(nic.port_id, ())]
         else:
             wishes.append(Wish(PORTS, nic.port_id, DetachPort(device_id=server.id)))
     return tuple(wishes)
 
 
-def _deleted(id: str, port: Port) -> list[Wish]:
-    freed = [Wish(SUBNETS, it.subnet_id, ReleaseAddress(ip=it.ip_address, port_id=id)) for it in port.fixed_ips]
-    return [Wish(PORTS, id, DeletePort()), *freed]
+def _ends(server: Server, nic: ServerNic, ports: Ports) -> bool:
+    document = ports.get(nic.port_id)
+    return nic.made and document is not None and document.state.living and document.state.device_id == server.id

@@ -60,6 +60,7 @@ OFFERED = (
     Offered("compute", "nova", "/compute/v2.1"),
     Offered("placement", "placement", "/placement"),
     Offered("image", "glance", "/image"),
+    Offered("network", "neutron", "/networking"),
 )
 
 

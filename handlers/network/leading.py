@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bus.cloud import Cloud
 from bus.documents import AnyOf, Where
@@ -131,30 +131,29 @@ async def freeing(cloud: Cloud, port_ids: Sequence[str]) -> list[Wish]:
         return []
     to_them = [[Where("forwardings", "contains", [{"internal_port_id": id}])] for id in port_ids]
     where = [AnyOf([[Where("port_id", "in", list(port_ids))], *to_them])]
-    wishes: list[Wish] = []
-    for document in await cloud.documents.find(FLOATING_IP, where=where, limit=None):
-        floating: FloatingIp = document.state
-        if floating.port_id in port_ids:
-            wishes += disassociating(floating)
-        forwarded = [it.id for it in floating.forwardings if it.internal_port_id in port_ids]
-        if forwarded:
-            wishes += forwarding_no_more(floating, forwarded)
-    return wishes
+    found = await cloud.documents.find(FLOATING_IP, where=where, limit=None)
+    return [wish for document in found for wish in _freed(document.state, port_ids)]
 
 
-async def freeing_addresses(cloud: Cloud, port_id: str, ips: Sequence[str]) -> list[Wish]:
-    """The same for addresses that a port gives up."""
-    if not ips:
-        return []
-    wishes: list[Wish] = []
-    for document in await _leading_to(cloud, port_id):
-        floating: FloatingIp = document.state
-        if floating.port_id == port_id and floating.fixed_ip_address in ips:
-            wishes += disassociating(floating)
-        inner = [it for it in floating.forwardings if it.internal_port_id == port_id]
-        if forwarded := [it.id for it in inner if it.internal_ip_address in ips]:
-            wishes += forwarding_no_more(floating, forwarded)
-    return wishes
+async def freeing_each(cloud: Cloud, port_ids: Collection[str]) -> dict[str, list[Wish]]:
+    """The same for ports that go in appends of their own: by port, in one query, and only those that are led to."""
+    if not port_ids:
+        return {}
+    where = [AnyOf([[Where("port_id", "in", list(port_ids))], [Where("forwardings", "is", True)]])]
+    found = [it.state for it in await cloud.documents.find(FLOATING_IP, where=where, limit=None)]
+    freed: dict[str, list[Wish]] = {}
+    for floating in found:
+        led_to = {floating.port_id, *(it.internal_port_id for it in floating.forwardings)}
+        for id in led_to.intersection(port_ids):
+            freed.setdefault(id, []).extend(_freed(floating, (id,)))
+    return freed
+
+
+def _freed(floating: FloatingIp, port_ids: Collection[str]) -> list[Wish]:
+    """What leads to these ports leads there no more."""
+    wishes = disassociating(floating) if floating.port_id in port_ids else []
+    forwarded = [it.id for it in floating.forwardings if it.internal_port_id in port_ids]
+    return [*wishes, *forwarding_no_more(floating, forwarded)] if forwarded else wishes
 
 
 async def refuse_taken(cloud: Cloud, floating: FloatingIp, port: Port, fixed: FixedIp) -> None:

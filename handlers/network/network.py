@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from bus.execute import Aggregate
 from handlers.network.router import Outdated
 from schema.changes import differing, given
@@ -26,7 +28,7 @@ from schema.network.network import (
     UpdateNetwork,
     UseNetwork,
 )
-from schema.refusal import Conflict, NotFound
+from schema.refusal import Conflict, Invalid, NotFound
 
 ABSENT, THERE, GONE = "absent", "there", "gone"
 
@@ -56,7 +58,8 @@ def decide(network: Network, command: Command) -> list[NetworkEvent]:
         case UpdateNetwork():
             return [NetworkUpdated(**differing(network, command))]
         case AddNetworkSubnet():
-            return [NetworkSubnetAdded(subnet_id=command.subnet_id)]
+            _refuse_overlap(network, command.cidr)
+            return [NetworkSubnetAdded(subnet_id=command.subnet_id, cidr=command.cidr)]
         case RemoveNetworkSubnet():
             return [NetworkSubnetRemoved(subnet_id=command.subnet_id)]
         case UseNetwork():
@@ -67,13 +70,27 @@ def decide(network: Network, command: Command) -> list[NetworkEvent]:
             return [NetworkUnshared(project_id=command.project_id, external=command.external)]
         case DeleteNetwork():
             if network.subnet_ids:
-                raise Conflict(
+                raise Outdated(
                     f"Network {network.id} still has the subnets {', '.join(network.subnet_ids)}; "
                     "their end belongs into the same change.",
                     code="NetworkInUse",
                 )
             return [NetworkDeleted()]
     raise TypeError(f"networks know no {type(command).__name__}")
+
+
+def _refuse_overlap(network: Network, cidr: str) -> None:
+    """Raises Invalid when a subnet has some of that range."""
+    if not cidr:
+        return
+    fresh = ipaddress.ip_network(cidr)
+    others = (ipaddress.ip_network(it) for it in network.cidrs.values())
+    if any(fresh.version == other.version and fresh.overlaps(other) for other in others):
+        raise Invalid(
+            f"Invalid input for operation: Requested subnet with cidr: {cidr} for network: {network.id} overlaps with "
+            "another subnet.",
+            code="InvalidInput",
+        )
 
 
 def not_found(id: str) -> NotFound:

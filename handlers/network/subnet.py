@@ -61,17 +61,20 @@ def decide(subnet: Subnet, command: Command) -> list[SubnetEvent]:
             return [AddressReleased(ip=command.ip)]
         case DeleteSubnet():
             if subnet.taken:
-                raise Conflict(
-                    f"Unable to complete operation on subnet {subnet.id}: "
-                    f"{len(subnet.allocation)} of its addresses are still held by ports.",
-                    code="SubnetInUse",
-                )
+                raise in_use(subnet.id)
             return [SubnetDeleted()]
     raise TypeError(f"subnets know no {type(command).__name__}")
 
 
 def not_found(id: str) -> NotFound:
     return NotFound(f"Subnet {id} could not be found.", code="SubnetNotFound")
+
+
+def in_use(id: str) -> Conflict:
+    return Conflict(
+        f"Unable to complete operation on subnet {id}: One or more ports have an IP allocation from this subnet.",
+        code="SubnetInUse",
+    )
 
 
 def _already_so(subnet: Subnet, command: Command) -> bool:

@@ -18,7 +18,6 @@ from bus.log import Document, Recorded
 from bus.mirror import Mirror
 from projections.network.index import Index, Tally
 from projections.network.pieces import (
-    DHCP,
     FLOATING,
     ROUTER_FEET,
     Sources,
@@ -39,7 +38,7 @@ from schema.network.address_group import ADDRESS_GROUP, AddressGroup
 from schema.network.floating_ip import FLOATING_IP, FloatingIp
 from schema.network.host import NETWORK_HOST, NetworkHost
 from schema.network.network import NETWORK, Network
-from schema.network.port import PORT, Port
+from schema.network.port import DHCP, PORT, Port
 from schema.network.qos_policy import QOS_POLICY, QosPolicy
 from schema.network.router import ROUTER, Router
 from schema.network.security_group import SECURITY_GROUP, SecurityGroup

@@ -36,7 +36,6 @@ from schema.network.wiring import (
     tap_name,
 )
 
-DHCP = "network:dhcp"
 FLOATING = "network:floatingip"
 ROUTER_FEET = frozenset({"network:router_interface", "network:router_gateway"})
 """Owners of ports that are where their router is."""

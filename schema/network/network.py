@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
 from schema.changes import applied
@@ -24,6 +24,8 @@ class Segment(Word):
     network_type: NetworkType = "vxlan"
     physical_network: str | None = None
     segmentation_id: int | None = None
+    name: str = ""
+    description: str = ""
 
 
 class Network(State):
@@ -43,6 +45,8 @@ class Network(State):
     external_for: tuple[str, ...] = ()
     """Projects that may route out through it; `*`: all. `router:external` is whether there are any."""
     subnet_ids: tuple[str, ...] = ()
+    cidrs: dict[str, str] = field(default_factory=dict)
+    """Subnet → its range: no two of a network overlap."""
     tags: tuple[str, ...] = ()
 
 
@@ -81,6 +85,7 @@ class NetworkSubnetAdded(Event):
     """A subnet of it was made, in the same append."""
 
     subnet_id: str
+    cidr: str = ""
 
 
 class NetworkSubnetRemoved(Event):
@@ -139,9 +144,10 @@ class DeleteNetwork(Command):
 
 
 class AddNetworkSubnet(Command):
-    """Appended together with the making of the subnet."""
+    """Appended together with the making of the subnet. Refused when its range overlaps another's."""
 
     subnet_id: str
+    cidr: str = ""
 
 
 class RemoveNetworkSubnet(Command):
@@ -182,9 +188,14 @@ def evolve(network: Network, event: NetworkEvent, at: datetime) -> Network:
         case NetworkCreated() | NetworkUpdated():
             return applied(network, event)
         case NetworkSubnetAdded():
-            return replace(network, subnet_ids=(*network.subnet_ids, event.subnet_id))
+            cidrs = {**network.cidrs, event.subnet_id: event.cidr} if event.cidr else network.cidrs
+            return replace(network, subnet_ids=(*network.subnet_ids, event.subnet_id), cidrs=cidrs)
         case NetworkSubnetRemoved():
-            return replace(network, subnet_ids=tuple(id for id in network.subnet_ids if id != event.subnet_id))
+            return replace(
+                network,
+                subnet_ids=tuple(id for id in network.subnet_ids if id != event.subnet_id),
+                cidrs={id: cidr for id, cidr in network.cidrs.items() if id != event.subnet_id},
+            )
         case NetworkShared():
             return replace(network, **{_whose(event): (*getattr(network, _whose(event)), event.project_id)})
         case NetworkUnshared():
@@ -199,7 +210,9 @@ def _whose(event: NetworkShared | NetworkUnshared) -> str:
 
 
 def unique(network: Network) -> Iterable[Key]:
-    """What carries it between hosts is nobody else's."""
+    """What carries it between hosts is nobody else's; and one way out is the default."""
+    if network.is_default and network.external_for:
+        yield DEFAULT_EXTERNAL, "it"
     for segment in network.segments:
         if segment.network_type == "vxlan":
             yield "vxlan", str(segment.segmentation_id)
@@ -208,5 +221,7 @@ def unique(network: Network) -> Iterable[Key]:
         elif segment.network_type == "flat":
             yield "flat", str(segment.physical_network)
 
+
+DEFAULT_EXTERNAL = "default external network"
 
 NETWORK = Kind("network", Network, NetworkEvent, evolve, unique=unique)

@@ -2,9 +2,6 @@
 
 (absent) ──PortCreated──▶ DOWN ──PortBound──▶ DOWN ──PortWired(up)──▶ ACTIVE ──PortWired(down), PortUnbound──▶ DOWN
                                      any ──PortDeleted──▶ gone
-
-A live migration: PortBindingAdded (INACTIVE; the target host prepares) ──PortBindingActivated──▶ ACTIVE, the former
-one INACTIVE ──PortBindingRemoved──▶ gone
 """
 
 from __future__ import annotations
@@ -21,6 +18,9 @@ from schema.compute.domain import Word
 from schema.event import Command, Event, Key, Kind, State
 from schema.network.security_group import members_of
 from schema.network.wiring import AddressPair, DhcpOption
+
+SUBPORT = "trunk:subport"
+"""Owner of a trunk's subports."""
 
 
 class FixedIp(Word):
@@ -59,12 +59,10 @@ class Port(State):
     dns_domain: str = ""
     qos_policy_id: str | None = None
     propagate_uplink_status: bool = True
-    ip_allocation: str = "immediate"
-    """`none`: it was made without addresses on purpose."""
     binding: Binding = field(default_factory=lambda: Binding(host=""))
     inactive_bindings: tuple[Binding, ...] = ()
     trunk_id: str = ""
-    """It is the parent of that trunk."""
+    """It is the parent of that trunk; with `subport_of`: a subport of it."""
     subport_of: str = ""
     """It is a subport: the trunk's parent port."""
     segmentation_id: int = 0
@@ -87,14 +85,6 @@ class Port(State):
     def host(self) -> str:
         return self.binding.host
 
-    @property
-    def bindings(self) -> tuple[Binding, ...]:
-        """All of them, the active one first; none while it is on no host."""
-        return (self.binding, *self.inactive_bindings) if self.host else self.inactive_bindings
-
-    def bound_to(self, host: str) -> Binding | None:
-        return next((it for it in self.bindings if it.host == host), None)
-
 
 class PortCreated(Event):
     """It is there; its addresses are allocated on their subnets' streams in the same append."""
@@ -116,7 +106,6 @@ class PortCreated(Event):
     dns_domain: str = ""
     qos_policy_id: str | None = None
     propagate_uplink_status: bool = True
-    ip_allocation: str = "immediate"
     made_by: str = ""
     tags: tuple[str, ...] = ()
 
@@ -142,6 +131,18 @@ class PortUpdated(Event):
     tags: tuple[str, ...] | UnsetType = UNSET
 
 
+class PortAddressAdded(Event):
+    """It came by an address of a subnet made or changed after it; allocated there in the same append."""
+
+    fixed_ip: FixedIp
+
+
+class PortAddressRemoved(Event):
+    """An address of it went with its subnet, or because nothing is served there any more."""
+
+    fixed_ip: FixedIp
+
+
 class PortAttached(Event):
     """A device took it that had not made it."""
 
@@ -165,37 +166,29 @@ class PortUnbound(Event):
     pass
 
 
-class PortBindingChanged(Event):
-    """The fields of its binding to that host that changed; of the active one, also while it is on no host."""
-
-    host: str = ""
-    vnic_type: str | UnsetType = UNSET
-    profile: dict[str, Any] | UnsetType = UNSET
-
-
-class PortBindingAdded(Event):
-    """That host prepares for it."""
-
-    binding: Binding
-
-
-class PortBindingActivated(Event):
-    """It is on that host from now on; its former binding is an inactive one."""
-
-    host: str
-
-
-class PortBindingRemoved(Event):
-    """An inactive one is no more."""
-
-    host: str
-
-
 class PortWired(Event):
     """What its host says of it: in place, or why not."""
 
     up: bool
     fault: str | None = None
+
+
+class PortTrunked(Event):
+    """It is the parent of a trunk from now on."""
+
+    trunk_id: str
+
+
+class PortJoinedTrunk(Event):
+    """It reaches its guest tagged, by the card of the trunk's parent, and is where that is."""
+
+    trunk_id: str
+    subport_of: str
+    segmentation_id: int
+
+
+class PortLeftTrunk(Event):
+    """It is no trunk's parent or subport any more."""
 
 
 class PortDeleted(Event):
@@ -220,7 +213,6 @@ class CreatePort(Command):
     dns_domain: str = ""
     qos_policy_id: str | None = None
     propagate_uplink_status: bool = True
-    ip_allocation: str = "immediate"
     made_by: str = ""
     tags: tuple[str, ...] = ()
 
@@ -244,11 +236,21 @@ class UpdatePort(Command):
     tags: tuple[str, ...] | UnsetType = UNSET
 
 
-class ReaddressPort(Command):
-    """Other addresses. Outdated when what it has by now is not `before`: their allocation goes by that."""
+class AddPortAddress(Command):
+    """One address more, whatever else is changed meanwhile. Outdated when the port went."""
 
-    fixed_ips: tuple[FixedIp, ...]
-    before: tuple[FixedIp, ...]
+    fixed_ip: FixedIp
+
+
+class RemovePortAddress(Command):
+    """One address less.
+
+    `remains`: whether the port has others; when it is said that it has none, it goes with this one. Outdated when it is
+    otherwise. Unset: the port stays, whatever is left of it.
+    """
+
+    fixed_ip: FixedIp
+    remains: bool | UnsetType = UNSET
 
 
 class AttachPort(Command):
@@ -276,34 +278,6 @@ class UnbindPort(Command):
     host: str = ""
 
 
-class ChangePortBinding(Command):
-    """Its binding to that host; empty: the active one."""
-
-    host: str = ""
-    vnic_type: str | UnsetType = UNSET
-    profile: dict[str, Any] | UnsetType = UNSET
-
-
-class AddPortBinding(Command):
-    """Refused when it has one to that host."""
-
-    host: str
-    vnic_type: str = "normal"
-    profile: dict[str, Any] = field(default_factory=dict)
-    vif_type: str = "bridge"
-    vif_details: dict[str, Any] = field(default_factory=dict)
-
-
-class ActivatePortBinding(Command):
-    host: str
-
-
-class RemovePortBinding(Command):
-    """An inactive one."""
-
-    host: str
-
-
 class ReportPortWired(Command):
     """From the host it is bound to; of any other, or of an older generation, it says nothing."""
 
@@ -313,24 +287,43 @@ class ReportPortWired(Command):
     fault: str | None = None
 
 
-class DeletePort(Command):
-    """Outdated when it has other addresses than these, which come back in the same append."""
+class TrunkPort(Command):
+    """Have it be a trunk's parent. Refused where it is in a trunk, on a host, or some thing's own."""
 
-    fixed_ips: tuple[FixedIp, ...] | UnsetType = UNSET
+    trunk_id: str
+
+
+class JoinTrunk(Command):
+    """Have it be a subport. Refused where it is in a trunk, or a device has it."""
+
+    trunk_id: str
+    subport_of: str
+    segmentation_id: int
+
+
+class LeaveTrunk(Command):
+    """Nothing happens unless it is in that trunk. The parent's leave is the trunk's end: refused while on a host."""
+
+    trunk_id: str
+
+
+class DeletePort(Command):
+    pass
 
 
 PortEvent = (
     PortCreated
     | PortUpdated
+    | PortAddressAdded
+    | PortAddressRemoved
     | PortAttached
     | PortDetached
     | PortBound
     | PortUnbound
-    | PortBindingChanged
-    | PortBindingAdded
-    | PortBindingActivated
-    | PortBindingRemoved
     | PortWired
+    | PortTrunked
+    | PortJoinedTrunk
+    | PortLeftTrunk
     | PortDeleted
 )
 
@@ -339,6 +332,12 @@ def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
     match event:
         case PortCreated() | PortUpdated():
             return replace(applied(port, event), generation=port.generation + 1)
+        case PortAddressAdded():
+            fixed_ips = (*port.fixed_ips, event.fixed_ip)
+            return replace(port, fixed_ips=fixed_ips, generation=port.generation + 1)
+        case PortAddressRemoved():
+            fixed_ips = tuple(fixed for fixed in port.fixed_ips if fixed != event.fixed_ip)
+            return replace(port, fixed_ips=fixed_ips, generation=port.generation + 1)
         case PortAttached():
             return replace(
                 port, device_id=event.device_id, device_owner=event.device_owner, generation=port.generation + 1
@@ -347,21 +346,20 @@ def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
             return _nowhere(replace(port, device_id="", device_owner=""))
         case PortBound():
             bound = replace(port.binding, host=event.host, vif_type=event.vif_type, vif_details=event.vif_details)
-            return replace(_nowhere(port), binding=bound, inactive_bindings=_others(port, event.host))
+            return replace(_nowhere(port), binding=bound)
         case PortUnbound():
             return _nowhere(port)
-        case PortBindingChanged():
-            return _with_binding(port, event)
-        case PortBindingAdded():
-            inactive = replace(event.binding, status="INACTIVE")
-            return replace(port, inactive_bindings=(*_others(port, inactive.host), inactive))
-        case PortBindingActivated():
-            return _activated(port, event.host)
-        case PortBindingRemoved():
-            return replace(port, inactive_bindings=_others(port, event.host))
         case PortWired():
             status = "ACTIVE" if event.up and port.admin_state_up else "DOWN"
             return replace(port, wired=event.up, fault=event.fault, status=status)
+        case PortTrunked():
+            return replace(port, trunk_id=event.trunk_id, generation=port.generation + 1)
+        case PortJoinedTrunk():
+            return _nowhere(replace(applied(port, event), device_owner=SUBPORT))
+        case PortLeftTrunk() if port.subport_of:
+            return _nowhere(replace(port, trunk_id="", subport_of="", segmentation_id=0, device_owner=""))
+        case PortLeftTrunk():
+            return replace(port, trunk_id="", generation=port.generation + 1)
         case PortDeleted():
             return replace(port, deleted_at=at)
 
@@ -372,33 +370,21 @@ def _nowhere(port: Port) -> Port:
     return replace(port, binding=free, wired=False, fault=None, status="DOWN", generation=port.generation + 1)
 
 
-def _others(port: Port, host: str) -> tuple[Binding, ...]:
-    """The inactive bindings to other hosts."""
-    return tuple(it for it in port.inactive_bindings if it.host != host)
-
-
-def _with_binding(port: Port, event: PortBindingChanged) -> Port:
-    changes = {name: value for name in ("vnic_type", "profile") if (value := getattr(event, name)) is not UNSET}
-    if event.host in {"", port.host}:
-        return replace(port, binding=replace(port.binding, **changes))
-    inactive = tuple(replace(it, **changes) if it.host == event.host else it for it in port.inactive_bindings)
-    return replace(port, inactive_bindings=inactive)
-
-
-def _activated(port: Port, host: str) -> Port:
-    chosen = next((it for it in port.inactive_bindings if it.host == host), Binding(host=host))
-    former = (replace(port.binding, status="INACTIVE"),) if port.host and port.host != host else ()
-    return replace(
-        _nowhere(port),
-        binding=replace(chosen, status="ACTIVE"),
-        inactive_bindings=(*_others(port, host), *former),
-    )
+DHCP = "network:dhcp"
+"""Owner of the port at which DHCP, DNS and metadata are answered in a network."""
 
 
 def _unique(port: Port) -> Iterable[Key]:
-    yield f"mac {port.network_id}", port.mac_address
+    yield macs_of(port.network_id), port.mac_address
+    if port.device_owner == DHCP and port.made_by == port.network_id:
+        yield "dhcp", port.network_id
     for id in port.security_group_ids:
         yield members_of(id), port.id
+
+
+def macs_of(network_id: str) -> str:
+    """Where the MACs of a network's ports are reserved: as long as there is one, there is a port."""
+    return f"mac {network_id}"
 
 
 PORT = Kind("port", Port, PortEvent, evolve, unique=_unique)

@@ -35,6 +35,13 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(home)
     assert (settings.scheduler.ram_weight, settings.scheduler.cpu_ratio) == (-1.5, 8.0)
 
 
+def test_a_table_of_names_is_read_from_the_file_and_from_the_environment(home):
+    text = '[network]\nfabric = "eth0"\ninterfaces = { external = "eth1" }'
+    assert with_file(home, text).network.interfaces == {"external": "eth1"}
+    environment = {"CUMULOG_HOME": str(home), "CUMULOG_NETWORK_INTERFACES": "external=eth2, storage=eth3"}
+    assert load(environment).network.interfaces == {"external": "eth2", "storage": "eth3"}
+
+
 @pytest.mark.parametrize(
     "text, words",
     [

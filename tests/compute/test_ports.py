@@ -1,10 +1,14 @@
 """A server's ports share its fate: what goes with each decision about it, in the same append."""
 
+from msgspec.structs import replace
+
 from bus.execute import Wish
 from bus.log import Document
-from handlers.compute.ports import port_wishes
+from handlers.compute.ports import doomed, port_wishes
 from handlers.compute.server import SERVERS
+from handlers.network.floating_ip import FLOATING_IPS
 from handlers.network.port import PORTS
+from handlers.network.quota import giving_back
 from handlers.network.subnet import SUBNETS
 from schema.compute.nic import ServerNic
 from schema.compute.server import (
@@ -19,26 +23,34 @@ from schema.compute.server import (
     ServerPlaced,
     ServerRequested,
 )
-from schema.network.port import BindPort, DeletePort, DetachPort, FixedIp, PortCreated, UnbindPort
+from schema.network.floating_ip import DisassociateFloatingIp
+from schema.network.port import BindPort, DeletePort, DetachPort, FixedIp, PortCreated, UnbindPort, UpdatePort
 from schema.network.subnet import ReleaseAddress
 from tests.story import Story
 
 MADE = ServerNic(port_id="made", network_id="n", label="net", mac_address="fa:16:3e:00:00:01", made=True)
 LENT = ServerNic(port_id="lent", network_id="n", label="net", mac_address="fa:16:3e:00:00:02")
 FAULT = Fault(message="no")
-PORT_DOCUMENTS = {
-    id: Document(
-        f"port/{id}",
-        1,
-        Story(PORTS)
-        .given(PortCreated(parent_id="n", device_id="it", fixed_ips=(FixedIp(subnet_id="s", ip_address=ip),)))
-        .state,
+
+
+def _port(id: str, ip: str) -> Document:
+    created = PortCreated(
+        parent_id="n",
+        project_id="p",
+        device_id="it",
+        device_owner="compute:nova",
+        fixed_ips=(FixedIp(subnet_id="s", ip_address=ip),),
     )
-    for id, ip in (("made", "10.0.0.5"), ("lent", "10.0.0.6"))
-}
+    return Document(f"port/{id}", 1, Story(PORTS, id=id).given(created).state)
+
+
+PORT_DOCUMENTS = {"made": _port("made", "10.0.0.5"), "lent": _port("lent", "10.0.0.6")}
+FREE = Wish(FLOATING_IPS, "f", DisassociateFloatingIp())
 RELEASED = (
     Wish(PORTS, "made", DeletePort()),
     Wish(SUBNETS, "s", ReleaseAddress(ip="10.0.0.5", port_id="made")),
+    *giving_back("p", "port", ["made"]),
+    FREE,
     Wish(PORTS, "lent", DetachPort(device_id="it")),
 )
 
@@ -55,8 +67,11 @@ PLACED = ServerPlaced(host="one", provider_id="rp")
 
 
 def test_placed_they_are_bound_to_its_host():
-    wishes = port_wishes(server(), PlaceServer(host="one", provider_id="rp"), PORT_DOCUMENTS)
-    assert wishes == (Wish(PORTS, "made", BindPort(host="one")), Wish(PORTS, "lent", BindPort(host="one")))
+    wishes = port_wishes(server(), PlaceServer(host="one", provider_id="rp", zone="north"), PORT_DOCUMENTS)
+    in_its_zone = UpdatePort(device_owner="compute:north")
+    assert wishes == tuple(
+        Wish(PORTS, id, command) for id in ("made", "lent") for command in (BindPort(host="one"), in_its_zone)
+    )
 
 
 def test_where_another_host_is_to_come_they_stay_and_are_let_go_of_this_one():
@@ -65,9 +80,19 @@ def test_where_another_host_is_to_come_they_stay_and_are_let_go_of_this_one():
 
 
 def test_after_the_last_host_exactly_those_made_for_it_go():
-    assert port_wishes(server(PLACED, attempts=1), FailBuild(host="one", fault=FAULT), PORT_DOCUMENTS) == RELEASED
-    assert port_wishes(server(), RefusePlacement(fault=FAULT), PORT_DOCUMENTS) == RELEASED
-    assert port_wishes(server(PLACED), EndServer(), PORT_DOCUMENTS) == RELEASED
+    for its, command in (
+        (server(PLACED, attempts=1), FailBuild(host="one", fault=FAULT)),
+        (server(), RefusePlacement(fault=FAULT)),
+        (server(PLACED), EndServer()),
+    ):
+        assert doomed(its, command, PORT_DOCUMENTS) == ["made"]
+        assert port_wishes(its, command, PORT_DOCUMENTS, {"made": [FREE]}) == RELEASED
+
+
+def test_a_port_it_made_that_is_another_s_by_now_stays():
+    given = replace(PORT_DOCUMENTS["made"].state, device_id="another")
+    ports = {"made": Document("port/made", 2, given)}
+    assert port_wishes(server(PLACED), EndServer(), ports) == (Wish(PORTS, "made", DetachPort(device_id="it")),)
 
 
 def test_a_port_that_somebody_deleted_is_nobody_s_any_more():

@@ -157,7 +157,7 @@ async def test_every_version_shows_what_it_knows(world):
         ({"availability_zone": "mars"}, "availability zone"),
         ({"user_data": "not base64!"}, "user_data"),
         ({"user_data": "A" * 65_536}, "user_data"),
-        ({"networks": [{"uuid": GONE}]}, "networks"),
+        ({"networks": [{"uuid": GONE}]}, f"Network {GONE} could not be found"),
         ({"networks": "some"}, "networks"),
         ({"min_count": 3, "max_count": 2}, "min_count"),
         ({"min_count": 0}, "min_count"),

@@ -101,7 +101,7 @@ async def test_a_day_of_the_sdk(identity: Identity):
 async def test_the_catalog_through_the_sdk(identity: Identity):
     def work() -> None:
         cloud = connect(identity)
-        assert {it.type for it in cloud.identity.services()} == {"identity", "compute", "placement", "image"}
+        assert {it.type for it in cloud.identity.services()} == {"identity", "compute", "placement", "image", "network"}
         service = cloud.identity.create_service(name="soup", type="kitchen", description="hot")
         region = cloud.identity.create_region(id="east", description="where the sun rises")
         endpoint = cloud.identity.create_endpoint(

@@ -33,7 +33,7 @@ from schema.network.subnet import (
     SubnetUpdated,
     UpdateSubnet,
 )
-from schema.refusal import Conflict, NotFound
+from schema.refusal import Conflict, Invalid, NotFound
 from tests.story import Story
 
 networks = Story(NETWORKS)
@@ -63,6 +63,19 @@ def test_what_rests_on_a_network_is_outdated_when_it_has_other_subnets():
     other.when(UseNetwork(subnet_ids=("s",))).then()
     other.when(UseNetwork()).refused("has other subnets", Outdated)
     networks.given(network, NetworkDeleted()).when(UseNetwork()).refused("could not be found", NotFound)
+
+
+def test_ranges_of_a_network_do_not_overlap():
+    with_subnet = networks.given(network).when(AddNetworkSubnet(subnet_id="s", cidr="10.0.0.0/24"))
+    divided = with_subnet.then(NetworkSubnetAdded(subnet_id="s", cidr="10.0.0.0/24"))
+    divided.when(AddNetworkSubnet(subnet_id="t", cidr="10.0.0.128/25")).refused("overlaps with another", Invalid)
+    divided.when(AddNetworkSubnet(subnet_id="t", cidr="fd00::/64")).then(
+        NetworkSubnetAdded(subnet_id="t", cidr="fd00::/64")
+    )
+    free = divided.when(RemoveNetworkSubnet(subnet_id="s")).then(NetworkSubnetRemoved(subnet_id="s"))
+    free.when(AddNetworkSubnet(subnet_id="t", cidr="10.0.0.128/25")).then(
+        NetworkSubnetAdded(subnet_id="t", cidr="10.0.0.128/25")
+    )
 
 
 def test_a_network_is_shared_for_use_and_for_the_way_out():
@@ -97,6 +110,6 @@ def test_addresses_come_and_go_without_a_revision():
 
 
 def test_a_subnet_whose_addresses_are_held_stays():
-    subnets.given(subnet, given_away).when(DeleteSubnet()).refused("still held by ports", Conflict)
+    subnets.given(subnet, given_away).when(DeleteSubnet()).refused("One or more ports have an IP allocation", Conflict)
     subnets.given(subnet).when(DeleteSubnet()).then(SubnetDeleted())
     subnets.given().when(CreateSubnet(parent_id="n", project_id="p", cidr="10.0.0.0/24")).then(subnet)

@@ -3,21 +3,16 @@
 from handlers.network.port import PORTS
 from handlers.network.router import Outdated
 from schema.network.port import (
-    ActivatePortBinding,
-    AddPortBinding,
+    AddPortAddress,
     AttachPort,
-    Binding,
     BindPort,
-    ChangePortBinding,
     CreatePort,
     DeletePort,
     DetachPort,
     FixedIp,
+    PortAddressAdded,
+    PortAddressRemoved,
     PortAttached,
-    PortBindingActivated,
-    PortBindingAdded,
-    PortBindingChanged,
-    PortBindingRemoved,
     PortBound,
     PortCreated,
     PortDeleted,
@@ -25,8 +20,7 @@ from schema.network.port import (
     PortUnbound,
     PortUpdated,
     PortWired,
-    ReaddressPort,
-    RemovePortBinding,
+    RemovePortAddress,
     ReportPortWired,
     UnbindPort,
     UpdatePort,
@@ -45,6 +39,20 @@ def test_a_port_is_made_changed_and_deleted():
     made = ports.given().when(command).then(created)
     changed = made.when(UpdatePort(name="eth0")).then(PortUpdated(name="eth0"))
     changed.when(DeletePort()).then(PortDeleted())
+
+
+def test_addresses_come_and_go_one_by_one():
+    one, other = FixedIp(subnet_id="s", ip_address="10.0.0.2"), FixedIp(subnet_id="t", ip_address="10.1.0.2")
+    first = ports.given(created).when(AddPortAddress(fixed_ip=one)).then(PortAddressAdded(fixed_ip=one))
+    both = first.when(AddPortAddress(fixed_ip=other)).then(PortAddressAdded(fixed_ip=other))
+    assert both.state.fixed_ips == (one, other)
+    both.when(RemovePortAddress(fixed_ip=one, remains=False)).refused("other addresses by now", Outdated)
+    left = both.when(RemovePortAddress(fixed_ip=one, remains=True)).then(PortAddressRemoved(fixed_ip=one))
+    left.when(RemovePortAddress(fixed_ip=other, remains=True)).refused("other addresses by now", Outdated)
+    left.when(RemovePortAddress(fixed_ip=other)).then(PortAddressRemoved(fixed_ip=other))
+    gone = left.when(RemovePortAddress(fixed_ip=other, remains=False))
+    after = gone.then(PortAddressRemoved(fixed_ip=other), PortDeleted())
+    after.when(AddPortAddress(fixed_ip=one)).refused("went meanwhile", Outdated)
 
 
 def test_one_device_has_it_at_a_time():
@@ -75,37 +83,3 @@ def test_what_is_gone_is_let_go_in_silence_but_not_taken():
     ports.given(*gone).when(DetachPort(device_id="server")).then()
     ports.given(*gone).when(UnbindPort()).then()
     ports.given(*gone).when(AttachPort(device_id="server", device_owner="x")).refused("could not be found", NotFound)
-
-
-def test_what_comes_back_with_it_are_the_addresses_it_has():
-    a, b = (FixedIp(subnet_id="s", ip_address=ip) for ip in ("10.0.0.5", "10.0.0.6"))
-    there = ports.given(PortCreated(parent_id="n", mac_address="fa:16:3e:00:00:01", fixed_ips=(a,)))
-    moved = there.when(ReaddressPort(fixed_ips=(b,), before=(a,))).then(PortUpdated(fixed_ips=(b,)))
-    moved.when(ReaddressPort(fixed_ips=(), before=(a,))).refused("other addresses by now", Outdated)
-    moved.when(DeletePort(fixed_ips=(a,))).refused("other addresses by now", Outdated)
-    moved.when(DeletePort(fixed_ips=(b,))).then(PortDeleted())
-
-
-def test_another_host_prepares_for_it_and_takes_over():
-    there = ports.given(created, attached, bound, PortWired(up=True))
-    ready = Binding(host="two", vif_type="bridge", status="INACTIVE")
-    prepared = there.when(AddPortBinding(host="two")).then(PortBindingAdded(binding=ready))
-    assert (prepared.state.host, prepared.state.status) == ("one", "ACTIVE")
-    prepared.when(AddPortBinding(host="one")).refused("already exists", Conflict)
-    prepared.when(AddPortBinding(host="two", vnic_type="direct")).refused("already exists", Conflict)
-    prepared.when(ActivatePortBinding(host="three")).refused("could not be found", NotFound)
-    direct = prepared.when(ChangePortBinding(host="two", vnic_type="direct"))
-    direct.then(PortBindingChanged(host="two", vnic_type="direct"))
-    moved = prepared.when(ActivatePortBinding(host="two")).then(PortBindingActivated(host="two"))
-    assert [(it.host, it.status) for it in moved.state.bindings] == [("two", "ACTIVE"), ("one", "INACTIVE")]
-    assert moved.state.status == "DOWN"
-    moved.when(ReportPortWired(host="one", generation=9, up=True)).then()
-    left = moved.when(RemovePortBinding(host="one")).then(PortBindingRemoved(host="one"))
-    assert left.state.inactive_bindings == ()
-    assert left.state.device_id == "server"
-
-
-def test_bound_to_the_host_that_prepared_it_has_one_binding():
-    prepared = PortBindingAdded(binding=Binding(host="two", vif_type="bridge", status="INACTIVE"))
-    moved = ports.given(created, bound, prepared).when(BindPort(host="two"))
-    assert moved.then(PortBound(host="two", vif_type="bridge")).state.inactive_bindings == ()

@@ -1,0 +1,169 @@
+"""All parts of a host's networking as one driver, in the order that keeps guests safe.
+
+    firewall ─▶ switch ─┬─▶ shaping
+                        ├─▶ metadata ─▶ DHCP
+                        └─▶ routers
+
+A port's rules are there before its tap: while they cannot be made, neither is the tap. What does not wait for another
+is done at the same time. What one part cannot do is told of its piece, and keeps no other part from its work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol, TypeVar
+
+from msgspec.structs import replace
+
+from agents.network.dhcp import Dhcp
+from agents.network.driver import AskInstance, Component, Faults, NetworkDriver, Touched
+from agents.network.firewall import Firewall
+from agents.network.linux_bridge import LinuxBridge
+from agents.network.metadata import Metadata
+from agents.network.namespace import Namespace
+from agents.network.shaping import Shaping
+from agents.network.switch import Switch
+from agents.network.world import World
+from bus.config import Settings
+from schema.compute.domain import Seed
+from schema.network.wiring import NetworkHostFacts, Piece, RouterSeen, WiredPort, WiredRouter
+
+T = TypeVar("T")
+
+
+class RouterHolder(Component, Protocol):
+    """The part that holds routers."""
+
+    def seen(self) -> Mapping[str, RouterSeen]:
+        """What can be said of them beyond faults."""
+
+
+async def open_driver(settings: Settings, host: str, *, namespace: str | None = None) -> NetworkDriver:
+    """A host's driver. `namespace`: the named network namespace that is the host; None: the machine itself.
+
+    Nothing is looked at or touched before `start`.
+    """
+    inside = Namespace(namespace)
+    folder = settings.home / "network" / host
+    tag = f"{zlib.crc32(str(folder).encode()):08x}"
+    switch = LinuxBridge(inside, fabric=settings.network.fabric, interfaces=settings.network.interfaces)
+    metadata = Metadata()
+    return Assembly(
+        inside,
+        firewall=Firewall(inside, switch.bridge_of),
+        switch=switch,
+        shaping=Shaping(inside),
+        metadata=metadata,
+        dhcp=Dhcp(inside, tag, switch, folder / "dhcp", metadata=metadata),
+    )
+
+
+class Assembly:
+    """A NetworkDriver. Closing it leaves everything wired."""
+
+    def __init__(
+        self,
+        inside: Namespace,
+        *,
+        firewall: Component,
+        switch: Switch,
+        shaping: Component,
+        metadata: Metadata,
+        dhcp: Component,
+        routers: RouterHolder | None = None,
+    ) -> None:
+        self._inside = inside
+        self._firewall = firewall
+        self._switch = switch
+        self._metadata = metadata
+        self._routers = routers
+        self._shaping = shaping
+        self._dhcp = dhcp
+        self._world = World({})
+
+    async def start(self, on_change: Callable[[], None], ask: AskInstance) -> None:
+        self._metadata.start(ask)
+        await self._switch.start(on_change)
+
+    async def facts(self) -> NetworkHostFacts:
+        facts = await self._switch.facts()
+        return replace(facts, routes=self._routers is not None)
+
+    async def apply(self, world: World, touched: Touched) -> Faults:
+        self._world = world
+        protecting = await self._firewall.apply(world, touched)
+        safe = await self._without_unprotected(world, protecting)
+        wiring = await self._switch.apply(safe, touched)
+        rest = await _all(
+            self._shaping.apply(safe, touched),
+            self._serve(safe, touched),
+            *([self._routers.apply(safe, touched)] if self._routers else []),
+        )
+        return merged([protecting, wiring, *rest])
+
+    async def routers(self) -> Mapping[str, RouterSeen]:
+        return self._routers.seen() if self._routers else {}
+
+    async def fence(self) -> None:
+        if self._routers:
+            gone = frozenset(f"router/{id}" for id in self._world.routers)
+            kept = {key: piece for key, piece in self._world.pieces.items() if not isinstance(piece, WiredRouter)}
+            await self._routers.apply(World(kept, endpoint_ip=self._world.endpoint_ip), gone)
+
+    def instance(self, port_id: str, server_id: str, seed: Seed | None) -> None:
+        self._metadata.instance(port_id, server_id, seed)
+
+    async def close(self) -> None:
+        routers = [self._routers] if self._routers else []
+        await _all(*(it.close() for it in (*routers, self._dhcp, self._shaping, self._switch, self._firewall)))
+        await self._metadata.close()
+        self._inside.close()
+
+    async def _serve(self, world: World, touched: Touched) -> Faults:
+        return merged([await self._metadata.apply(world, touched), await self._dhcp.apply(world, touched)])
+
+    async def _without_unprotected(self, world: World, faults: Faults) -> World:
+        """Without the ports that have no rules yet, and therefore get no tap. Whoever has a tap keeps it."""
+        doubtful = [port for port in world.ports.values() if _is_blamed(port, faults)] if faults else []
+        taps = await self._inside.run(_lacking, [port.tap for port in doubtful]) if doubtful else set()
+        if not taps:
+            return world
+        pieces: dict[str, Piece] = {
+            key: piece
+            for key, piece in world.pieces.items()
+            if not (isinstance(piece, WiredPort) and piece.tap in taps)
+        }
+        return World(pieces, endpoint_ip=world.endpoint_ip)
+
+
+def merged(of: Iterable[Faults]) -> Faults:
+    """Of a piece that several parts complain of, everything they say."""
+    found: Faults = {}
+    for faults in of:
+        for key, text in faults.items():
+            found[key] = f"{found[key]}; {text}" if key in found else text
+    return found
+
+
+def _is_blamed(port: WiredPort, faults: Faults) -> bool:
+    return f"port/{port.id}" in faults or any(f"group/{id}" in faults for id in port.group_ids)
+
+
+def _lacking(taps: Iterable[str]) -> set[str]:
+    """Those that there are not, in the namespace of this thread."""
+    there = {name for _, name in socket.if_nameindex()}
+    return {tap for tap in taps if tap not in there}
+
+
+async def _all(*works: Awaitable[T]) -> list[T]:
+    """Everything is done to its end; then what failed is raised."""
+    results = await asyncio.gather(*works, return_exceptions=True)
+    done = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        done.append(result)
+    return done

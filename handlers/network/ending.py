@@ -1,0 +1,49 @@
+"""The end of a network: its subnets and its DHCP port go along, in one append; somebody's ports keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bus.cloud import Cloud
+from bus.documents import Where
+from bus.execute import Wish
+from handlers.network.addressing import unmaking
+from handlers.network.dhcp import is_dhcp
+from handlers.network.network import NETWORKS
+from handlers.network.quota import giving_back
+from handlers.network.subnet import SUBNETS
+from schema.network.network import DeleteNetwork, Network, RemoveNetworkSubnet
+from schema.network.port import PORT, Port, macs_of
+from schema.network.subnet import SUBNET, DeleteSubnet
+from schema.refusal import Conflict
+
+
+async def network_ended(cloud: Cloud, network: Network) -> list[Wish]:
+    """The wishes that end it; StillHeld when a port comes into it meanwhile. Raises Conflict when some are there."""
+    ports = await _ports_in(cloud, network.id)
+    used = [port.id for port in ports if not is_dhcp(port)]
+    if used:
+        raise in_use(network.id, used)
+    subnets = await cloud.documents.get_many(SUBNET, network.subnet_ids)
+    wishes: list[Wish] = []
+    for port in ports:
+        wishes += unmaking(port)
+    for id in network.subnet_ids:
+        wishes += [Wish(SUBNETS, id, DeleteSubnet()), Wish(NETWORKS, network.id, RemoveNetworkSubnet(subnet_id=id))]
+        if id in subnets:
+            wishes += giving_back(subnets[id].state.project_id, "subnet", [id])
+    wishes.append(Wish(NETWORKS, network.id, DeleteNetwork(), vacant=(macs_of(network.id),)))
+    return [*wishes, *giving_back(network.project_id, "network", [network.id])]
+
+
+async def _ports_in(cloud: Cloud, network_id: str) -> list[Port]:
+    found = await cloud.documents.find(PORT, where=[Where("parent_id", "=", network_id)], limit=None)
+    return [document.state for document in found]
+
+
+def in_use(id: str, port_ids: Iterable[str]) -> Conflict:
+    return Conflict(
+        f"Unable to complete operation on network {id}. There are one or more ports still in use on the network, id "
+        f"for these ports is: {','.join(port_ids)}.",
+        code="NetworkInUse",
+    )

@@ -1,0 +1,217 @@
+"""What is particular to the Linux bridge driver: what it plans, what it asks of the kernel, and what it cannot do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from agents.network import netlink
+from agents.network.bridge_plan import Change, Forward, Know, Make, Remove, Seen, Step, Unforward, plan
+from agents.network.bridge_wanted import Fabric, wanted
+from agents.network.forwarding import EVERYBODY, Entry
+from agents.network.links import Link
+from agents.network.linux_bridge import LinuxBridge
+from agents.network.switch import CannotWire, bridge_name, tunnel_name
+from agents.network.world import World
+from schema.network.wiring import Peer
+from tests.network.dhcp_place import until
+from tests.network.hosts import Fabric as Cables
+from tests.network.hosts import Host, Noticed, network, port
+
+pytestmark = pytest.mark.live
+
+PORTS = 200
+OWN = Fabric(endpoint_ip="10.77.0.1", mtu=1500)
+
+
+@pytest.fixture
+def fabric() -> Iterator[Cables]:
+    with Cables() as fabric:
+        yield fabric
+
+
+@pytest.fixture
+async def host(fabric: Cables) -> AsyncIterator[Host]:
+    host = fabric.host()
+    host.switch = LinuxBridge(host.space, fabric="fabric")
+    yield host
+    await host.switch.close()
+
+
+def elsewhere(number: int) -> Peer:
+    it = port(network(), number)
+    ips = tuple(address.ip for address in it.addresses)
+    return Peer(id=it.id, network_id=it.network_id, mac_address=it.mac_address, ips=ips, endpoint_ip="10.77.0.9")
+
+
+def test_what_is_in_place_needs_nothing_done():
+    world = World({f"network/{network().id}": network(), "port/1": port(network(), 1), "peer/7": elsewhere(7)})
+    asked = wanted(world, network().id, (), OWN)
+    seen = Seen({"fabric": Link("fabric", "veth", 1500, True, index=1)}, {}, {})
+    steps = plan([asked], seen, ())
+    assert {type(step) for step in steps} == {Make, Change, Forward, Know}
+    done(steps, seen)
+    assert plan([asked], seen, ()) == []
+
+
+def test_a_port_that_leaves_takes_its_tap_along_and_is_found_elsewhere():
+    pieces = {f"network/{network().id}": network(), "port/7": port(network(), 7)}
+    before, seen = wanted(World(pieces), network().id, (), OWN), Seen({}, {}, {})
+    done(plan([before], seen, ()), seen)
+    del pieces["port/7"]
+    after = wanted(World(pieces | {"peer/7": elsewhere(7)}), network().id, (), OWN)
+    steps = plan([after], seen, [port(network(), 7).tap])
+    mac, tunnel = elsewhere(7).mac_address, tunnel_name(1001)
+    assert [step.link.name for step in steps if isinstance(step, Remove)] == [port(network(), 7).tap]
+    assert {(step.device, step.entry) for step in steps if isinstance(step, Forward)} == {
+        (tunnel, Entry(mac)),
+        (tunnel, Entry(mac, "10.77.0.9")),
+    }
+
+
+def test_a_peer_that_moves_is_replaced_in_one_step():
+    pieces = {f"network/{network().id}": network(), "peer/7": elsewhere(7)}
+    seen = Seen({}, {}, {})
+    done(plan([wanted(World(pieces), network().id, (), OWN)], seen, ()), seen)
+    moved = replace(elsewhere(7), endpoint_ip="10.77.0.8")
+    steps = plan([wanted(World(pieces | {"peer/7": moved}), network().id, (), OWN)], seen, ())
+    assert steps == [Forward(tunnel_name(1001), Entry(moved.mac_address, "10.77.0.8"), "peer/" + moved.id)]
+    done(steps, seen)
+    assert plan([wanted(World(pieces | {"peer/7": moved}), network().id, (), OWN)], seen, ()) == []
+
+
+def test_a_tunnel_is_made_anew_when_its_endpoint_changes():
+    world = World({f"network/{network().id}": replace(network(), endpoints=("10.77.0.9",)), "peer/7": elsewhere(7)})
+    seen = Seen({}, {}, {})
+    done(plan([wanted(world, network().id, (), OWN)], seen, ()), seen)
+    moved = wanted(world, network().id, (), Fabric(endpoint_ip="10.77.0.2"))
+    steps = plan([moved], seen, ())
+    assert [step.link.name for step in steps if isinstance(step, Remove | Make)] == [tunnel_name(1001)] * 2
+    assert {step.entry for step in steps if isinstance(step, Forward)} == set(moved.entries[tunnel_name(1001)])
+    assert not [step for step in steps if isinstance(step, Unforward)]
+
+
+@pytest.mark.parametrize(
+    "of, words",
+    [
+        (network(2, network_type="vlan", physical_network="external"), ["VLAN", "8021q", "ovs"]),
+        (network(3, segmentation_id=None), ["segmentation id"]),
+        (network(4, network_type="flat", physical_network="far"), ["far", "network.interfaces"]),
+        (network(5, endpoints=("10.77.0.9",)), ["network.fabric"]),
+    ],
+)
+def test_a_network_that_cannot_be_had_is_refused_in_words(of, words):
+    with pytest.raises(CannotWire) as refused:
+        wanted(World({f"network/{of.id}": of}), of.id, (), Fabric())
+    for word in words:
+        assert word in str(refused.value)
+
+
+def done(steps: list[Step], seen: Seen) -> None:
+    """As the kernel would."""
+    for step in steps:
+        if isinstance(step, Make):
+            number = 2 + max((link.index for link in seen.links.values()), default=0)
+            step = Make(replace(step.link, index=number), step.key)  # noqa: PLW2901
+        seen.note(step)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        ("ip", "link", "delete", bridge_name(network().id)),
+        ("ip", "link", "delete", tunnel_name(1001)),
+        ("ip", "link", "set", tunnel_name(1001), "down"),
+        ("ip", "link", "set", bridge_name(network().id), "down"),
+        ("bridge", "link", "set", "dev", tunnel_name(1001), "isolated", "off"),
+        ("bridge", "link", "set", "dev", tunnel_name(1001), "neigh_suppress", "off"),
+        ("bridge", "fdb", "delete", elsewhere(7).mac_address, "dev", tunnel_name(1001), "dst", "10.77.0.9"),
+        ("bridge", "fdb", "delete", elsewhere(7).mac_address, "dev", tunnel_name(1001), "master"),
+        ("bridge", "fdb", "delete", EVERYBODY, "dev", tunnel_name(1001), "dst", "10.77.0.9"),
+        ("bridge", "fdb", "append", EVERYBODY, "dev", tunnel_name(1001), "dst", "10.77.0.66"),
+        ("bridge", "fdb", "replace", elsewhere(7).mac_address, "dev", tunnel_name(1001), "dst", "10.77.0.66"),
+        ("ip", "neighbour", "flush", "dev", bridge_name(network().id), "nud", "permanent"),
+        ("ip", "-6", "neighbour", "delete", elsewhere(7).ips[1], "dev", bridge_name(network().id)),
+    ],
+    ids=" ".join,
+)
+async def test_what_somebody_spoils_is_put_right_at_once(host, spoil):
+    noticed = Noticed(host)
+    await noticed.start()
+    host.has(replace(network(), endpoints=("10.77.0.9",)), port(network(), 1), elsewhere(7), elsewhere(8))
+    await host.sweep()
+    before = state(host)
+    host.run(*spoil)
+    assert state(host) != before
+    await noticed.healed()
+    assert state(host) == before
+    assert not noticed.anything
+
+
+def state(host: Host) -> Any:
+    """Links with their flags, entries and neighbours."""
+    links = {
+        it["ifname"]: (it["mtu"], it.get("master"), "UP" in it["flags"], it["linkinfo"].get("info_slave_data", {}))
+        for it in host.links()
+        if "linkinfo" in it and it["ifname"].startswith(("br", "vx", "tap"))
+    }
+    flags = {name: [it[3].get(flag) for flag in ("isolated", "neigh_suppress", "flood")] for name, it in links.items()}
+    entries = sorted(it for it in host.run("bridge", "fdb", "show").splitlines() if "fa:16:3e" in it or EVERYBODY in it)
+    neighbours = sorted(host.run("ip", "neighbour", "show", "nud", "permanent").splitlines())
+    return {name: it[:3] for name, it in links.items()}, flags, entries, neighbours
+
+
+class Counted:
+    """Writes to the kernel, and what the kernel told of changes, of a namespace."""
+
+    def __init__(self, host: Host) -> None:
+        self._switch: Any = host.switch
+        self._hears = host.space.call(netlink.Socket, netlink.LINKS | netlink.NEIGHBOURS)
+
+    def writes(self) -> int:
+        kernel = self._switch._kernel
+        return kernel.writes if kernel else 0
+
+    def changes(self) -> int:
+        return len(list(self._hears.changes()))
+
+    def close(self) -> None:
+        self._hears.close()
+
+
+async def test_steady_state_costs_one_dump_and_a_port_one_batch(host):
+    await host.switch.start(lambda: None)
+    host.has(
+        replace(network(), endpoints=("10.77.0.9",)),
+        *(port(network(), number) for number in range(1, PORTS + 1)),
+        *(elsewhere(number) for number in range(1000, 1000 + PORTS)),
+    )
+    counted = Counted(host)
+    try:
+        await host.sweep()
+        await until(lambda: counted.changes() == 0)  # of 200 new links the kernel tells a little later that they are up
+        before, started = counted.writes(), time.process_time()
+        await host.sweep()
+        assert counted.writes() - before == 1
+        assert time.process_time() - started < 0.25
+        assert counted.changes() == 0
+
+        before = counted.writes()
+        await host.wire(port(network(), 900))
+        assert counted.writes() - before == 1
+
+        before = counted.writes()
+        await host.wire(elsewhere(901))
+        assert counted.writes() - before == 1
+
+        await host.switch.close()
+        host.switch = LinuxBridge(host.space, fabric="fabric")
+        counted.changes()
+        await host.sweep()
+        assert counted.changes() == 0
+    finally:
+        counted.close()
