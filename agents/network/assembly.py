@@ -1,7 +1,7 @@
 """All parts of a host's networking as one driver, in the order that keeps guests safe.
 
     firewall ─▶ switch ─┬─▶ shaping
-                        ├─▶ metadata ─▶ DHCP
+                        ├─▶ DHCP, with metadata
                         └─▶ routers
 
 A port's rules are there before its tap: while they cannot be made, neither is the tap. What does not wait for another
@@ -16,20 +16,20 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
-from msgspec.structs import replace
-
 from agents.network.dhcp import Dhcp
 from agents.network.driver import AskInstance, Component, Faults, NetworkDriver, Touched
+from agents.network.fabric import HostPlace
 from agents.network.firewall import Firewall
 from agents.network.linux_bridge import LinuxBridge
 from agents.network.metadata import Metadata
 from agents.network.namespace import Namespace
+from agents.network.routers import Routers
 from agents.network.shaping import Shaping
 from agents.network.switch import Switch
 from agents.network.world import World
 from bus.config import Settings
 from schema.compute.domain import Seed
-from schema.network.wiring import NetworkHostFacts, Piece, RouterSeen, WiredPort, WiredRouter
+from schema.network.wiring import NetworkHostFacts, Piece, RouterSeen, WiredPort
 
 T = TypeVar("T")
 
@@ -37,19 +37,25 @@ T = TypeVar("T")
 class RouterHolder(Component, Protocol):
     """The part that holds routers."""
 
-    def seen(self) -> Mapping[str, RouterSeen]:
-        """What can be said of them beyond faults."""
+    async def start(self, on_change: Callable[[], None]) -> None: ...
+
+    async def routers(self) -> Mapping[str, RouterSeen]: ...
+
+    async def fence(self) -> None: ...
 
 
-async def open_driver(settings: Settings, host: str, *, namespace: str | None = None) -> NetworkDriver:
-    """A host's driver. `namespace`: the named network namespace that is the host; None: the machine itself.
+async def open_driver(settings: Settings, host: str, place: HostPlace | None = None) -> NetworkDriver:
+    """A host's driver; None: the machine itself is the host, with the interfaces that the settings name.
 
     Nothing is looked at or touched before `start`.
     """
-    inside = Namespace(namespace)
     folder = settings.home / "network" / host
-    tag = f"{zlib.crc32(str(folder).encode()):08x}"
-    switch = LinuxBridge(inside, fabric=settings.network.fabric, interfaces=settings.network.interfaces)
+    networking = settings.network
+    if place is None:
+        tag = f"{zlib.crc32(str(folder).encode()):08x}"
+        place = HostPlace(tag=tag, endpoint_ip=networking.fabric, interfaces=networking.interfaces)
+    inside = Namespace(place.namespace)
+    switch = LinuxBridge(inside, fabric=place.endpoint_ip, interfaces=place.interfaces)
     metadata = Metadata()
     return Assembly(
         inside,
@@ -57,7 +63,8 @@ async def open_driver(settings: Settings, host: str, *, namespace: str | None = 
         switch=switch,
         shaping=Shaping(inside),
         metadata=metadata,
-        dhcp=Dhcp(inside, tag, switch, folder / "dhcp", metadata=metadata),
+        dhcp=Dhcp(inside, place.tag, switch, folder / "dhcp", metadata=metadata),
+        routers=Routers(place.tag, switch, metadata=metadata),
     )
 
 
@@ -73,7 +80,7 @@ class Assembly:
         shaping: Component,
         metadata: Metadata,
         dhcp: Component,
-        routers: RouterHolder | None = None,
+        routers: RouterHolder,
     ) -> None:
         self._inside = inside
         self._firewall = firewall
@@ -82,48 +89,37 @@ class Assembly:
         self._routers = routers
         self._shaping = shaping
         self._dhcp = dhcp
-        self._world = World({})
 
     async def start(self, on_change: Callable[[], None], ask: AskInstance) -> None:
         self._metadata.start(ask)
         await self._switch.start(on_change)
+        await self._routers.start(on_change)
 
     async def facts(self) -> NetworkHostFacts:
-        facts = await self._switch.facts()
-        return replace(facts, routes=self._routers is not None)
+        return await self._switch.facts()
 
     async def apply(self, world: World, touched: Touched) -> Faults:
-        self._world = world
         protecting = await self._firewall.apply(world, touched)
         safe = await self._without_unprotected(world, protecting)
         wiring = await self._switch.apply(safe, touched)
-        rest = await _all(
-            self._shaping.apply(safe, touched),
-            self._serve(safe, touched),
-            *([self._routers.apply(safe, touched)] if self._routers else []),
-        )
+        await self._metadata.apply(safe, touched)
+        rest = await _all(*(part.apply(safe, touched) for part in (self._shaping, self._dhcp, self._routers)))
         return merged([protecting, wiring, *rest])
 
     async def routers(self) -> Mapping[str, RouterSeen]:
-        return self._routers.seen() if self._routers else {}
+        return await self._routers.routers()
 
     async def fence(self) -> None:
-        if self._routers:
-            gone = frozenset(f"router/{id}" for id in self._world.routers)
-            kept = {key: piece for key, piece in self._world.pieces.items() if not isinstance(piece, WiredRouter)}
-            await self._routers.apply(World(kept, endpoint_ip=self._world.endpoint_ip), gone)
+        await self._routers.fence()
 
     def instance(self, port_id: str, server_id: str, seed: Seed | None) -> None:
         self._metadata.instance(port_id, server_id, seed)
 
     async def close(self) -> None:
-        routers = [self._routers] if self._routers else []
-        await _all(*(it.close() for it in (*routers, self._dhcp, self._shaping, self._switch, self._firewall)))
+        parts = (self._routers, self._dhcp, self._shaping, self._switch, self._firewall)
+        await _all(*(part.close() for part in parts))
         await self._metadata.close()
         self._inside.close()
-
-    async def _serve(self, world: World, touched: Touched) -> Faults:
-        return merged([await self._metadata.apply(world, touched), await self._dhcp.apply(world, touched)])
 
     async def _without_unprotected(self, world: World, faults: Faults) -> World:
         """Without the ports that have no rules yet, and therefore get no tap. Whoever has a tap keeps it."""
