@@ -1,0 +1,49 @@
+"""QoS through the `openstack` command."""
+
+import msgspec
+import pytest
+
+from api.identity.service import SERVICE as IDENTITY
+from api.network.service import SERVICE as NETWORK
+from handlers.identity.bootstrap import Offered, bootstrap
+from tests.network.command import Command
+from tests.serving import serving
+
+PASSWORD = "correct horse battery staple"
+JSON = ("-f", "json")
+
+
+@pytest.fixture
+async def openstack(settings, fresh_database, monkeypatch):
+    monkeypatch.setattr("handlers.identity.passwords.COST", 4)
+    async with serving(settings, fresh_database, [IDENTITY, NETWORK]) as it:
+        it.cloud.settings = msgspec.structs.replace(settings, public_url=it.url)
+        offered = (Offered("identity", "keystone", "/identity"), Offered("network", "neutron", "/networking"))
+        await bootstrap(it.cloud, PASSWORD, offered=offered)
+        yield Command(it, PASSWORD)
+
+
+@pytest.mark.slow
+async def test_qos_policies_and_rules(openstack):
+    policy, rule = ("network", "qos", "policy"), ("network", "qos", "rule")
+    made = await openstack(*policy, "create", "gold", "--share", "--default", *JSON)
+    assert (made["name"], made["shared"], made["is_default"], made["rules"]) == ("gold", True, True, [])
+    limit = await openstack(
+        *rule, "create", "gold", "--type", "bandwidth-limit", "--max-kbps", "1000", "--max-burst-kbits", "200", *JSON
+    )
+    assert (limit["max_kbps"], limit["max_burst_kbps"], limit["direction"]) == (1000, 200, "egress")
+    mark = await openstack(*rule, "create", "gold", "--type", "dscp-marking", "--dscp-mark", "46", *JSON)
+    await openstack(*rule, "set", "gold", limit["id"], "--max-kbps", "2000", "--ingress")
+    shown = await openstack(*rule, "show", "gold", limit["id"], *JSON)
+    assert (shown["max_kbps"], shown["direction"]) == (2000, "ingress")
+    listed = await openstack(*rule, "list", "gold", *JSON)
+    assert {it["ID"] for it in listed} == {limit["id"], mark["id"]}
+    await openstack(*rule, "delete", "gold", mark["id"])
+    await openstack(*policy, "set", "gold", "--no-share", "--no-default", "--name", "silver")
+    [only] = await openstack(*policy, "list", *JSON)
+    assert (only["Name"], only["Shared"], only["Default"]) == ("silver", False, False)
+    types = await openstack(*rule, "type", "list", *JSON)
+    assert [it["Type"] for it in types] == ["bandwidth_limit", "dscp_marking"]
+    assert (await openstack(*rule, "type", "show", "dscp_marking", *JSON))["rule_type_name"] == "dscp_marking"
+    await openstack(*policy, "delete", "silver")
+    assert await openstack(*policy, "list", *JSON) == []
