@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from api.network.qos import policy_changed, policy_of_new_network
 from api.network.resource import (
     Condition,
     Filter,
@@ -228,6 +229,10 @@ async def create(call: Call) -> dict[str, Any]:
     counted = [
         wish for project_id, its in by_project.items() for wish in await taking(call.cloud, project_id, "network", its)
     ]
+    for number, it in enumerate(wanted):
+        policy_id, uses = await policy_of_new_network(call, it.qos_policy_id, it.project_id)
+        wanted[number] = msgspec.structs.replace(it, qos_policy_id=policy_id)
+        counted += uses
 
     async def attempt(numbering: Numbering) -> list[Document]:
         commands = [msgspec.structs.replace(it, segments=await numbering.numbered(it.segments)) for it in wanted]
@@ -263,9 +268,10 @@ async def update(call: Call) -> dict[str, Any]:
         qos_policy_id=body.qos_policy_id,
     )
     sharing = [*await _shares(call, network, body), *await _opens(call, network, body)]
+    policy = await policy_changed(call, network.qos_policy_id, body.qos_policy_id)
 
     async def attempt(numbering: Numbering) -> Document:
-        return (await call.execute(Wish(NETWORKS, network.id, changes), *sharing))[0]
+        return (await call.execute(Wish(NETWORKS, network.id, changes), *sharing, *policy))[0]
 
     document = await with_numbers(call.cloud, can_carry(call), attempt)
     return {"network": await viewed(call, RESOURCE, document)}

@@ -21,6 +21,7 @@ from handlers.network.addressing import Picks, with_addresses
 from handlers.network.qos_policy import (
     QOS_POLICIES,
     changing,
+    default_policy,
     ending,
     not_found,
     reworded,
@@ -192,6 +193,14 @@ RESOURCE = Resource(
 def policy_given(call: Call, policy_id: str | None) -> list[Wish]:
     """What belongs into the append that makes something with this policy: 404 where the caller has no such policy."""
     return using(policy_id, call.token.project_id or "", operator=call.token.is_admin)
+
+
+async def policy_of_new_network(call: Call, policy_id: str | None, project_id: str) -> tuple[str | None, list[Wish]]:
+    """The policy asked for; else the default one of the network's project, whoever makes the network."""
+    if policy_id:
+        return policy_id, policy_given(call, policy_id)
+    default = await default_policy(call.cloud, project_id)
+    return default, using(default, project_id)
 
 
 async def policy_changed(call: Call, before: str | None, after: str | None | UnsetType) -> list[Wish]:

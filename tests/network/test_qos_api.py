@@ -227,6 +227,35 @@ async def test_ports_and_networks_keep_their_policies(served, admin, routed):
     await admin("DELETE", one, expect=204)
 
 
+async def test_networks_have_policies(member, admin):
+    policy, hidden = await _policy(admin, shared=True), await _policy(admin)
+    body = {"network": {"qos_policy_id": hidden["id"]}}
+    await member.refused("POST", "/networks", body, 404, "QosPolicyNotFound")
+    made = (await member("POST", "/networks", {"network": {"qos_policy_id": policy["id"]}}, expect=201))["network"]
+    one = f"/networks/{made['id']}"
+    assert made["qos_policy_id"] == policy["id"]
+    text = await admin.refused("DELETE", f"/qos/policies/{policy['id']}", None, 409, "QosPolicyInUse")
+    assert text == f"QoS Policy {policy['id']} is used by network {made['id']}."
+    await member.refused("PUT", one, body, 404, "QosPolicyNotFound")
+    assert (await admin("PUT", one, body))["network"]["qos_policy_id"] == hidden["id"]
+    body = {"network": {"qos_policy_id": None}}
+    await member.refused("PUT", one, body, 403, "PolicyRemoveAuthorizationError")
+    assert (await admin("PUT", one, body))["network"]["qos_policy_id"] is None
+    for it in (policy, hidden):
+        await admin("DELETE", f"/qos/policies/{it['id']}", expect=204)
+
+
+async def test_new_networks_have_their_projects_default_policy(member, admin):
+    default = await _policy(admin, is_default=True, project_id=PROJECT)
+    made = (await member("POST", "/networks", {"networks": [{}, {"qos_policy_id": None}]}, expect=201))["networks"]
+    assert [it["qos_policy_id"] for it in made] == [default["id"]] * 2
+    theirs = (await admin("POST", "/networks", {"network": {"project_id": PROJECT}}, expect=201))["network"]
+    assert theirs["qos_policy_id"] == default["id"]
+    own = (await admin("POST", "/networks", {"network": {}}, expect=201))["network"]
+    assert own["qos_policy_id"] is None
+    await admin.refused("DELETE", f"/qos/policies/{default['id']}", None, 409, "QosPolicyInUse")
+
+
 async def test_a_policy_that_is_taken_while_it_ends_is_either_there_or_not_had(served, admin, routed):
     for _ in range(12):
         policy = await _policy(admin)
