@@ -110,6 +110,8 @@ CHAINS = {
             "icmpv6 type { 130, 131, 132, 134, 135, 136 } accept",
         ]
     ),
+    # Nothing of the host is on a network's bridge: what guests are served is behind the bridge's ports.
+    Place("inet", "to-host"): chain(["iifname @bridges drop"], Hook("input", -10)),
     Place("inet", "zone"): chain(
         [f"meta mark {TRACK} ct zone set iifname map @zones", f"meta mark {LOOSE} notrack"], Hook("prerouting", -300)
     ),

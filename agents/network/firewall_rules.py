@@ -53,6 +53,7 @@ def ruleset(world: World, zones: Mapping[str, int], sealed: Iterable[str] = ()) 
     named = [rule.remote_members for group in groups.values() for rule in group.rules if rule.remote_members]
     sets = _port_sets(ports, world) | _member_sets(named, world)
     sets[at("sealed")] = named_set("ifname", sealed)
+    sets[Place("inet", "bridges")] = named_set("ifname", zones)
     sets[Place("inet", "zones")] = Elements(
         "typeof iifname : ct zone", {bridge: str(zone) for bridge, zone in zones.items()}, "", "map"
     )

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from agents.network import netlink
 from agents.network.bridge_plan import Change, Forward, Know, Make, Remove, Seen, Step, Unforward, plan
 from agents.network.bridge_wanted import Fabric, wanted
+from agents.network.firewall import Firewall
 from agents.network.forwarding import EVERYBODY, Entry
 from agents.network.links import Link
 from agents.network.linux_bridge import LinuxBridge
@@ -215,3 +216,18 @@ async def test_steady_state_costs_one_dump_and_a_port_one_batch(host):
         assert counted.changes() == 0
     finally:
         counted.close()
+
+
+async def test_no_guest_speaks_to_its_host(host):
+    host.has(network(), port(network(), 1))
+    guest = host.guest(port(network(), 1))
+    await host.sweep()
+    bridge = host.link(bridge_name(network().id))["address"]
+    host.run("ip", "route", "add", "10.0.0.0/16", "dev", bridge_name(network().id))
+    for to in (host.endpoint_ip, "10.77.0.0/24"):
+        guest.run("ip", "route", "replace", to, "dev", "eth0")
+    assert not guest.pings(host.endpoint_ip, seconds=1)
+    guest.run("ip", "neighbour", "replace", host.endpoint_ip, "lladdr", bridge, "dev", "eth0", "nud", "permanent")
+    assert guest.pings(host.endpoint_ip)
+    assert await Firewall(host.space, host.switch.bridge_of).apply(host.world, None) == {}
+    assert not guest.pings(host.endpoint_ip, seconds=1)
