@@ -15,8 +15,9 @@ from typing import NamedTuple
 from agents.network import netlink
 from agents.network.firewall_rules import sources, stateful
 from agents.network.netlink import Request, attribute, nested, short
-from agents.network.security_rules import WITH_PORTS, protocol_number
 from agents.network.world import World
+from schema.network.protocol import ANY, PORTED
+from schema.network.protocol import number as protocol_number
 from schema.network.wiring import Direction, WiredPort, WiredRule
 
 NETFILTER = 12
@@ -155,12 +156,12 @@ def _matches(rule: WiredRule, it: Connection, other: str, world: World) -> bool:
 
 
 def _protocol_fits(rule: WiredRule, it: Connection) -> bool:
-    if rule.protocol is None or rule.protocol == "any":
-        return True
     try:
-        number = protocol_number(rule.protocol)
+        number = ANY if rule.protocol in {None, "any"} else protocol_number(rule.protocol or "")
     except ValueError:
         return False
+    if number == ANY:
+        return True
     number = 58 if number == 1 and rule.ethertype == "IPv6" else number
     if number != it.protocol:
         return False
@@ -169,7 +170,7 @@ def _protocol_fits(rule: WiredRule, it: Connection) -> bool:
         return True
     if number in _ICMP:
         return it.source_port == low and high in {None, it.destination_port}
-    return number not in WITH_PORTS or low <= it.destination_port <= (low if high is None else high)
+    return number not in PORTED or low <= it.destination_port <= (low if high is None else high)
 
 
 def _covers(prefix: str, ip: str) -> bool:

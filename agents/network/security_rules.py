@@ -7,39 +7,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from agents.network.world import World
+from schema.network.protocol import ANY, ICMP, ICMP_V6, PORTED
+from schema.network.protocol import number as protocol_number
 from schema.network.wiring import WiredRule
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-NUMBERS = {
-    "hopopt": 0,
-    "icmp": 1,
-    "igmp": 2,
-    "ipip": 4,
-    "tcp": 6,
-    "egp": 8,
-    "udp": 17,
-    "dccp": 33,
-    "ipv6": 41,
-    "ipv6-encap": 41,
-    "ipv6-route": 43,
-    "ipv6-frag": 44,
-    "rsvp": 46,
-    "gre": 47,
-    "esp": 50,
-    "ah": 51,
-    "ipv6-icmp": 58,
-    "icmpv6": 58,
-    "ipv6-nonxt": 59,
-    "ipv6-opts": 60,
-    "ospf": 89,
-    "vrrp": 112,
-    "pgm": 113,
-    "sctp": 132,
-    "udplite": 136,
-}
-"""Protocols as Neutron names them, by IANA's numbers."""
-WITH_PORTS = {6, 17, 33, 132, 136}
 _FAMILIES = {"IPv4": ("ip", 4), "IPv6": ("ip6", 6)}
 _REMEMBERED, _REMEMBERED_MEMBERS = 1 << 16, 1 << 10
 
@@ -61,28 +34,20 @@ def rule_text(rule: WiredRule, world: World) -> tuple[str, ...]:
     return tuple(" ".join(filter(None, [f"ether type {family}", it, what, "accept"])) for it in remote)
 
 
-def protocol_number(protocol: str) -> int:
-    """Raises ValueError."""
-    number = NUMBERS[protocol] if protocol in NUMBERS else int(protocol)
-    if not 0 <= number <= 255:
-        raise ValueError(f"{protocol} is no IP protocol: use a name such as tcp, or a number from 0 to 255")
-    return number
-
-
 def _protocol_match(rule: WiredRule, version: int) -> str:
-    if rule.protocol is None or rule.protocol == "any":
+    number = ANY if rule.protocol in {None, "any"} else protocol_number(rule.protocol or "")
+    if number == ANY:
         return ""
-    number = protocol_number(rule.protocol)
-    if version == 6 and number == 1:
-        number = 58
+    if version == 6 and number == ICMP:
+        number = ICMP_V6
     low, high = rule.port_min, rule.port_max
-    if number == (1 if version == 4 else 58):
+    if number == (ICMP if version == 4 else ICMP_V6):
         name = "icmp" if version == 4 else "icmpv6"
         parts = [f"{name} type {low}" if low is not None else f"meta l4proto {number}"]
         if low is not None and high is not None:
             parts.append(f"{name} code {high}")
         return " ".join(parts)
-    if number not in WITH_PORTS or low is None:
+    if number not in PORTED or low is None:
         return f"meta l4proto {number}"
     ports = f"{low}" if high is None or high == low else f"{low}-{high}"
     return f"meta l4proto {number} th dport {ports}"

@@ -11,6 +11,7 @@ from api.wire.policy import (
     any_of,
     everybody,
     own_project,
+    role,
 )
 
 PROVIDER = ("provider:network_type", "provider:physical_network", "provider:segmentation_id")
@@ -83,6 +84,12 @@ POLICY: dict[str, Check | str] = {
     "add_extraroutes": ADMIN_OR_MEMBER,
     "remove_extraroutes": ADMIN_OR_MEMBER,
     "create_floatingip:floating_ip_address": ADMIN,
+    **_things("security_group", "security_group_rule", "address_group"),
+    "add_addresses": ADMIN_OR_MEMBER,
+    "remove_addresses": ADMIN_OR_MEMBER,
+    "get_default_security_group_rule": role("reader"),
+    "create_default_security_group_rule": ADMIN,
+    "delete_default_security_group_rule": ADMIN,
     "get_quotas": ADMIN,
     "get_quota": any_of(ADMIN, own_project),
     "update_quota": ADMIN,

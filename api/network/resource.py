@@ -83,12 +83,13 @@ def resource_routes(
     update: Handler | None = None,
     update_body: Any = None,
     delete: Handler | None = None,
+    index: Handler | None = None,
     **fields: Any,
 ) -> list[Route]:
     """The rows of a thing. Policy rules go by its name: `get_router`, `create_router`, …"""
     name, one = resource.name, resource.url + "/{id}"
     rows = [
-        Get(resource.url, listing(resource), may=f"get_{name}"),
+        Get(resource.url, index or listing(resource), may=f"get_{name}"),
         Get(one, showing(resource), may=f"get_{name}"),
     ]
     if create:
@@ -111,7 +112,7 @@ def listing(resource: Resource) -> Handler:
         if page.reverse:
             documents.reverse()
         views = await resource.view(call, documents)
-        answer: dict[str, Any] = {resource.plural: [_fields(call, view) for view in views]}
+        answer: dict[str, Any] = {resource.plural: [selected(call, view) for view in views]}
         if page.limited and documents:
             answer[f"{resource.plural}_links"] = _links(call, page, [document.id for document in documents])
         return answer
@@ -124,7 +125,7 @@ def showing(resource: Resource) -> Handler:
 
     async def show(call: Call) -> dict[str, Any]:
         document = await found(call, resource, call.path["id"])
-        return {resource.name: _fields(call, await viewed(call, resource, document))}
+        return {resource.name: selected(call, await viewed(call, resource, document))}
 
     return show
 
@@ -352,7 +353,7 @@ def _url(call: Call, marker: str, *, reverse: bool) -> str:
     return f"{call.host_url}{call.request.raw_path.partition('?')[0]}?{urlencode(pairs)}"
 
 
-def _fields(call: Call, view: dict[str, Any]) -> dict[str, Any]:
+def selected(call: Call, view: dict[str, Any]) -> dict[str, Any]:
     """Only what `fields` names, if it names anything."""
     wanted = set(call.query.getall("fields", []))
     return {name: value for name, value in view.items() if name in wanted} if wanted - {""} else view

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from api.network import floating_ip, network, port_forwarding, qos, quota, router, subnet, trunk, zone
+from api.network import (
+    address_group,
+    default_security_group_rule,
+    floating_ip,
+    network,
+    port_forwarding,
+    qos,
+    quota,
+    router,
+    security_group,
+    security_group_rule,
+    subnet,
+    trunk,
+    zone,
+)
 from api.network.policy import POLICY
 from api.network.words import body_refusal
 from api.wire import Service
@@ -30,6 +44,10 @@ SERVICE = Service(
         *floating_ip.routes,
         *port_forwarding.routes,
         *quota.routes,
+        *security_group.routes,
+        *security_group_rule.routes,
+        *default_security_group_rule.routes,
+        *address_group.routes,
         *qos.routes,
         *trunk.routes,
     ],

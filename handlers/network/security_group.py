@@ -144,13 +144,12 @@ def default_exists() -> Conflict:
 def _refuse_doubles(group: SecurityGroup, there: tuple[SecurityRule, ...], more: tuple[SecurityRule, ...]) -> None:
     if len(there) + len(more) > RULES:
         raise Invalid(f"Security group {group.id} would have more than {RULES} rules, the most a group may have.")
-    seen = {rule.match: rule.id for rule in there}
-    ids = {rule.id for rule in there}
-    for rule in more:
-        if rule.match in seen or rule.id in ids:
-            raise rule_exists(seen.get(rule.match, rule.id))
-        seen[rule.match] = rule.id
-        ids.add(rule.id)
+    wanted = {rule.match for rule in more}
+    if len(wanted) < len(more):
+        raise Conflict("Duplicate Security Group Rule in POST.", code="DuplicateSecurityGroupRuleInPost")
+    for rule in there:
+        if rule.match in wanted:
+            raise rule_exists(rule.id)
 
 
 def _wrong_status(group: SecurityGroup, command: Command) -> Refused:

@@ -15,10 +15,13 @@ from msgspec.structs import replace
 from schema.changes import applied
 from schema.compute.domain import Word
 from schema.event import Command, Event, Key, Kind, State
+from schema.network.default_rule import DefaultRule
+from schema.network.protocol import ICMP, ICMP_V6, NUMBERS
 from schema.network.wiring import Direction
 
 DEFAULT = "default"
 """The name of the group every project has one of."""
+EVERYWHERE = ("0.0.0.0/0", "::/0")
 RULE = "security group rule"
 """The scope in which a group holds the ids of its rules."""
 
@@ -31,6 +34,26 @@ def members_of(id: str) -> str:
 def named_by_rules(id: str) -> str:
     """The scope in which rules (of other groups) hold one that name that security group or address group."""
     return f"rules that name {id}"
+
+
+Match = tuple[Any, ...]
+
+
+def match_of(rule: SecurityRule | DefaultRule) -> Match:
+    """What a rule lets through, however it is written: `tcp` is 6, and every address is none in particular."""
+    protocol = str(NUMBERS.get(rule.protocol or "", rule.protocol))
+    if (protocol, rule.ethertype) == (str(ICMP), "IPv6"):
+        protocol = str(ICMP_V6)
+    return (
+        rule.direction,
+        rule.ethertype,
+        protocol,
+        rule.port_range_min,
+        rule.port_range_max,
+        None if rule.remote_ip_prefix in EVERYWHERE else rule.remote_ip_prefix,
+        rule.remote_group_id,
+        rule.remote_address_group_id,
+    )
 
 
 class SecurityRule(Word):
@@ -47,18 +70,9 @@ class SecurityRule(Word):
     created_at: datetime | None = None
 
     @property
-    def match(self) -> tuple[Any, ...]:
+    def match(self) -> Match:
         """What it lets through: no two rules of a group let the same through."""
-        return (
-            self.direction,
-            self.ethertype,
-            self.protocol,
-            self.port_range_min,
-            self.port_range_max,
-            self.remote_ip_prefix,
-            self.remote_group_id,
-            self.remote_address_group_id,
-        )
+        return match_of(self)
 
 
 class SecurityGroup(State):

@@ -1,0 +1,156 @@
+"""Address groups: addresses that rules of security groups name together."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from api.network.resource import Resource, common, project_of, resource_routes, several, to_change, viewed
+from api.network.security_group import sharing
+from api.network.words import Body, LongText, Project, Text, bad
+from api.wire import Call, Put
+from bus import clock
+from bus.execute import StillHeld, Wish
+from bus.log import Document
+from handlers.network.address_group import ADDRESS_GROUPS, ending, in_use, not_found
+from schema.network.address_group import (
+    ADDRESS_GROUP,
+    AddAddresses,
+    AddressGroup,
+    CreateAddressGroup,
+    RemoveAddresses,
+    UpdateAddressGroup,
+)
+from schema.refusal import Invalid, NotFound
+
+
+class NewGroup(Body):
+    name: Text = ""
+    description: LongText = ""
+    addresses: list[str] | None = None
+    tenant_id: Project | None = None
+    project_id: Project | None = None
+
+
+class CreateBody(Body):
+    address_group: NewGroup | None = None
+    address_groups: list[NewGroup] | None = None
+
+
+class GroupChange(Body):
+    name: Text | UnsetType = UNSET
+    description: LongText | UnsetType = UNSET
+
+
+class UpdateBody(Body):
+    address_group: GroupChange
+
+
+class AddressesBody(Body):
+    addresses: list[str]
+
+
+async def view(call: Call, documents: Sequence[Document]) -> list[dict[str, Any]]:
+    return [_view(document, call.token.project_id) for document in documents]
+
+
+def _view(document: Document, viewer: str | None) -> dict[str, Any]:
+    group: AddressGroup = document.state
+    fields = common(document)
+    del fields["tags"]
+    return {
+        **fields,
+        "addresses": list(group.addresses),
+        "shared": not {"*", viewer}.isdisjoint(group.shared_with),
+    }
+
+
+RESOURCE = Resource(
+    name="address_group",
+    plural="address_groups",
+    kind=ADDRESS_GROUP,
+    view=view,
+    missing=not_found,
+    shared=sharing,
+)
+
+
+async def create(call: Call) -> dict[str, Any]:
+    bodies, many = several(call, "address_group", "address_groups")
+    wishes = [
+        Wish(
+            ADDRESS_GROUPS,
+            clock.uuid4(),
+            CreateAddressGroup(
+                name=body.name,
+                project_id=project_of(call, body.project_id, body.tenant_id),
+                description=body.description,
+                addresses=_addresses(body.addresses or ()),
+            ),
+        )
+        for body in bodies
+    ]
+    views = await view(call, await call.execute(*wishes))
+    return {RESOURCE.plural: views} if many else {RESOURCE.name: views[0]}
+
+
+async def update(call: Call) -> dict[str, Any]:
+    body: GroupChange = call.body.address_group
+    before = await to_change(call, RESOURCE, call.path["id"])
+    return await _change(call, before, UpdateAddressGroup(name=body.name, description=body.description))
+
+
+async def delete(call: Call) -> None:
+    before = await to_change(call, RESOURCE, call.path["id"])
+    try:
+        await call.execute(ending(before.id))
+    except StillHeld:
+        raise in_use(before.id) from None
+
+
+async def add_addresses(call: Call) -> dict[str, Any]:
+    before = await to_change(call, RESOURCE, call.path["id"])
+    wanted = _addresses(call.body.addresses)
+    there = [it for it in wanted if it in before.state.addresses]
+    if there:
+        raise Invalid(
+            f"Addresses {there} already exist in the address group {before.id}.", code="AddressesAlreadyExist"
+        )
+    return await _change(call, before, AddAddresses(addresses=wanted))
+
+
+async def remove_addresses(call: Call) -> dict[str, Any]:
+    before = await to_change(call, RESOURCE, call.path["id"])
+    wanted = _addresses(call.body.addresses)
+    absent = [it for it in wanted if it not in before.state.addresses]
+    if absent:
+        raise NotFound(f"Addresses {absent} not found in the address group {before.id}.", code="AddressesNotFound")
+    return await _change(call, before, RemoveAddresses(addresses=wanted))
+
+
+async def _change(call: Call, before: Document, command: Any) -> dict[str, Any]:
+    [document] = await call.execute(Wish(ADDRESS_GROUPS, before.id, command))
+    return {RESOURCE.name: await viewed(call, RESOURCE, document)}
+
+
+def _addresses(texts: Sequence[str]) -> tuple[str, ...]:
+    """Networks in their usual form, each once; an address is one of its own. Raises Invalid."""
+    found: dict[str, None] = {}
+    for text in texts:
+        try:
+            found[str(ipaddress.ip_network(text, strict=False))] = None
+        except ValueError:
+            raise bad("addresses", f"'{text[:64]}' is not a valid IP subnet") from None
+    return tuple(found)
+
+
+routes = [
+    *resource_routes(
+        RESOURCE, create=create, create_body=CreateBody, update=update, update_body=UpdateBody, delete=delete
+    ),
+    Put("/address-groups/{id}/add_addresses", add_addresses, may="add_addresses", body=AddressesBody),
+    Put("/address-groups/{id}/remove_addresses", remove_addresses, may="remove_addresses", body=AddressesBody),
+]

@@ -1,0 +1,95 @@
+"""Lists of things that are parts of others (the rules of security groups): filtered, sorted and paged as views.
+
+What they are parts of is one query; a part has no row of its own that the database could pick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from api.network.resource import selected
+from api.wire import Call
+from api.wire.query import boolean
+from schema.refusal import Invalid, NotFound
+
+View = dict[str, Any]
+_PAGING = frozenset({"limit", "marker", "page_reverse", "sort_key", "sort_dir", "fields"})
+
+
+def listed(call: Call, plural: str, views: Sequence[View], fields: Sequence[str]) -> dict[str, Any]:
+    """The answer to a GET of them all. `fields`: what one may filter and sort by. Raises Invalid, NotFound."""
+    unknown = [name for name in dict.fromkeys(call.query) if name not in fields and name not in _PAGING]
+    if unknown:
+        raise Invalid(f"{unknown} is invalid attribute for filtering", code="HTTPBadRequest")
+    wanted = {name: call.query.getall(name) for name in dict.fromkeys(call.query) if name in fields}
+    found = [it for it in views if all(_is_any(it[name], texts) for name, texts in wanted.items())]
+    found = _sorted(call, found, fields)
+    reverse = boolean(call.query.get("page_reverse", "false")) or False
+    limit = _limit(call)
+    page = _page(found[::-1] if reverse else found, call.query.get("marker") or None, limit)
+    if reverse:
+        page.reverse()
+    answer: dict[str, Any] = {plural: [selected(call, it) for it in page]}
+    if limit and page:
+        answer[f"{plural}_links"] = _links(call, page, found)
+    return answer
+
+
+def _is_any(value: Any, texts: Sequence[str]) -> bool:
+    if isinstance(value, bool):
+        return value in map(boolean, texts)
+    return ("" if value is None else str(value)) in texts
+
+
+def _sorted(call: Call, views: list[View], fields: Sequence[str]) -> list[View]:
+    keys, dirs = call.query.getall("sort_key", []), call.query.getall("sort_dir", [])
+    if dirs and len(keys) != len(dirs):
+        raise Invalid("The number of sort_keys and sort_dirs must be same", code="HTTPBadRequest")
+    for key, direction in reversed(list(zip(keys, dirs or ["asc"] * len(keys), strict=True))):
+        if key not in fields:
+            raise Invalid(f"{[key]} is invalid attribute for sort_keys", code="HTTPBadRequest")
+        if direction not in {"asc", "desc"}:
+            raise Invalid(f"sort_dirs {direction[:64]!r} is not asc or desc", code="HTTPBadRequest")
+        views = sorted(views, key=lambda it: _rank(it[key]), reverse=direction == "desc")
+    return views
+
+
+def _rank(value: Any) -> tuple[bool, Any]:
+    """Numbers among themselves, and what is not said before all else."""
+    return (value is not None, value if value is not None else 0)
+
+
+def _limit(call: Call) -> int:
+    """Of a page; 0: they are all wanted."""
+    text = call.query.get("limit", "")
+    if text and not (text.lstrip("-").isascii() and text.lstrip("-").isdigit() and len(text) < 18):
+        raise Invalid(f"Invalid input for limit. Reason: {text[:64]!r} is not a number.", code="HTTPBadRequest")
+    return max(0, min(int(text or 0), call.cloud.settings.page_limit))
+
+
+def _page(views: list[View], marker: str | None, limit: int) -> list[View]:
+    start = 0
+    if marker is not None:
+        start = 1 + next((nth for nth, it in enumerate(views) if it["id"] == marker), -1)
+        if not start:
+            raise NotFound(f"The marker {marker[:64]} could not be found.", code="MarkerNotFound")
+    return views[start : start + limit] if limit else views[start:]
+
+
+def _links(call: Call, page: list[View], found: list[View]) -> list[dict[str, str]]:
+    links = []
+    if page[-1] is not found[-1]:
+        links.append({"rel": "next", "href": _url(call, page[-1]["id"], reverse=False)})
+    if page[0] is not found[0]:
+        links.append({"rel": "previous", "href": _url(call, page[0]["id"], reverse=True)})
+    return links
+
+
+def _url(call: Call, marker: str, *, reverse: bool) -> str:
+    pairs = [(name, value) for name, value in call.query.items() if name not in {"marker", "page_reverse"}]
+    pairs.append(("marker", marker))
+    if reverse:
+        pairs.append(("page_reverse", "True"))
+    return f"{call.host_url}{call.request.raw_path.partition('?')[0]}?{urlencode(pairs)}"
