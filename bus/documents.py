@@ -39,10 +39,31 @@ class Where(msgspec.Struct, frozen=True):
     value: Any
 
 
+class ParentIn(msgspec.Struct, frozen=True):
+    """Its parent is one of the living things of a kind that meet these conditions, which are of columns."""
+
+    kind: str
+    where: Sequence[Where]
+
+
 class AnyOf(msgspec.Struct, frozen=True):
     """One of several sets of conditions: `AnyOf([[a, b], [c]])` is (a and b) or c."""
 
-    alternatives: Sequence[Sequence[Where]]
+    alternatives: Sequence[Sequence[Where | ParentIn]]
+
+
+Condition = Where | ParentIn | AnyOf
+
+
+def kinds_named(where: Sequence[Condition]) -> set[str]:
+    """The kinds that conditions look into besides their own."""
+    found: set[str] = set()
+    for condition in where:
+        if isinstance(condition, AnyOf):
+            found = found.union(*map(kinds_named, condition.alternatives))
+        elif isinstance(condition, ParentIn):
+            found.add(condition.kind)
+    return found
 
 
 class Sort(msgspec.Struct, frozen=True):
@@ -84,7 +105,7 @@ class Documents:
         self,
         kind: Kind[Any],
         *,
-        where: Sequence[Where | AnyOf] = (),
+        where: Sequence[Condition] = (),
         sort: Sequence[Sort] = OLDEST_FIRST,
         limit: int | None = LIMIT,
         marker: str | None = None,
@@ -102,7 +123,7 @@ class Documents:
         self,
         kind: Kind[Any],
         *,
-        where: Sequence[Where | AnyOf] = (),
+        where: Sequence[Condition] = (),
         sort: Sequence[Sort] = OLDEST_FIRST,
         limit: int | None = LIMIT,
         marker: str | None = None,
@@ -113,7 +134,7 @@ class Documents:
         rows = await self.pool.fetch(query.select("id, version", sort, limit), *query.arguments)
         return [(row[0], row[1]) for row in rows]
 
-    async def count(self, kind: Kind[Any], *, where: Sequence[Where | AnyOf] = (), gone: bool | None = False) -> int:
+    async def count(self, kind: Kind[Any], *, where: Sequence[Condition] = (), gone: bool | None = False) -> int:
         """How many match."""
         query = await self._query(kind, where, (), None, gone=gone)
         return int(await self.pool.fetchval(query.select("count(*)", (), None), *query.arguments))
@@ -121,7 +142,7 @@ class Documents:
     async def _query(
         self,
         kind: Kind[Any],
-        where: Sequence[Where | AnyOf],
+        where: Sequence[Condition],
         sort: Sequence[Sort],
         marker: str | None,
         *,
@@ -146,14 +167,18 @@ class _Query:
         self._conditions = ["kind = $1"]
         self._defaults = _defaults(kind.name)
 
-    def where(self, condition: Where | AnyOf) -> None:
+    def where(self, condition: Condition) -> None:
         if isinstance(condition, AnyOf):
             sets = [" AND ".join(map(self._condition, each)) or "true" for each in condition.alternatives]
             self._conditions.append("(" + (" OR ".join(f"({each})" for each in sets) or "false") + ")")
         else:
             self._conditions.append(self._condition(condition))
 
-    def _condition(self, condition: Where) -> str:
+    def _condition(self, condition: Where | ParentIn) -> str:
+        if isinstance(condition, ParentIn):
+            kind = self._argument(condition.kind)
+            theirs = " AND ".join(["kind = " + kind, "NOT gone", *map(self._condition, condition.where)])
+            return f"parent_id IN (SELECT id FROM documents WHERE {theirs})"
         field, op, value = condition.field, condition.op, condition.value
         if field == "gone":
             return "gone" if value else "NOT gone"

@@ -17,11 +17,11 @@ import asyncpg
 
 from bus import archive
 from bus.cloud import Cloud
-from bus.documents import LIMIT, OLDEST_FIRST, AnyOf, Documents, Sort, Where
+from bus.documents import LIMIT, OLDEST_FIRST, Condition, Documents, Sort, kinds_named
 from bus.log import Document
 from bus.mirror import Mirrors
 from bus.rebuild import DOCUMENT_COLUMNS, Folded, Folder, document_row
-from schema.event import Kind
+from schema.event import Kind, kind_named
 from schema.refusal import Invalid
 
 EVENTS = 200_000
@@ -83,31 +83,37 @@ class PastDocuments(Documents):
         self,
         kind: Kind[Any],
         *,
-        where: Sequence[Where | AnyOf] = (),
+        where: Sequence[Condition] = (),
         sort: Sequence[Sort] = OLDEST_FIRST,
         limit: int | None = LIMIT,
         marker: str | None = None,
         gone: bool | None = False,
     ) -> list[Document]:
-        await self._fold_kind(kind)
+        await self._fold_kinds(kind, where)
         return await super().find(kind, where=where, sort=sort, limit=limit, marker=marker, gone=gone)
 
     async def versions(
         self,
         kind: Kind[Any],
         *,
-        where: Sequence[Where | AnyOf] = (),
+        where: Sequence[Condition] = (),
         sort: Sequence[Sort] = OLDEST_FIRST,
         limit: int | None = LIMIT,
         marker: str | None = None,
         gone: bool | None = False,
     ) -> list[tuple[str, int]]:
-        await self._fold_kind(kind)
+        await self._fold_kinds(kind, where)
         return await super().versions(kind, where=where, sort=sort, limit=limit, marker=marker, gone=gone)
 
-    async def count(self, kind: Kind[Any], *, where: Sequence[Where | AnyOf] = (), gone: bool | None = False) -> int:
-        await self._fold_kind(kind)
+    async def count(self, kind: Kind[Any], *, where: Sequence[Condition] = (), gone: bool | None = False) -> int:
+        await self._fold_kinds(kind, where)
         return await super().count(kind, where=where, gone=gone)
+
+    async def _fold_kinds(self, kind: Kind[Any], where: Sequence[Condition]) -> None:
+        """The kind, and those its conditions look into."""
+        await self._fold_kind(kind)
+        for name in kinds_named(where):
+            await self._fold_kind(kind_named(name))
 
     async def _fold_streams(self, kind: Kind[Any], ids: Sequence[str]) -> None:
         self.consulted = True

@@ -10,7 +10,6 @@ from msgspec import UNSET, Meta, UnsetType
 
 from api.network.qos import policy_changed, policy_of_new_network
 from api.network.resource import (
-    Condition,
     Filter,
     Resource,
     common,
@@ -27,7 +26,7 @@ from api.wire import Call
 from api.wire.call import denied
 from api.wire.query import boolean
 from bus import clock
-from bus.documents import AnyOf, Where
+from bus.documents import AnyOf, Condition, Where
 from bus.execute import StillHeld, Wish
 from bus.log import Document
 from handlers.network.addressing import Picks, with_addresses

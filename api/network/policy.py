@@ -7,6 +7,7 @@ from api.wire.policy import (
     ADMIN_OR_MEMBER,
     ADMIN_OR_READER,
     PROJECT_MANAGER,
+    SERVICE,
     Check,
     any_of,
     everybody,
@@ -37,6 +38,37 @@ def _managed(*names: str) -> dict[str, Check | str]:
     return rules
 
 
+OPERATOR = any_of(ADMIN, SERVICE)
+ALSO_SERVICES = any_of(ADMIN_OR_MEMBER, SERVICE)
+"""Asked of a network: its owner, administrators, and other services."""
+
+
+def _ports() -> dict[str, Check | str]:
+    """Ports: some attributes are for the owner of the network, some for administrators."""
+    rules: dict[str, Check | str] = {"get_port": any_of(ADMIN_OR_READER, SERVICE)}
+    for verb in ("create", "update"):
+        rules[f"{verb}_port"] = ALSO_SERVICES
+        for attribute in (
+            "device_owner",
+            "mac_address",
+            "fixed_ips",
+            "fixed_ips:ip_address",
+            "fixed_ips:subnet_id",
+            "port_security_enabled",
+            "allowed_address_pairs",
+        ):
+            rules[f"{verb}_port:{attribute}"] = ALSO_SERVICES
+        rules[f"{verb}_port:binding:host_id"] = OPERATOR
+        rules[f"{verb}_port:binding:profile"] = OPERATOR
+    for verb in ("get", "create", "update", "delete"):
+        rules[f"{verb}_port_binding"] = OPERATOR
+    rules["update_port:mac_address"] = OPERATOR
+    rules["activate"] = OPERATOR
+    rules["get_port:binding:host_id"] = OPERATOR
+    rules["delete_port"] = ALSO_SERVICES
+    return rules
+
+
 POLICY: dict[str, Check | str] = {
     **_things(
         "network",
@@ -58,6 +90,7 @@ POLICY: dict[str, Check | str] = {
         "alias_bandwidth_limit_rule",
         "alias_dscp_marking_rule",
     ),
+    **_ports(),
     "get_rule_type": ADMIN_OR_READER,
     "get_subports": ADMIN_OR_READER,
     "add_subports": ADMIN_OR_MEMBER,

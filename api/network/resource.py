@@ -19,7 +19,7 @@ from api.wire import Call, Delete, Get, Post, Put, Reply
 from api.wire.call import denied
 from api.wire.query import boolean
 from api.wire.route import Handler, Route
-from bus.documents import OLDEST_FIRST, AnyOf, Sort, Where
+from bus.documents import OLDEST_FIRST, AnyOf, Condition, ParentIn, Sort, Where
 from bus.execute import Wish
 from bus.log import Document
 from schema.event import Kind, State
@@ -29,7 +29,6 @@ TAGS = 50
 """Tags of one thing, at most, as Neutron has it."""
 TAG_LENGTH = 255
 
-Condition = Where | AnyOf
 View = Callable[[Call, Sequence[Document]], Awaitable[list[dict[str, Any]]]]
 
 
@@ -62,7 +61,9 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     filters: Mapping[str, Filter] = {}
     retagging: Callable[[str, tuple[str, ...]], Wish] | None = None
-    shared: Callable[[Call], Sequence[Sequence[Where]]] | None = None
+    many: Callable[[Call, Sequence[tuple[str, int]]], Awaitable[bytes]] | None = None
+    """The views of these ids and versions as one JSON array, for lists that are long and shown often."""
+    shared: Callable[[Call], Sequence[Sequence[Where | ParentIn]]] | None = None
     """What others than its project and administrators see of it: sets of conditions."""
     common_to_all: bool = False
     """Everybody sees all of it."""
@@ -104,8 +105,10 @@ def resource_routes(
 def listing(resource: Resource) -> Handler:
     """GET of all of them that the caller sees."""
 
-    async def index(call: Call) -> dict[str, Any]:
+    async def index(call: Call) -> dict[str, Any] | bytes:
         page = _page(call, resource)
+        if resource.many and not call.query.get("fields"):
+            return await _written_page(call, resource, page)
         documents = await call.cloud.documents.find(
             resource.kind, where=page.where, sort=page.sort, limit=page.limit, marker=page.marker
         )
@@ -118,6 +121,20 @@ def listing(resource: Resource) -> Handler:
         return answer
 
     return index
+
+
+async def _written_page(call: Call, resource: Resource, page: _Page) -> bytes:
+    """The same page as bytes."""
+    assert resource.many is not None
+    rows = await call.cloud.documents.versions(
+        resource.kind, where=page.where, sort=page.sort, limit=page.limit, marker=page.marker
+    )
+    if page.reverse:
+        rows.reverse()
+    answer: dict[str, Any] = {resource.plural: msgspec.Raw(await resource.many(call, rows))}
+    if page.limited and rows:
+        answer[f"{resource.plural}_links"] = _links(call, page, [id for id, _ in rows])
+    return msgspec.json.encode(answer)
 
 
 def showing(resource: Resource) -> Handler:
@@ -151,6 +168,12 @@ async def to_change(call: Call, resource: Resource, id: str, rule: str = "") -> 
     rule = rule or call.route.may or ""
     if not any(call.may(rule, project_id=id) for id in resource.owners(call, document.state)):
         raise denied(rule)
+    refuse_other_revision(call, resource, document)
+    return document
+
+
+def refuse_other_revision(call: Call, resource: Resource, document: Document) -> None:
+    """Raises RevisionNumberConstraintFailed when `If-Match` names another revision."""
     expected = call.request.headers.get("If-Match", "")
     if expected:
         _, _, number = expected.strip('" ').partition("revision_number=")
@@ -159,7 +182,6 @@ async def to_change(call: Call, resource: Resource, id: str, rule: str = "") -> 
                 f"Constrained to {number or expected[:64]}, but current revision is {resource.revision(document)}",
                 code="RevisionNumberConstraintFailed",
             )
-    return document
 
 
 def visible(call: Call, resource: Resource) -> list[Condition]:

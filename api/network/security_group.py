@@ -11,7 +11,6 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from api.network.resource import (
-    Condition,
     Filter,
     Resource,
     common,
@@ -26,7 +25,7 @@ from api.network.words import Body, LongText, Project, Text
 from api.wire import Call
 from api.wire.query import boolean
 from bus import clock
-from bus.documents import AnyOf, Where
+from bus.documents import AnyOf, Condition, Where
 from bus.execute import StillHeld, Wish
 from bus.log import Document
 from handlers.network.addressing import Picks, with_addresses

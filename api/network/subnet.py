@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from api.network.resource import (
-    Condition,
     Filter,
     Resource,
     common,
@@ -24,7 +23,7 @@ from api.wire import Call
 from api.wire.call import denied
 from api.wire.query import boolean
 from bus import clock
-from bus.documents import Where
+from bus.documents import Condition, Where
 from bus.execute import Wish
 from bus.log import Document
 from handlers.network.addressing import Picks, with_addresses

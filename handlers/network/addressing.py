@@ -23,7 +23,7 @@ from handlers.network.router import Outdated
 from handlers.network.subnet import SUBNETS, AddressTaken
 from schema.network.allocation import address_of, number_of
 from schema.network.network import NETWORK, Network
-from schema.network.port import DHCP, CreatePort, DeletePort, FixedIp, Port, UpdatePort
+from schema.network.port import DHCP, CreatePort, DeletePort, FixedIp, Port, ReaddressPort
 from schema.network.subnet import SUBNET, AllocateAddress, ReleaseAddress, Subnet
 from schema.refusal import Conflict, Invalid
 
@@ -62,12 +62,18 @@ class Picks:
         self._subnets: dict[str, list[Subnet]] = {}
 
     async def choose(
-        self, network_id: str, wanted: Sequence[Wanted] | None, service: str = "", mac_address: str = ""
+        self,
+        network_id: str,
+        wanted: Sequence[Wanted] | None,
+        service: str = "",
+        mac_address: str = "",
+        but: Collection[str] = (),
     ) -> Chosen:
         """The addresses wanted; None: one of each family the network has, as Neutron picks for any port.
 
         `service`: the owner of the port, for subnets that only serve some. `mac_address`: the port's, for subnets
-        whose addresses follow from it; every port but a router's has one of each of those. Raises Invalid, Conflict.
+        whose addresses follow from it; every port but a router's has one of each of those, `but` in these, where it
+        has one. Raises Invalid, Conflict.
         """
         subnets = await self.subnets(network_id)
         serving = [it for it in subnets if _serves(it, service)]
@@ -83,7 +89,8 @@ class Picks:
                     "No valid service subnet for the given device owner.",
                     code="IpAddressGenerationFailureNoMatchingSubnet",
                 )
-        fixed += [(it, self._held_for(it, eui64(it.cidr, mac_address))) for it in following]
+        more = [it for it in following if it.id not in but]
+        fixed += [(it, self._held_for(it, eui64(it.cidr, mac_address))) for it in more]
         return Chosen(
             fixed_ips=tuple(FixedIp(subnet_id=subnet.id, ip_address=ip) for subnet, ip in fixed),
             cidrs=tuple(subnet.cidr for subnet, _ in fixed),
@@ -200,7 +207,7 @@ def taking_addresses(port: CreatePort, port_id: str) -> list[Wish]:
 def unmaking(port: Port) -> list[Wish]:
     """Its end, and that of its addresses; it counts no more."""
     return [
-        Wish(PORTS, port.id, DeletePort()),
+        Wish(PORTS, port.id, DeletePort(fixed_ips=port.fixed_ips)),
         *_releasing(port.id, port.fixed_ips),
         *giving_back(port.project_id, "port", [port.id]),
     ]
@@ -211,7 +218,7 @@ def readdressing(port: Port, fixed_ips: Sequence[FixedIp]) -> list[Wish]:
     taken = [it for it in fixed_ips if it not in port.fixed_ips]
     given = [it for it in port.fixed_ips if it not in fixed_ips]
     return [
-        Wish(PORTS, port.id, UpdatePort(fixed_ips=tuple(fixed_ips))),
+        Wish(PORTS, port.id, ReaddressPort(fixed_ips=tuple(fixed_ips), before=port.fixed_ips)),
         *(Wish(SUBNETS, it.subnet_id, AllocateAddress(ip=it.ip_address, port_id=port.id)) for it in taken),
         *_releasing(port.id, given),
     ]

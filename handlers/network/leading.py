@@ -156,6 +156,21 @@ def _freed(floating: FloatingIp, port_ids: Collection[str]) -> list[Wish]:
     return [*wishes, *forwarding_no_more(floating, forwarded)] if forwarded else wishes
 
 
+async def freeing_addresses(cloud: Cloud, port_id: str, ips: Sequence[str]) -> list[Wish]:
+    """The same for addresses that a port gives up."""
+    if not ips:
+        return []
+    wishes: list[Wish] = []
+    for document in await _leading_to(cloud, port_id):
+        floating: FloatingIp = document.state
+        if floating.port_id == port_id and floating.fixed_ip_address in ips:
+            wishes += disassociating(floating)
+        inner = [it for it in floating.forwardings if it.internal_port_id == port_id]
+        if forwarded := [it.id for it in inner if it.internal_ip_address in ips]:
+            wishes += forwarding_no_more(floating, forwarded)
+    return wishes
+
+
 async def refuse_taken(cloud: Cloud, floating: FloatingIp, port: Port, fixed: FixedIp) -> None:
     """Raises Conflict when the port's address has a floating IP of that network, or is forwarded to."""
     for document in await _leading_to(cloud, port.id):

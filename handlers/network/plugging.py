@@ -7,7 +7,8 @@ However many ports of however many networks: networks, subnets and projects' gro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -15,13 +16,15 @@ from bus import clock
 from bus.cloud import Cloud
 from bus.execute import AlreadyTaken, Wish
 from handlers.network.addressing import Chosen, Picks, Wanted, mac_address, taking_addresses, unmaking
+from handlers.network.binding import Vif, vifs
 from handlers.network.default_group import default_group
 from handlers.network.leading import freeing
 from handlers.network.network import NETWORKS
+from handlers.network.port import PORTS
 from handlers.network.quota import taking
 from handlers.network.security_group import standing
 from schema.network.network import Network, UseNetwork
-from schema.network.port import CreatePort, FixedIp, Port
+from schema.network.port import BindPort, ChangePortBinding, CreatePort, FixedIp, Port
 from schema.network.wiring import AddressPair, DhcpOption
 from schema.refusal import Conflict, Invalid
 
@@ -54,6 +57,10 @@ class PortWanted(msgspec.Struct, frozen=True, kw_only=True):
     made_by: str = ""
     """What takes it along when it goes; empty: a person's."""
     tags: tuple[str, ...] = ()
+    host: str = ""
+    """Where it is plugged right away."""
+    vnic_type: str = "normal"
+    profile: Mapping[str, Any] = {}
 
 
 class PlannedPort(msgspec.Struct, frozen=True):
@@ -79,6 +86,8 @@ async def planned(cloud: Cloud, picks: Picks, wanted: Sequence[PortWanted]) -> l
     Raises NotFound (network), Invalid and Conflict (addresses, port security), OverQuota when they are appended.
     """
     networks = await picks.know(it.network_id for it in wanted)
+    interfaces = await vifs(cloud, {it.host for it in wanted if it.host})
+    named: set[str] = set()
     defaults: dict[str, str] = {}
     shared: list[Wish] = []
     ports = []
@@ -91,10 +100,14 @@ async def planned(cloud: Cloud, picks: Picks, wanted: Sequence[PortWanted]) -> l
                 defaults[it.project_id], making_it = await default_group(cloud, it.project_id)
                 shared += making_it
             groups = (defaults[it.project_id],)
+        named.update(groups or ())
         refuse_insecure(groups or (), it.allowed_address_pairs, secured=secured)
         mac = it.mac_address or mac_address()
         chosen = await picks.choose(network.id, it.fixed_ips, it.device_owner, mac)
-        ports.append(_planned(it, network, mac, chosen, groups or (), secured=secured))
+        port = _planned(it, network, mac, chosen, groups or (), secured=secured)
+        port.wishes.extend(_plugged(it, port.id, interfaces))
+        ports.append(port)
+    shared += standing(sorted(named))
     of_projects: dict[str, list[str]] = {}
     for port in ports:
         of_projects.setdefault(port.command.project_id, []).append(port.id)
@@ -125,6 +138,18 @@ def worded(taken: AlreadyTaken, macs: Sequence[str]) -> Conflict:
     return taken
 
 
+def _plugged(wanted: PortWanted, id: str, interfaces: Mapping[str, Vif]) -> list[Wish]:
+    wishes = []
+    if wanted.vnic_type != "normal" or wanted.profile:
+        change = ChangePortBinding(vnic_type=wanted.vnic_type, profile=dict(wanted.profile))
+        wishes.append(Wish(PORTS, id, change))
+    if wanted.host:
+        vif = interfaces[wanted.host]
+        bind = BindPort(host=wanted.host, vif_type=vif.type, vif_details=dict(vif.details))
+        wishes.append(Wish(PORTS, id, bind))
+    return wishes
+
+
 def _planned(
     wanted: PortWanted, network: Network, mac: str, chosen: Chosen, groups: tuple[str, ...], *, secured: bool
 ) -> PlannedPort:
@@ -147,6 +172,7 @@ def _planned(
         dns_domain=wanted.dns_domain,
         qos_policy_id=wanted.qos_policy_id,
         propagate_uplink_status=wanted.propagate_uplink_status,
+        ip_allocation="none" if wanted.fixed_ips is not None and not chosen.fixed_ips else "immediate",
         made_by=wanted.made_by,
         tags=wanted.tags,
     )

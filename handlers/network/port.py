@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from msgspec import UNSET
 
@@ -13,18 +14,27 @@ from schema.changes import differing, given
 from schema.event import Command
 from schema.network.port import (
     PORT,
+    ActivatePortBinding,
     AddPortAddress,
+    AddPortBinding,
     AttachPort,
+    Binding,
     BindPort,
+    ChangePortBinding,
     CreatePort,
     DeletePort,
     DetachPort,
+    FixedIp,
     JoinTrunk,
     LeaveTrunk,
     Port,
     PortAddressAdded,
     PortAddressRemoved,
     PortAttached,
+    PortBindingActivated,
+    PortBindingAdded,
+    PortBindingChanged,
+    PortBindingRemoved,
     PortBound,
     PortCreated,
     PortDeleted,
@@ -36,7 +46,9 @@ from schema.network.port import (
     PortUnbound,
     PortUpdated,
     PortWired,
+    ReaddressPort,
     RemovePortAddress,
+    RemovePortBinding,
     ReportPortWired,
     TrunkPort,
     UnbindPort,
@@ -51,10 +63,15 @@ ALLOWED: dict[type[Command], set[str]] = {
     UpdatePort: {THERE},
     AddPortAddress: {THERE, GONE},
     RemovePortAddress: {THERE, GONE},
+    ReaddressPort: {THERE},
     AttachPort: {THERE},
     DetachPort: {THERE, GONE},
     BindPort: {THERE},
     UnbindPort: {THERE, GONE},
+    ChangePortBinding: {THERE},
+    AddPortBinding: {THERE},
+    ActivatePortBinding: {THERE},
+    RemovePortBinding: {THERE, GONE},
     ReportPortWired: {THERE, GONE},
     TrunkPort: {THERE},
     JoinTrunk: {THERE},
@@ -82,6 +99,9 @@ def decide(port: Port, command: Command) -> list[PortEvent]:
             return [PortAddressAdded(fixed_ip=command.fixed_ip)]
         case RemovePortAddress():
             return _remove_address(port, command)
+        case ReaddressPort():
+            _refuse_readdressed(port, command.before)
+            return [PortUpdated(fixed_ips=command.fixed_ips)]
         case AttachPort():
             if port.subport_of:
                 raise in_use_as_subport(port)
@@ -94,6 +114,21 @@ def decide(port: Port, command: Command) -> list[PortEvent]:
             return [PortBound(host=command.host, vif_type=command.vif_type, vif_details=command.vif_details)]
         case UnbindPort():
             return [PortUnbound()]
+        case ChangePortBinding():
+            return [PortBindingChanged(host=command.host, **_changes(_bound(port, command.host), command))]
+        case AddPortBinding():
+            if port.bound_to(command.host):
+                raise Conflict(
+                    f"Binding for port {port.id} on host {command.host} already exists.",
+                    code="PortBindingAlreadyExists",
+                )
+            return [PortBindingAdded(binding=Binding(**given(command), status="INACTIVE"))]
+        case ActivatePortBinding():
+            if port.bound_to(command.host) is None:
+                raise binding_not_found(port.id, command.host)
+            return [PortBindingActivated(host=command.host)]
+        case RemovePortBinding():
+            return [PortBindingRemoved(host=command.host)]
         case ReportPortWired():
             return [PortWired(up=command.up, fault=command.fault)]
         case TrunkPort():
@@ -109,6 +144,8 @@ def decide(port: Port, command: Command) -> list[PortEvent]:
         case DeletePort():
             if port.trunk_id:
                 raise in_use_as_subport(port) if port.subport_of else in_use_as_parent(port)
+            if command.fixed_ips is not UNSET:
+                _refuse_readdressed(port, command.fixed_ips)
             return [PortDeleted()]
     raise TypeError(f"ports know no {type(command).__name__}")
 
@@ -160,6 +197,10 @@ def in_use_as_subport(port: Port) -> Conflict:
     return Conflict(f"Port {port.id} is currently a subport for trunk {port.trunk_id}.", code="PortInUseAsSubPort")
 
 
+def binding_not_found(id: str, host: str) -> NotFound:
+    return NotFound(f"Binding for port {id} for host {host} could not be found.", code="PortBindingNotFound")
+
+
 def binding(ports: Iterable[Document], host: str, vif_type: str = "bridge") -> tuple[Wish, ...]:
     """Ports onto a host."""
     return tuple(Wish(PORTS, port.id, BindPort(host=host, vif_type=vif_type)) for port in ports)
@@ -190,9 +231,18 @@ def _already_so(port: Port, command: Command) -> bool:
             outdated = not port.living or port.host != command.host or command.generation < port.generation
             same = (port.wired, port.fault) == (command.up, command.fault)
             return port.created_at is not None and (outdated or same)
+        case RemovePortBinding():
+            return port.created_at is not None and all(it.host != command.host for it in port.inactive_bindings)
     if not port.living:
         return False
     match command:
+        case ChangePortBinding():
+            return not _changes(_bound(port, command.host), command)
+        case AddPortBinding():
+            known = next((it for it in port.inactive_bindings if it.host == command.host), None)
+            return known == Binding(**given(command), status="INACTIVE")
+        case ActivatePortBinding():
+            return bool(port.host) and port.host == command.host
         case UpdatePort():
             return not differing(port, command)
         case TrunkPort():
@@ -202,11 +252,31 @@ def _already_so(port: Port, command: Command) -> bool:
             return there == (command.trunk_id, command.subport_of, command.segmentation_id)
         case AddPortAddress():
             return command.fixed_ip in port.fixed_ips
+        case ReaddressPort():
+            return port.fixed_ips == command.fixed_ips
         case AttachPort():
             return (port.device_id, port.device_owner) == (command.device_id, command.device_owner)
         case BindPort():
             return port.host == command.host and port.binding.vif_type == command.vif_type
     return False
+
+
+def _refuse_readdressed(port: Port, before: tuple[FixedIp, ...]) -> None:
+    if port.fixed_ips != before:
+        raise Outdated(f"Port {port.id} has other addresses by now; try again.", code="Conflict")
+
+
+def _bound(port: Port, host: str) -> Binding:
+    """Its binding to that host; the active one, if none is named. Raises NotFound."""
+    found = port.bound_to(host) if host else port.binding
+    if found is None:
+        raise binding_not_found(port.id, host)
+    return found
+
+
+def _changes(known: Binding, command: ChangePortBinding) -> dict[str, Any]:
+    """What a command would really change of a binding."""
+    return {name: value for name, value in given(command).items() if name != "host" and getattr(known, name) != value}
 
 
 def _status(port: Port) -> str:

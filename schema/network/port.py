@@ -2,6 +2,9 @@
 
 (absent) ──PortCreated──▶ DOWN ──PortBound──▶ DOWN ──PortWired(up)──▶ ACTIVE ──PortWired(down), PortUnbound──▶ DOWN
                                      any ──PortDeleted──▶ gone
+
+A live migration: PortBindingAdded (INACTIVE; the target host prepares) ──PortBindingActivated──▶ ACTIVE, the former
+one INACTIVE ──PortBindingRemoved──▶ gone
 """
 
 from __future__ import annotations
@@ -59,6 +62,8 @@ class Port(State):
     dns_domain: str = ""
     qos_policy_id: str | None = None
     propagate_uplink_status: bool = True
+    ip_allocation: str = "immediate"
+    """`none`: it was made without addresses on purpose."""
     binding: Binding = field(default_factory=lambda: Binding(host=""))
     inactive_bindings: tuple[Binding, ...] = ()
     trunk_id: str = ""
@@ -85,6 +90,14 @@ class Port(State):
     def host(self) -> str:
         return self.binding.host
 
+    @property
+    def bindings(self) -> tuple[Binding, ...]:
+        """All of them, the active one first; none while it is on no host."""
+        return (self.binding, *self.inactive_bindings) if self.host else self.inactive_bindings
+
+    def bound_to(self, host: str) -> Binding | None:
+        return next((it for it in self.bindings if it.host == host), None)
+
 
 class PortCreated(Event):
     """It is there; its addresses are allocated on their subnets' streams in the same append."""
@@ -106,6 +119,7 @@ class PortCreated(Event):
     dns_domain: str = ""
     qos_policy_id: str | None = None
     propagate_uplink_status: bool = True
+    ip_allocation: str = "immediate"
     made_by: str = ""
     tags: tuple[str, ...] = ()
 
@@ -166,6 +180,32 @@ class PortUnbound(Event):
     pass
 
 
+class PortBindingChanged(Event):
+    """The fields of its binding to that host that changed; of the active one, also while it is on no host."""
+
+    host: str = ""
+    vnic_type: str | UnsetType = UNSET
+    profile: dict[str, Any] | UnsetType = UNSET
+
+
+class PortBindingAdded(Event):
+    """That host prepares for it."""
+
+    binding: Binding
+
+
+class PortBindingActivated(Event):
+    """It is on that host from now on; its former binding is an inactive one."""
+
+    host: str
+
+
+class PortBindingRemoved(Event):
+    """An inactive one is no more."""
+
+    host: str
+
+
 class PortWired(Event):
     """What its host says of it: in place, or why not."""
 
@@ -213,6 +253,7 @@ class CreatePort(Command):
     dns_domain: str = ""
     qos_policy_id: str | None = None
     propagate_uplink_status: bool = True
+    ip_allocation: str = "immediate"
     made_by: str = ""
     tags: tuple[str, ...] = ()
 
@@ -253,6 +294,13 @@ class RemovePortAddress(Command):
     remains: bool | UnsetType = UNSET
 
 
+class ReaddressPort(Command):
+    """Other addresses. Outdated when what it has by now is not `before`: their allocation goes by that."""
+
+    fixed_ips: tuple[FixedIp, ...]
+    before: tuple[FixedIp, ...]
+
+
 class AttachPort(Command):
     """Refused when another device has it."""
 
@@ -276,6 +324,34 @@ class UnbindPort(Command):
     """From that host; of a port that is on another by now, nothing comes of it. Empty: from whichever."""
 
     host: str = ""
+
+
+class ChangePortBinding(Command):
+    """Its binding to that host; empty: the active one."""
+
+    host: str = ""
+    vnic_type: str | UnsetType = UNSET
+    profile: dict[str, Any] | UnsetType = UNSET
+
+
+class AddPortBinding(Command):
+    """Refused when it has one to that host."""
+
+    host: str
+    vnic_type: str = "normal"
+    profile: dict[str, Any] = field(default_factory=dict)
+    vif_type: str = "bridge"
+    vif_details: dict[str, Any] = field(default_factory=dict)
+
+
+class ActivatePortBinding(Command):
+    host: str
+
+
+class RemovePortBinding(Command):
+    """An inactive one."""
+
+    host: str
 
 
 class ReportPortWired(Command):
@@ -308,7 +384,9 @@ class LeaveTrunk(Command):
 
 
 class DeletePort(Command):
-    pass
+    """Outdated when it has other addresses than these, which come back in the same append."""
+
+    fixed_ips: tuple[FixedIp, ...] | UnsetType = UNSET
 
 
 PortEvent = (
@@ -320,6 +398,10 @@ PortEvent = (
     | PortDetached
     | PortBound
     | PortUnbound
+    | PortBindingChanged
+    | PortBindingAdded
+    | PortBindingActivated
+    | PortBindingRemoved
     | PortWired
     | PortTrunked
     | PortJoinedTrunk
@@ -346,9 +428,18 @@ def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
             return _nowhere(replace(port, device_id="", device_owner=""))
         case PortBound():
             bound = replace(port.binding, host=event.host, vif_type=event.vif_type, vif_details=event.vif_details)
-            return replace(_nowhere(port), binding=bound)
+            return replace(_nowhere(port), binding=bound, inactive_bindings=_others(port, event.host))
         case PortUnbound():
             return _nowhere(port)
+        case PortBindingChanged():
+            return _with_binding(port, event)
+        case PortBindingAdded():
+            inactive = replace(event.binding, status="INACTIVE")
+            return replace(port, inactive_bindings=(*_others(port, inactive.host), inactive))
+        case PortBindingActivated():
+            return _activated(port, event.host)
+        case PortBindingRemoved():
+            return replace(port, inactive_bindings=_others(port, event.host))
         case PortWired():
             status = "ACTIVE" if event.up and port.admin_state_up else "DOWN"
             return replace(port, wired=event.up, fault=event.fault, status=status)
@@ -368,6 +459,29 @@ def _nowhere(port: Port) -> Port:
     """As yet on no host, or on none any more."""
     free = replace(port.binding, host="", vif_type="unbound", vif_details={})
     return replace(port, binding=free, wired=False, fault=None, status="DOWN", generation=port.generation + 1)
+
+
+def _others(port: Port, host: str) -> tuple[Binding, ...]:
+    """The inactive bindings to other hosts."""
+    return tuple(it for it in port.inactive_bindings if it.host != host)
+
+
+def _with_binding(port: Port, event: PortBindingChanged) -> Port:
+    changes = {name: value for name in ("vnic_type", "profile") if (value := getattr(event, name)) is not UNSET}
+    if event.host in {"", port.host}:
+        return replace(port, binding=replace(port.binding, **changes))
+    inactive = tuple(replace(it, **changes) if it.host == event.host else it for it in port.inactive_bindings)
+    return replace(port, inactive_bindings=inactive)
+
+
+def _activated(port: Port, host: str) -> Port:
+    chosen = next((it for it in port.inactive_bindings if it.host == host), Binding(host=host))
+    former = (replace(port.binding, status="INACTIVE"),) if port.host and port.host != host else ()
+    return replace(
+        _nowhere(port),
+        binding=replace(chosen, status="ACTIVE"),
+        inactive_bindings=(*_others(port, host), *former),
+    )
 
 
 DHCP = "network:dhcp"

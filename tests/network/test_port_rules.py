@@ -3,9 +3,13 @@
 from handlers.network.port import PORTS
 from handlers.network.router import Outdated
 from schema.network.port import (
+    ActivatePortBinding,
     AddPortAddress,
+    AddPortBinding,
     AttachPort,
+    Binding,
     BindPort,
+    ChangePortBinding,
     CreatePort,
     DeletePort,
     DetachPort,
@@ -13,6 +17,10 @@ from schema.network.port import (
     PortAddressAdded,
     PortAddressRemoved,
     PortAttached,
+    PortBindingActivated,
+    PortBindingAdded,
+    PortBindingChanged,
+    PortBindingRemoved,
     PortBound,
     PortCreated,
     PortDeleted,
@@ -20,7 +28,9 @@ from schema.network.port import (
     PortUnbound,
     PortUpdated,
     PortWired,
+    ReaddressPort,
     RemovePortAddress,
+    RemovePortBinding,
     ReportPortWired,
     UnbindPort,
     UpdatePort,
@@ -83,3 +93,37 @@ def test_what_is_gone_is_let_go_in_silence_but_not_taken():
     ports.given(*gone).when(DetachPort(device_id="server")).then()
     ports.given(*gone).when(UnbindPort()).then()
     ports.given(*gone).when(AttachPort(device_id="server", device_owner="x")).refused("could not be found", NotFound)
+
+
+def test_what_comes_back_with_it_are_the_addresses_it_has():
+    a, b = (FixedIp(subnet_id="s", ip_address=ip) for ip in ("10.0.0.5", "10.0.0.6"))
+    there = ports.given(PortCreated(parent_id="n", mac_address="fa:16:3e:00:00:01", fixed_ips=(a,)))
+    moved = there.when(ReaddressPort(fixed_ips=(b,), before=(a,))).then(PortUpdated(fixed_ips=(b,)))
+    moved.when(ReaddressPort(fixed_ips=(), before=(a,))).refused("other addresses by now", Outdated)
+    moved.when(DeletePort(fixed_ips=(a,))).refused("other addresses by now", Outdated)
+    moved.when(DeletePort(fixed_ips=(b,))).then(PortDeleted())
+
+
+def test_another_host_prepares_for_it_and_takes_over():
+    there = ports.given(created, attached, bound, PortWired(up=True))
+    ready = Binding(host="two", vif_type="bridge", status="INACTIVE")
+    prepared = there.when(AddPortBinding(host="two")).then(PortBindingAdded(binding=ready))
+    assert (prepared.state.host, prepared.state.status) == ("one", "ACTIVE")
+    prepared.when(AddPortBinding(host="one")).refused("already exists", Conflict)
+    prepared.when(AddPortBinding(host="two", vnic_type="direct")).refused("already exists", Conflict)
+    prepared.when(ActivatePortBinding(host="three")).refused("could not be found", NotFound)
+    direct = prepared.when(ChangePortBinding(host="two", vnic_type="direct"))
+    direct.then(PortBindingChanged(host="two", vnic_type="direct"))
+    moved = prepared.when(ActivatePortBinding(host="two")).then(PortBindingActivated(host="two"))
+    assert [(it.host, it.status) for it in moved.state.bindings] == [("two", "ACTIVE"), ("one", "INACTIVE")]
+    assert moved.state.status == "DOWN"
+    moved.when(ReportPortWired(host="one", generation=9, up=True)).then()
+    left = moved.when(RemovePortBinding(host="one")).then(PortBindingRemoved(host="one"))
+    assert left.state.inactive_bindings == ()
+    assert left.state.device_id == "server"
+
+
+def test_bound_to_the_host_that_prepared_it_has_one_binding():
+    prepared = PortBindingAdded(binding=Binding(host="two", vif_type="bridge", status="INACTIVE"))
+    moved = ports.given(created, bound, prepared).when(BindPort(host="two"))
+    assert moved.then(PortBound(host="two", vif_type="bridge")).state.inactive_bindings == ()
