@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from agents.network.dnsmasq import link_local
 from agents.network.driver import Faults
@@ -73,7 +74,7 @@ def wanted(world: World, network_id: str, feet: Iterable[Attachment], fabric: Fa
     if uplink:
         links[uplink.name] = (uplink, blamed)
     if uplink and uplink.tunnel:
-        entries[uplink.name] = _tunnel_entries(world, network, fabric.endpoint_ip)
+        entries[uplink.name] = tunnel_entries(world, network, fabric.endpoint_ip)
         neighbours = _neighbours(world, network, fabric.endpoint_ip)
     elsewhere = {it.id for it in world.peers_of.get(network.id, ())}
     for port in ports:
@@ -116,18 +117,30 @@ def names_of(world: World, network_id: str) -> set[str]:
 def _uplink(network: WiredNetwork, bridge: str, fabric: Fabric) -> Link | None:
     """What joins the bridge to the other hosts."""
     if network.network_type == "flat":
-        physical = network.physical_network or ""
-        interface = fabric.interfaces.get(physical)
-        if interface is None:
-            raise CannotWire(f"this host has no interface for the physical network {physical!r}: network.interfaces")
-        there = fabric.links.get(interface)
-        if there is None:
-            raise CannotWire(f"this host has no interface {interface}, which should lead to {physical}")
-        if there.mtu < network.mtu:
-            raise CannotWire(f"its MTU is {network.mtu}, but that of {interface} is {there.mtu}")
+        there = wire_of(network, fabric)
         if there.master and not OURS.fullmatch(there.master):
-            raise CannotWire(f"{interface} is in {there.master} already, which is not of this cloud")
-        return Link(interface, "", 0, True, bridge, flags=ISOLATED)
+            raise CannotWire(f"{there.name} is in {there.master} already, which is not of this cloud")
+        return Link(there.name, "", 0, True, bridge, flags=ISOLATED)
+    found = tunnel_of(network, fabric)
+    return replace(found, master=bridge, flags=TUNNEL) if found else None
+
+
+def wire_of(network: WiredNetwork, fabric: Fabric) -> Link:
+    """The interface that leads to its physical network, as it is. Raises CannotWire."""
+    physical = network.physical_network or ""
+    interface = fabric.interfaces.get(physical)
+    if interface is None:
+        raise CannotWire(f"this host has no interface for the physical network {physical!r}: network.interfaces")
+    there = fabric.links.get(interface)
+    if there is None:
+        raise CannotWire(f"this host has no interface {interface}, which should lead to {physical}")
+    if there.mtu < network.mtu:
+        raise CannotWire(f"its MTU is {network.mtu}, but that of {interface} is {there.mtu}")
+    return there
+
+
+def tunnel_of(network: WiredNetwork, fabric: Fabric) -> Link | None:
+    """Its VXLAN device, in no bridge; None: it is this host's alone. Raises CannotWire."""
     if network.network_type != "vxlan":
         return None
     if network.segmentation_id is None:
@@ -142,10 +155,11 @@ def _uplink(network: WiredNetwork, bridge: str, fabric: Fabric) -> Link | None:
             f"its MTU is {network.mtu}, so tunnels need {network.mtu + headers}, but the fabric's is {fabric.mtu}"
         )
     tunnel = Tunnel(network.segmentation_id, fabric.endpoint_ip)
-    return Link(tunnel_name(network.segmentation_id), "vxlan", network.mtu, True, bridge, tunnel=tunnel, flags=TUNNEL)
+    return Link(tunnel_name(network.segmentation_id), "vxlan", network.mtu, True, tunnel=tunnel)
 
 
-def _tunnel_entries(world: World, network: WiredNetwork, own_ip: str) -> dict[Entry, str]:
+def tunnel_entries(world: World, network: WiredNetwork, own_ip: str) -> dict[Entry, str]:
+    """The tunnel's own, and its bridge's for what leaves by it."""
     found = {Entry(EVERYBODY, ip): f"network/{network.id}" for ip in network.endpoints if ip != own_ip}
     for peer in world.peers_of.get(network.id, ()):
         if _is_elsewhere(peer.endpoint_ip, own_ip):

@@ -12,10 +12,11 @@ import select
 import signal
 import subprocess
 import tempfile
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from agents.network.namespace import FOLDER, enter
+from bus import clock
 from schema.compute.domain import Word
 
 START_SECONDS = 10.0
@@ -32,7 +33,7 @@ class Daemon(Word):
 
     command: tuple[str, ...]
     namespace: str
-    """As in /run/netns."""
+    """As in /run/netns; empty: the one this process is in."""
     pid_file: str
     mark: str = ""
     """What stands on the command line of ours and of no other process; the pid file's path if empty."""
@@ -40,6 +41,8 @@ class Daemon(Word):
     """It goes into the background by itself once it is ready, and writes its pid file."""
     log: str = "/dev/null"
     """Where one that does not fork writes its output."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Besides the agent's own."""
 
 
 def running(daemon: Daemon) -> bool:
@@ -87,9 +90,11 @@ def _let_die(daemon: Daemon) -> None:
 
 def _start(daemon: Daemon) -> None:
     Path(daemon.pid_file).parent.mkdir(parents=True, exist_ok=True)
-    with enter(daemon.namespace):
+    with enter(daemon.namespace) if daemon.namespace else nullcontext():
         if not daemon.forks:
-            _record(daemon, _spawn(daemon))
+            pid = _spawn(daemon)
+            _record(daemon, pid)
+            _let_begin(pid)
             return
         # Not a pipe: what it leaves in the background may hold on to it.
         with tempfile.TemporaryFile() as words:
@@ -103,6 +108,7 @@ def _start(daemon: Daemon) -> None:
                     check=False,
                     timeout=START_SECONDS,
                     cwd="/",
+                    env={**os.environ, **dict(daemon.environment)},
                 )
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise CannotStart(f"{daemon.command[0]} did not start: {error}") from error
@@ -112,13 +118,24 @@ def _start(daemon: Daemon) -> None:
                 raise CannotStart(f"{daemon.command[0]} did not start: {said or f'exit {done.returncode}'}")
 
 
+def _let_begin(pid: int) -> None:
+    """For a moment after it was started it has no command line, and would be taken for one that has ended."""
+    handle = os.pidfd_open(pid)
+    try:
+        until = clock.monotonic() + START_SECONDS
+        while not _arguments(pid) and clock.monotonic() < until and not select.select([handle], [], [], 0.001)[0]:
+            pass
+    finally:
+        os.close(handle)
+
+
 def _spawn(daemon: Daemon) -> int:
     output = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     try:
         return os.posix_spawnp(
             daemon.command[0],
             daemon.command,
-            dict(os.environ),
+            {**os.environ, **dict(daemon.environment)},
             setsid=True,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -205,7 +222,8 @@ def _arguments(pid: int) -> list[str]:
 def _is_inside(pid: int, name: str) -> bool:
     """Whether a process is in what bears that name now: a namespace may have been made anew under its feet."""
     try:
-        return Path(f"/proc/{pid}/ns/net").stat().st_ino == (FOLDER / name).stat().st_ino
+        wanted = FOLDER / name if name else Path("/proc/self/ns/net")
+        return Path(f"/proc/{pid}/ns/net").stat().st_ino == wanted.stat().st_ino
     except OSError:
         return False
 

@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from agents.network.firewall_base import CHAINS, COUNTERS, ESTABLISHED, INVALID, ND_TARGET, at
 from agents.network.ruleset import Elements, Place, Ruleset, chain, named_map, named_set
 from agents.network.security_rules import Network, apart, members, network_of, rule_text
 from agents.network.world import World
-from schema.network.wiring import Direction, WiredGroup, WiredPort
+from schema.network.wiring import Direction, WiredGroup, WiredPort, WiredRule
 
 KNOWN = (Place("bridge", "secured"), Place("bridge", "loose"), Place("bridge", "sealed"))
 """The sets that hold the names of taps."""
@@ -90,13 +90,16 @@ def link_local(mac: str) -> str:
     return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + interface))
 
 
-def unusable(world: World) -> dict[str, str]:
-    """Faults of pieces: rules that cannot be said here, and groups that ports name but nobody told of."""
+def unusable(world: World, said: Callable[[WiredRule, World], object] = rule_text) -> dict[str, str]:
+    """Faults of pieces: rules that cannot be said here, and groups that ports name but nobody told of.
+
+    `said` raises ValueError for a rule that cannot.
+    """
     faults: dict[str, str] = {}
     for group in world.groups.values():
         for rule in group.rules:
             try:
-                rule_text(rule, world)
+                said(rule, world)
             except ValueError as error:
                 faults[f"group/{group.id}"] = f"rule {rule.id} lets nothing through: {error}"
     for port in world.ports.values():

@@ -14,23 +14,46 @@ from scapy.layers.l2 import ARP, Ether
 
 from agents.network import namespace
 from agents.network.linux_bridge import LinuxBridge
+from agents.network.ovs.switch import OvsSwitch
 from agents.network.switch import Attachment, CannotWire, Switch, bridge_name
 from schema.network.wiring import WiredNetwork
 from tests.network.dhcp_place import until
 from tests.network.hosts import Fabric, Guest, Host, Noticed, arrives, drained, network, peer, port, raw
+from tests.network.ovs_place import open_vswitches
 
 pytestmark = pytest.mark.live
 
 Make = Callable[[Host], Switch]
 
 
-def linux_bridge(host: Host) -> Switch:
-    return LinuxBridge(host.space, fabric="fabric", interfaces={"external": "external"})
+PLACE: dict[str, Any] = {"fabric": "fabric", "interfaces": {"external": "external"}}
 
 
-@pytest.fixture(params=[linux_bridge], ids=["linuxbridge"])
-def make(request: pytest.FixtureRequest) -> Make:
-    return request.param
+@pytest.fixture(params=["linuxbridge", "ovs"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def make(kind: str) -> Iterator[Make]:
+    if kind == "linuxbridge":
+        yield lambda host: LinuxBridge(host.space, **PLACE)
+    else:
+        with open_vswitches(**PLACE, protecting=False) as opened:
+            yield lambda host: opened(host.space)
+
+
+def unplug(host: Host, interface: str) -> None:
+    """Somebody does."""
+    if isinstance(host.switch, OvsSwitch):
+        host.run("ovs-vsctl", f"--db={host.switch.database}", "del-port", interface)
+    else:
+        host.run("ip", "link", "set", interface, "nomaster")
+
+
+def own_interfaces(kind: str, *networks: WiredNetwork) -> set[str]:
+    """Those that a switch of that kind needs for itself."""
+    return {bridge_name(it.id) for it in networks} if kind == "linuxbridge" else {"br-int", "ovs-netdev"}
 
 
 class Two:
@@ -255,7 +278,7 @@ async def test_a_changed_tap_is_put_right_at_once(two, what):
             case "tap":
                 two.a.run("ip", "link", "delete", tap)
             case "port moved":
-                two.a.run("ip", "link", "set", tap, "nomaster")
+                unplug(two.a, tap)
             case "mtu":
                 two.a.run("ip", "link", "set", tap, "mtu", "1300")
             case "down":
@@ -263,27 +286,29 @@ async def test_a_changed_tap_is_put_right_at_once(two, what):
         await noticed.healed()
     assert flood is None or flood.lost == 0
     after = two.a.link(tap)
-    assert [after[it] for it in ("mtu", "master", "flags")] == [before[it] for it in ("mtu", "master", "flags")]
+    assert [after.get(it) for it in ("mtu", "master", "flags")] == [before.get(it) for it in ("mtu", "master", "flags")]
     assert other.pings(one.ip)
     assert not noticed.anything
 
 
-async def test_a_tap_that_a_guest_has_open_is_never_made_anew(two):
+async def test_a_tap_that_a_guest_has_open_is_never_made_anew(two, make):
     noticed = Noticed(two.a)
     await noticed.start()
-    await two.a.sweep()
+    other = two.b.guest(two.two)
+    await two.sweep()
     with two.a.opened(two.one.tap) as guest:
         index = two.a.link(two.one.tap)["ifindex"]
-        two.a.run("ip", "link", "set", two.one.tap, "nomaster")
+        unplug(two.a, two.one.tap)
         await noticed.healed()
-        await two.a.wire(replace(two.one, generation=2), replace(two.network, mtu=1400))
-        again = type(two.a.switch)(two.a.space, fabric="fabric")
+        smaller = replace(two.network, mtu=1400, endpoints=(two.b.endpoint_ip,))
+        await two.a.wire(replace(two.one, generation=2), smaller)
+        again = make(two.a)
         assert await again.apply(two.a.world, None) == {}
         await again.close()
         assert two.a.link(two.one.tap)["ifindex"] == index
         assert two.a.link(two.one.tap)["mtu"] == 1400
         frame = bytes(Ether(src=two.one.mac_address, dst="ff:ff:ff:ff:ff:ff") / IP(dst="10.0.255.255") / ICMP())
-        with raw(two.a.name, bridge_name(two.network.id)) as heard:
+        with other.raw() as heard:
             os.write(guest, frame)
             assert arrives(heard, frame, frame)
 
@@ -312,7 +337,7 @@ async def test_what_is_wired_stays_while_nothing_is_known(two, make):
     assert two.a.has_link(two.one.tap)
 
 
-async def test_what_nobody_wants_any_more_goes_when_the_agent_is_back(two, make):
+async def test_what_nobody_wants_any_more_goes_when_the_agent_is_back(two, make, kind):
     two.guests()
     await two.sweep()
     await two.a.switch.close()
@@ -320,7 +345,8 @@ async def test_what_nobody_wants_any_more_goes_when_the_agent_is_back(two, make)
     two.a.pieces = {}
     two.a.has(network(2))
     await two.a.sweep()
-    assert {it["ifname"] for it in two.a.links()} == {"lo", "fabric", "external", bridge_name(network(2).id), "vx1002"}
+    wanted = {"lo", "fabric", "external", "vx1002"} | own_interfaces(kind, network(2))
+    assert {it["ifname"] for it in two.a.links()} == wanted
 
 
 # Feet

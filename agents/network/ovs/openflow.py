@@ -1,0 +1,65 @@
+"""The switch's flows: listed, and changed by bundles. One process for a whole change, whatever its size.
+
+There is no library that speaks OpenFlow's bundles and Nicira's extensions (conntrack above all) without an event loop
+and a framework of its own; `ovs-ofctl` comes with the switch, and takes a bundle on its standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from agents.network.ovs import flows
+from agents.network.ovs.flows import Listing
+
+_SECONDS = 30.0
+_LONGEST_ERROR = 500
+
+
+class FlowsRefused(Exception):
+    """The switch refused a bundle, of which nothing was done, or could not be asked."""
+
+
+async def listed(switch: str) -> Listing:
+    """`switch`: as in `Processes.openflow`. Raises FlowsRefused."""
+    return flows.read(await _ofctl(["--no-stats", "--no-names", "dump-flows", switch]))
+
+
+async def counted(switch: str) -> dict[str, int]:
+    """Cookie → packets. Raises FlowsRefused."""
+    counts: dict[str, int] = {}
+    for line in (await _ofctl(["--no-names", "dump-flows", switch])).splitlines():
+        words = dict(word.split("=", 1) for word in line.strip().split(", ") if "=" in word)
+        if "cookie" in words and "n_packets" in words:
+            counts[words["cookie"]] = counts.get(words["cookie"], 0) + int(words["n_packets"])
+    return counts
+
+
+async def change(switch: str, lines: Sequence[str]) -> None:
+    """All of it or nothing, at once for every packet. Raises FlowsRefused."""
+    if lines:
+        await _ofctl(["bundle", switch, "-"], "\n".join(f"flow {line}" for line in lines) + "\n")
+
+
+async def _ofctl(arguments: Sequence[str], words: str = "") -> str:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "ovs-ofctl",
+            "-OOpenFlow15",
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        raise FlowsRefused(f"ovs-ofctl is not on this host: {error}") from error
+    try:
+        async with asyncio.timeout(_SECONDS):
+            said, failure = await process.communicate(words.encode())
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise FlowsRefused(f"the switch did not answer within {_SECONDS:.0f} s") from None
+    if process.returncode:
+        raise FlowsRefused(failure.decode(errors="replace").strip()[:_LONGEST_ERROR])
+    return said.decode()
