@@ -40,6 +40,8 @@ class LinuxBridge:
         self._endpoint = "", ""
         """(address, interface) when last looked at: whoever asks for `facts` now and then has it followed."""
         self._kernel: netlink.Socket | None = None
+        self._sockets: list[netlink.Socket] = []
+        """Opened and closed in the namespace's thread, whoever stopped waiting for it meanwhile."""
         self._watch: Watch | None = None
         self._on_change: Callable[[], None] = _nobody
         self._lock = asyncio.Lock()
@@ -53,9 +55,8 @@ class LinuxBridge:
         """Key of a piece → the networks it was in last."""
 
     async def start(self, on_change: Callable[[], None]) -> None:
-        groups = netlink.LINKS | netlink.NEIGHBOURS
         self._on_change = on_change
-        self._watch = Watch(await self._namespace.run(netlink.Socket, groups), self._heard)
+        self._watch = Watch(await self._namespace.run(self._ears), self._heard)
 
     async def facts(self) -> NetworkHostFacts:
         return await self._namespace.run(self._facts)
@@ -75,9 +76,7 @@ class LinuxBridge:
         if self._watch:
             self._watch.close()
             self._watch = None
-        if self._kernel:
-            self._kernel.close()
-            self._kernel = None
+        await self._namespace.run(self._close_sockets)
 
     def bridge_of(self, network: WiredNetwork) -> str:
         return bridge_wanted.bridge_of(network)
@@ -130,7 +129,17 @@ class LinuxBridge:
     def _socket(self) -> netlink.Socket:
         if self._kernel is None:
             self._kernel = netlink.Socket()
+            self._sockets.append(self._kernel)
         return self._kernel
+
+    def _ears(self) -> netlink.Socket:
+        self._sockets.append(netlink.Socket(netlink.LINKS | netlink.NEIGHBOURS))
+        return self._sockets[-1]
+
+    def _close_sockets(self) -> None:
+        for it in self._sockets:
+            it.close()
+        self._sockets, self._kernel = [], None
 
     def _bring(self, world: World, ids: Iterable[str], *, everything: bool) -> Faults:
         kernel = self._socket()

@@ -13,11 +13,13 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import Any, Self
 
 from pyroute2 import IPRoute
 
 from agents.network import namespace
+from agents.network.fabric import _end_all_in
 from agents.network.namespace import Namespace, enter
 from agents.network.switch import Switch
 from agents.network.world import World
@@ -26,6 +28,13 @@ from tests.network.dhcp_place import apart
 
 _numbers = itertools.count(1)
 FABRIC_MTU = 1500
+_TAKE = """#!/bin/sh
+[ "$1" = bound ] || exit 0
+env > {told}
+ip address replace "$ip/$mask" dev "$interface"
+set -- $staticroutes
+while [ $# -ge 2 ]; do [ "$2" = 0.0.0.0 ] || ip route replace "$1" via "$2"; shift 2; done
+"""
 
 
 class Fabric:
@@ -47,6 +56,10 @@ class Fabric:
             host.space.close()
         for name in namespace.names(f"{self.tag}-"):
             namespace.remove(name)
+
+    def end_all(self) -> None:
+        """End the daemons that serve in namespaces of ours."""
+        _end_all_in(namespace.names(f"{self.tag}-"))
 
     def host(self) -> Host:
         host = Host(self, len(self.hosts) + 1)
@@ -123,11 +136,11 @@ class Host:
     def run(self, *command: str) -> str:
         return run(self.name, *command)
 
-    def guest(self, port: WiredPort, mtu: int = 1450) -> Guest:
-        """A namespace behind that port's tap, before the switch makes one."""
+    def guest(self, port: WiredPort, mtu: int = 1450, *, addressed: bool = True) -> Guest:
+        """A namespace behind that port's tap, before the switch makes one; with its addresses unless it is to ask."""
         guest = Guest(f"{self._tag}-g{next(_numbers)}", port)
         _plug(self.name, port, guest.name, mtu)
-        guest.settle()
+        guest.settle(addressed=addressed)
         self.guests[port.id] = guest
         return guest
 
@@ -236,14 +249,24 @@ class Guest:
         finally:
             flood.stop()
 
+    def lease(self, folder: Path) -> dict[str, str]:
+        """Ask for an address until there is one, and take it; what was told."""
+        told = folder / f"lease-{self.port.id}"
+        script = folder / f"take-{self.port.id}"
+        script.write_text(_TAKE.format(told=told))
+        script.chmod(0o755)
+        tries = ("-O", "staticroutes", "-t", "10", "-T", "1")
+        self.run("busybox", "udhcpc", "-q", "-n", "-f", "-i", self.card, *tries, "-s", str(script))
+        return dict(line.split("=", 1) for line in told.read_text().splitlines() if "=" in line)
+
     @apart
-    def settle(self) -> None:
+    def settle(self, *, addressed: bool = True) -> None:
         with enter(self.name), IPRoute() as netlink:
             for where in ("all", "default", self.card):
                 namespace.sysctl(f"net/ipv6/conf/{where}/accept_dad", 0)
             index = netlink.link_lookup(ifname=self.card)[0]
             netlink.link("set", index=index, state="up")
-            for it in self.port.addresses:
+            for it in self.port.addresses if addressed else ():
                 with suppress(FileExistsError):
                     netlink.addr("add", index=index, address=it.ip, prefixlen=it.prefix_length)
 

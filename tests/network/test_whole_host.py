@@ -1,0 +1,195 @@
+"""Two hosts with everything on them: guests find their addresses, each other and themselves, and stay found."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from agents.network import namespace, nft
+from agents.network.switch import bridge_name, tunnel_name
+from schema.compute.domain import Seed
+from schema.network.wiring import Address, InstanceData, WiredGroup, WiredNetwork, WiredPort, WiredRule, WiredSubnet
+from tests.network.dhcp_place import until
+from tests.network.hosts import Guest, network, peer, port, run
+from tests.network.whole_host import SWEEP_SECONDS, WholeHost, whole_hosts
+
+pytestmark = pytest.mark.live
+
+FOUR = WiredSubnet(id="four", cidr="10.0.0.0/16", ip_version=4)
+SIX = WiredSubnet(id="six", cidr="fd00::/64", ip_version=6, ipv6_address_mode="dhcpv6-stateful")
+OPEN = WiredGroup(
+    id="open",
+    rules=tuple(
+        WiredRule(id=f"{direction} {family}", direction=direction, ethertype=family)
+        for direction in ("ingress", "egress")
+        for family in ("IPv4", "IPv6")
+    ),
+)
+CLOSED = WiredGroup(id="closed", rules=tuple(rule for rule in OPEN.rules if rule.direction == "egress"))
+HEALED_SECONDS = SWEEP_SECONDS + 3.0
+
+
+def served(number: int = 1) -> WiredNetwork:
+    return network(
+        number,
+        subnets=(FOUR, SIX),
+        dhcp_port_id=f"{number:08x}-d000-4000-8000-000000000000",
+        dhcp_mac=f"fa:16:3e:{number:02x}:ff:02",
+        dhcp_addresses=(
+            Address(ip="10.0.255.2", subnet_id="four", prefix_length=16),
+            Address(ip="fd00::ffff:2", subnet_id="six", prefix_length=64),
+        ),
+    )
+
+
+def guarded(of: WiredNetwork, number: int, **more: Any) -> WiredPort:
+    fields: dict[str, Any] = {"group_ids": ("open",), "device_owner": "compute:nova", "device_id": f"server-{number}"}
+    return port(of, number, **(fields | more))
+
+
+class Pair:
+    """A network on two hosts, with a guest on each, which took its address by DHCP."""
+
+    def __init__(self, hosts: list[WholeHost], number: int = 1) -> None:
+        self.a, self.b = hosts
+        self.network = served(number)
+        self.one, self.two = guarded(self.network, 1), guarded(self.network, 2)
+        self.guests: list[Guest] = []
+
+    async def wire(self, folder: Path) -> tuple[Guest, Guest]:
+        for here, mine, there, other in ((self.a, self.one, self.b, self.two), (self.b, self.two, self.a, self.one)):
+            self.guests.append(here.host.guest(mine, addressed=False))
+            at = replace(self.network, endpoints=(there.host.endpoint_ip,))
+            here.has(at, OPEN, CLOSED, mine, peer(other, there.host))
+        await self.a.control.up(self.one.id)
+        await self.b.control.up(self.two.id)
+        for guest in self.guests:
+            told = await asyncio.to_thread(guest.lease, folder)
+            assert told["ip"] == guest.ip
+        return self.guests[0], self.guests[1]
+
+
+@pytest.fixture
+async def hosts(tmp_path: Path) -> AsyncIterator[list[WholeHost]]:
+    async with whole_hosts(tmp_path / "home") as hosts:
+        yield hosts
+
+
+@pytest.fixture
+async def pair(hosts: list[WholeHost]) -> Pair:
+    return Pair(hosts)
+
+
+async def test_guests_of_two_hosts_get_their_addresses_and_reach_each_other(pair, tmp_path):
+    one, other = await pair.wire(tmp_path)
+    assert await asyncio.to_thread(one.pings, other.ip)
+    assert await asyncio.to_thread(other.pings, one.ip, "-M", "do", "-s", str(1450 - 28))
+    pair.b.has(replace(pair.two, group_ids=("closed",), generation=2))
+    await pair.b.control.up(pair.two.id)
+    assert not await asyncio.to_thread(one.pings, other.ip, seconds=1)
+    assert await asyncio.to_thread(other.pings, one.ip)
+
+
+async def test_a_guest_is_told_who_it_is(pair, tmp_path):
+    pair.a.control.seeds[pair.one.id] = InstanceData(
+        port_id=pair.one.id, server_id="server-1", seed=Seed(hostname="web")
+    )
+    one, other = await pair.wire(tmp_path)
+    fetch = ("curl", "-s", "-m", "8", "http://169.254.169.254/latest/meta-data/hostname")
+    assert await asyncio.to_thread(one.run, *fetch) == "web"
+    assert "no server" in await asyncio.to_thread(other.run, *fetch)
+
+
+def has_rules(host: WholeHost) -> bool:
+    listed = [host.host.space.call(nft.listed, family, "cumulog") for family in ("bridge", "inet")]
+    return all(it is not None and len(it) > 5 for it in listed)
+
+
+async def test_what_is_deleted_behind_an_agents_back_comes_back_and_disturbs_nobody(pair, hosts, tmp_path):
+    one, other = await pair.wire(tmp_path)
+    second = Pair(hosts, 2)
+    await second.wire(tmp_path)
+    host = pair.a.host
+    spare = guarded(pair.network, 9)
+    pair.a.has(spare)
+    await pair.a.control.up(spare.id)
+    [dhcp] = namespace.names(f"{host.name}-d-{second.network.id[:8]}")
+    bridge, tunnel = bridge_name(second.network.id), tunnel_name(second.network.segmentation_id or 0)
+    pid_file = next((tmp_path / "home").glob(f"network/{host.name}/dhcp/{second.network.id}/pid"))
+
+    def attached() -> bool:
+        foot = f"q{second.network.dhcp_port_id[:11]}"
+        return namespace.exists(dhcp) and foot in run(dhcp, "ip", "-o", "link", "show")
+
+    sabotage = {
+        "tap": (lambda: host.run("ip", "link", "delete", spare.tap), lambda: host.has_link(spare.tap)),
+        "bridge": (lambda: host.run("ip", "link", "delete", bridge), lambda: host.has_link(bridge)),
+        "tunnel": (lambda: host.run("ip", "link", "delete", tunnel), lambda: host.has_link(tunnel)),
+        "namespace": (lambda: namespace.remove(dhcp), attached),
+        "rules": (lambda: host.space.call(nft.apply, "delete table bridge cumulog"), lambda: has_rules(pair.a)),
+        "state": (lambda: host.space.call(nft.apply, "delete table inet cumulog"), lambda: has_rules(pair.a)),
+        "dnsmasq": (
+            lambda: os.kill(int(pid_file.read_text()), signal.SIGKILL),
+            lambda: second.network.id in Path(f"/proc/{pid_file.read_text().strip()}/cmdline").read_text(),
+        ),
+    }
+    with one.flood(other.ip) as flood, other.flood(one.ip) as back:
+        for what, (spoil, healed) in sabotage.items():
+            await asyncio.to_thread(spoil)
+            try:
+                await until(lambda healed=healed: _soon(healed), HEALED_SECONDS)
+            except AssertionError:
+                pytest.fail(f"{what} did not come back")
+    assert flood.sent
+    assert (flood.lost, back.lost) == (0, 0)
+    assert await asyncio.to_thread(second.guests[1].pings, second.guests[0].ip)
+    assert (await asyncio.to_thread(second.guests[0].lease, tmp_path))["ip"] == second.guests[0].ip
+
+
+async def test_an_agent_that_starts_anew_disturbs_nobody(pair, tmp_path):
+    one, other = await pair.wire(tmp_path)
+    with one.flood(other.ip) as flood, other.flood(one.ip) as back:
+        for host in (pair.a, pair.b):
+            await host.stop()
+            host.control.ports.clear()
+            await host.start()
+        await pair.a.control.up(pair.one.id)
+        await pair.b.control.up(pair.two.id)
+    assert flood.sent
+    assert (flood.lost, back.lost) == (0, 0)
+
+
+async def test_an_agent_that_was_killed_while_it_wired_goes_on(pair, tmp_path):
+    for pieces in range(1, 6):
+        spare = guarded(pair.network, 20 + pieces)
+        pair.a.has(replace(pair.network), OPEN, spare)
+        for _ in range(pieces * 3):
+            await asyncio.sleep(0)
+        await pair.a.stop()
+        await pair.a.start()
+    await pair.a.control.up(*(it.id for it in pair.a.host.world.ports.values()))
+    one, other = await pair.wire(tmp_path)
+    assert await asyncio.to_thread(one.pings, other.ip)
+
+
+async def test_nothing_is_left_of_a_network_that_is_gone(pair, tmp_path):
+    await pair.wire(tmp_path)
+    host = pair.a.host
+    pair.a.lacks(*host.pieces)
+    await until(lambda: not [it for it in host.links() if it["ifname"][:2] in {"br", "vx", "ta", "h0"}])
+    await until(lambda: not namespace.names(f"{host.name}-d-"))
+
+
+def _soon(condition: Any) -> bool:
+    try:
+        return bool(condition())
+    except (OSError, subprocess.CalledProcessError):
+        return False

@@ -1,0 +1,133 @@
+"""Hosts as they are in a cloud, agent, firewall, DHCP and all, told by a test what a control plane would tell them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agents.network.agent import NetworkAgent
+from agents.network.assembly import open_driver
+from agents.network.fabric import HostPlace
+from agents.network.store import FileStore
+from bus.config import Settings
+from schema.compute.domain import Lease
+from schema.network.wiring import (
+    FromNetworkHost,
+    InstanceData,
+    InstanceDataWanted,
+    NetworkHeartbeat,
+    Piece,
+    PortSeen,
+    ToNetworkHost,
+    Wiring,
+    WiringReport,
+)
+from tests.network.hosts import Fabric, Host
+
+SWEEP_SECONDS = 2.0
+
+
+@dataclass
+class Control:
+    """A host's end of the bus, with who would be at the other end."""
+
+    pieces: dict[str, Piece] = field(default_factory=dict)
+    position: int = 0
+    ports: dict[str, PortSeen] = field(default_factory=dict)
+    """The last word on each."""
+    seeds: dict[str, InstanceData] = field(default_factory=dict)
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    words: asyncio.Queue[ToNetworkHost] = field(default_factory=asyncio.Queue)
+
+    async def inbox(self) -> AsyncIterator[ToNetworkHost]:
+        while True:
+            yield await self.words.get()
+
+    async def report(self, message: FromNetworkHost) -> None:
+        match message:
+            case NetworkHeartbeat():
+                self.words.put_nowait(Lease(epoch=1, beat=message.beat))
+                if message.position < self.position:
+                    self.words.put_nowait(Wiring(epoch=1, position=self.position, full=True, pieces=dict(self.pieces)))
+            case WiringReport():
+                self.ports |= {it.port_id: it for it in message.ports}
+                self.heard.set()
+            case InstanceDataWanted():
+                self.words.put_nowait(self.seeds.get(message.port_id, InstanceData(port_id=message.port_id)))
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def tell(self, pieces: dict[str, Piece], *gone: str) -> None:
+        since, self.position = self.position, self.position + 1
+        self.pieces = {key: it for key, it in (self.pieces | pieces).items() if key not in gone}
+        self.words.put_nowait(Wiring(epoch=1, position=self.position, since=since, pieces=pieces, gone=gone))
+
+    async def up(self, *port_ids: str, seconds: float = 10.0) -> None:
+        """Until the agent says that they are in place."""
+        async with asyncio.timeout(seconds):
+            while not all(self._is_up(id) for id in port_ids):
+                self.heard.clear()
+                await self.heard.wait()
+
+    def _is_up(self, port_id: str) -> bool:
+        seen, piece = self.ports.get(port_id), self.pieces[f"port/{port_id}"]
+        return seen is not None and seen.up and seen.generation == getattr(piece, "generation", 0)
+
+
+class WholeHost:
+    """One host with its agent."""
+
+    def __init__(self, host: Host, settings: Settings) -> None:
+        self.host, self.control = host, Control()
+        self._settings = settings
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        place = HostPlace(
+            tag=self.host.name[3:],
+            namespace=self.host.name,
+            endpoint_ip=self.host.endpoint_ip,
+            interfaces={"external": "external"},
+        )
+        agent = NetworkAgent(
+            self.host.name,
+            await open_driver(self._settings, self.host.name, place),
+            self.control,
+            store=FileStore(self._settings.home / "network" / f"{self.host.name}.json"),
+            sweep_seconds=SWEEP_SECONDS,
+        )
+        self._running = asyncio.create_task(agent.run())
+
+    async def stop(self) -> None:
+        """As when its process ends: all it made stays."""
+        if self._running:
+            self._running.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._running
+
+    def has(self, *pieces: Piece) -> None:
+        """Told to the agent."""
+        keys = self.host.has(*pieces)
+        self.control.tell({key: self.host.pieces[key] for key in keys})
+
+    def lacks(self, *keys: str) -> None:
+        self.control.tell({}, *self.host.lacks(*keys))
+
+
+@asynccontextmanager
+async def whole_hosts(folder: Path, count: int = 2) -> AsyncIterator[list[WholeHost]]:
+    settings = Settings(home=folder, host_name="h", hypervisor="none")
+    with Fabric() as fabric:
+        hosts = [WholeHost(fabric.host(), settings) for _ in range(count)]
+        try:
+            for host in hosts:
+                await host.start()
+            yield hosts
+        finally:
+            for host in hosts:
+                await host.stop()
+            await asyncio.to_thread(fabric.end_all)
