@@ -15,6 +15,7 @@ from api.compute.server_view import host_id
 from api.compute.times import written
 from api.wire import Call, Get
 from bus.log import READ_LIMIT, Recorded
+from schema.compute.nic import NicAttached, NicDetached, NicDetachFailed, NicDetachRequested
 from schema.compute.server import (
     SERVER,
     ActionFailed,
@@ -51,11 +52,12 @@ _NAMES: dict[type[Event], tuple[str, str]] = {
     SuspendRequested: ("suspend", "compute_suspend_instance"),
     ResumeRequested: ("resume", "compute_resume_instance"),
     DeletionRequested: ("delete", "compute_terminate_instance"),
+    NicAttached: ("attach_interface", "compute_attach_interface"),
+    NicDetachRequested: ("detach_interface", "compute_detach_interface"),
     ServerLocked: ("lock", "api_lock"),
     ServerUnlocked: ("unlock", "api_unlock"),
 }
 """The event that begins an action: the action's name, and that of its one part."""
-_FAILURES = (ActionFailed, ServerFaulted)
 
 
 class ActionsQuery(Paging, frozen=True):
@@ -84,7 +86,14 @@ class InstanceAction(msgspec.Struct):
     def failure(self) -> str | None:
         """Why it came to nothing, if it did."""
         last = self.since[-1].event if self.since else None
-        return last.fault.message if isinstance(last, _FAILURES) else None
+        match last:
+            case ActionFailed() | ServerFaulted():
+                return last.fault.message
+            case NicDetachFailed():
+                return last.fault
+            case NicDetached():
+                return last.fault or None
+        return None
 
 
 async def index(call: Call) -> dict[str, Any]:

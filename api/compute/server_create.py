@@ -29,6 +29,7 @@ from api.compute.server_plugging import (
     groups_asked,
     in_nova_s_words,
     port_room,
+    repeated,
     too_many_ports,
 )
 from api.compute.server_source import flavor_asked, flavor_kept, image_asked, image_kept, public_keys
@@ -36,7 +37,7 @@ from api.wire import Call, Post, Reply
 from api.wire.route import Version
 from bus import clock
 from bus.execute import Wish
-from bus.log import COMMAND_SCOPE, Document, Secret
+from bus.log import Document, Secret
 from handlers.compute.cards import CardWanted, Hand, dealt
 from handlers.compute.quota import QUOTAS, limits_in_force, quota_of, room
 from handlers.compute.quota import defaults as quota_defaults
@@ -161,7 +162,7 @@ async def _ordered(  # noqa: PLR0917
     """The servers, their ports, and the quota they hold, in one append; and the id of the first of them."""
     project_id = command.project_id
     try:
-        if await _repeated(call):
+        if await repeated(call):
             return await call.execute(Wish(SERVERS, clock.uuid4(), command)), ""
         cards = await cards_asked(call, wanted.networks, project_id, many=maximum > 1)
         groups = await groups_asked(call, [it.name for it in wanted.security_groups], cards, project_id)
@@ -184,12 +185,6 @@ class _Ordered(Struct, frozen=True):
     id: str
     command: CreateServer
     secret: Secret
-
-
-async def _repeated(call: Call) -> bool:
-    """Whether this very request came before: then nothing is looked up, and it is answered as it was then."""
-    key = call.by.idempotency
-    return bool(key) and bool(await call.cloud.log.held([(COMMAND_SCOPE, key)]))
 
 
 async def _order_of(call: Call, command: CreateServer, boot: Boot) -> _Ordered:

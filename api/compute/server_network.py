@@ -28,19 +28,7 @@ def _brief(address: dict[str, Any]) -> dict[str, Any]:
     return {"version": address["version"], "addr": address["addr"]}
 
 
-async def interfaces(call: Call) -> dict[str, Any]:
-    await server_in_path(call)
-    return {"interfaceAttachments": []}
-
-
-async def security_groups(call: Call) -> dict[str, Any]:
-    await server_in_path(call)
-    return {"security_groups": []}
-
-
 routes = [
     Get("/servers/{id}/ips", index, may="os_compute_api:ips:index"),
     Get("/servers/{id}/ips/{network}", show, may="os_compute_api:ips:show"),
-    Get("/servers/{id}/os-interface", interfaces, may="os_compute_api:os-attach-interfaces:list"),
-    Get("/servers/{id}/os-security-groups", security_groups, may="os_compute_api:os-security-groups:list"),
 ]

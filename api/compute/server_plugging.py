@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from api.wire import Call
 from api.wire.route import Version
 from bus.documents import AnyOf, Where
+from bus.log import COMMAND_SCOPE
 from handlers.compute.cards import CardWanted
 from handlers.network.default_group import default_group
 from handlers.network.quota import in_force, limits_of
@@ -180,6 +181,12 @@ async def port_room(call: Call, project_id: str) -> int | None:
 
 def too_many_ports() -> OverQuota:
     return OverQuota("Maximum number of ports exceeded", code="PortLimitExceeded")
+
+
+async def repeated(call: Call) -> bool:
+    """Whether this very request came before: then nothing is looked up, and it is answered as it was then."""
+    key = call.by.idempotency
+    return bool(key) and bool(await call.cloud.log.held([(COMMAND_SCOPE, key)]))
 
 
 @asynccontextmanager

@@ -1,0 +1,118 @@
+"""Security groups of a server: those of its ports, all of which they are added to and removed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from api.compute.server import server_in_path
+from api.compute.server_plugging import group_ids
+from api.wire import Call, Get, Post
+from bus.execute import Wish
+from handlers.compute.ports import device_of
+from handlers.network.port import PORTS
+from handlers.network.security_group import standing
+from schema.compute.server import Server
+from schema.network.port import PORT, Port, UpdatePort
+from schema.network.security_group import SECURITY_GROUP, SecurityGroup, SecurityRule
+from schema.refusal import NotFound
+
+RULE = "os_compute_api:os-security-groups"
+EVERYWHERE = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}
+
+
+class GroupNamed(Struct, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+async def index(call: Call) -> dict[str, Any]:
+    """As Nova has always written groups: only what they let in."""
+    server = await server_in_path(call)
+    ids = list(dict.fromkeys(id for port in await _ports(call, server) for id in port.security_group_ids))
+    groups = await _groups(call, ids)
+    remote = {rule.remote_group_id for group in groups for rule in group.rules if rule.remote_group_id}
+    named = {group.id: group for group in [*groups, *await _groups(call, sorted(remote - {it.id for it in groups}))]}
+    return {"security_groups": [_view(group, named) for group in groups]}
+
+
+async def add(call: Call) -> None:
+    server = await server_in_path(call)
+    [id] = await group_ids(call, [call.body.name], server.project_id)
+    ports = await _ports(call, server)
+    if not ports:
+        raise NotFound(
+            f"instance_id {server.id} could not be found as device id on any ports", code="SecurityGroupNotFound"
+        )
+    fit = [port for port in ports if port.fixed_ips and port.port_security_enabled]
+    await _regroup(call, {port.id: (*port.security_group_ids, id) for port in fit}, id)
+
+
+async def remove(call: Call) -> None:
+    server = await server_in_path(call)
+    [id] = await group_ids(call, [call.body.name], server.project_id)
+    those = [port for port in await _ports(call, server) if id in port.security_group_ids]
+    if not those:
+        raise NotFound(
+            f"Security group {call.body.name} not associated with the instance {server.id}",
+            code="SecurityGroupNotFound",
+        )
+    left = {port.id: tuple(it for it in port.security_group_ids if it != id) for port in those}
+    await _regroup(call, left)
+
+
+async def _regroup(call: Call, groups: dict[str, tuple[str, ...]], added: str = "") -> None:
+    """Its ports are in these groups now, in one append."""
+    wishes = [Wish(PORTS, id, UpdatePort(security_group_ids=tuple(dict.fromkeys(its)))) for id, its in groups.items()]
+    if wishes:
+        await call.execute(*wishes, *standing([added] if added else []))
+
+
+async def _ports(call: Call, server: Server) -> list[Port]:
+    """Its own, in the order of its cards."""
+    streams = [PORT.stream(nic.port_id) for nic in server.nics]
+    documents = await call.cloud.log.load(streams) if streams else {}
+    ports = [documents[stream].state for stream in streams if stream in documents]
+    return [port for port in ports if port.living and device_of(port) == server.id]
+
+
+async def _groups(call: Call, ids: Sequence[str]) -> list[SecurityGroup]:
+    found = await call.cloud.documents.get_many(SECURITY_GROUP, ids) if ids else {}
+    return [found[id].state for id in ids if id in found and found[id].state.living]
+
+
+def _view(group: SecurityGroup, named: dict[str, SecurityGroup]) -> dict[str, Any]:
+    return {
+        "id": group.id,
+        "name": group.name,
+        "description": group.description,
+        "tenant_id": group.project_id,
+        "rules": [_rule(group, rule, named) for rule in group.rules if rule.direction == "ingress"],
+    }
+
+
+def _rule(group: SecurityGroup, rule: SecurityRule, named: dict[str, SecurityGroup]) -> dict[str, Any]:
+    first, last = rule.port_range_min, rule.port_range_max
+    if rule.protocol and first is None and last is None:
+        first, last = (1, 65535) if rule.protocol.lower() in {"tcp", "udp"} else (-1, -1)
+    remote = named.get(rule.remote_group_id or "")
+    where = {} if rule.remote_group_id else {"cidr": rule.remote_ip_prefix or EVERYWHERE[rule.ethertype]}
+    return {
+        "id": rule.id,
+        "parent_group_id": group.id,
+        "ip_protocol": rule.protocol,
+        "from_port": first,
+        "to_port": last,
+        "ip_range": where,
+        "group": {"name": remote.name, "tenant_id": remote.project_id} if remote else {},
+    }
+
+
+_ACTION = "/servers/{id}/action"
+
+routes = [
+    Get("/servers/{id}/os-security-groups", index, may=f"{RULE}:list"),
+    Post(_ACTION, add, may=f"{RULE}:add", action="addSecurityGroup", body=GroupNamed, answers=202),
+    Post(_ACTION, remove, may=f"{RULE}:remove", action="removeSecurityGroup", body=GroupNamed, answers=202),
+]
