@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from agents.network.conntrack import Connection
 from agents.network.ovs.jsonrpc import Connection as Control
-from agents.network.security_rules import protocol_number
+from schema.network.protocol import number as protocol_number
 
 _LINE = re.compile(r"(?P<protocol>[^,]+),orig=\((?P<original>[^)]*)\).*?,zone=(?P<zone>\d+)")
 _PORTS = {"icmp": ("type", "code"), "icmpv6": ("type", "code")}

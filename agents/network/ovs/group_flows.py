@@ -26,8 +26,10 @@ from agents.network.ovs.pipeline import (
     load,
     to,
 )
-from agents.network.security_rules import WITH_PORTS, members, network_of, protocol_number
+from agents.network.security_rules import members, network_of
 from agents.network.world import World
+from schema.network.protocol import ANY, ICMP, ICMP_V6, PORTED
+from schema.network.protocol import number as protocol_number
 from schema.network.wiring import Direction, WiredGroup, WiredPort, WiredRule
 
 _FAMILIES = {"IPv4": ("ip", "nw", 4), "IPv6": ("ipv6", "ipv6", 6)}
@@ -103,18 +105,18 @@ def rule_matches(rule: WiredRule) -> tuple[str, ...]:
 
 
 def _protocol_matches(rule: WiredRule, family: str, version: int) -> Iterator[str]:
-    if rule.protocol is None or rule.protocol == "any":
+    number = ANY if rule.protocol in {None, "any"} else protocol_number(rule.protocol or "")
+    if number == ANY:
         yield family
         return
-    number = protocol_number(rule.protocol)
-    number = 58 if version == 6 and number == 1 else number
+    number = ICMP_V6 if version == 6 and number == ICMP else number
     low, high = rule.port_min, rule.port_max
-    if number == (1 if version == 4 else 58):
+    if number == (ICMP if version == 4 else ICMP_V6):
         name = "icmp" if version == 4 else "icmp6"
         kind = f",icmp_type={low}" if low is not None else ""
         code = f",icmp_code={high}" if low is not None and high is not None else ""
         yield name + kind + code
-    elif number not in WITH_PORTS or low is None:
+    elif number not in PORTED or low is None:
         yield f"{family},nw_proto={number}"
     elif number not in _NAMED:
         raise ValueError(f"Open vSwitch does not look into the ports of {rule.protocol}")

@@ -102,6 +102,11 @@ class OvsSwitch:
         """Where the switch's database is, as ovs-vsctl wants to hear it."""
         return self._processes.database_at
 
+    @property
+    def openflow(self) -> str:
+        """Where br-int takes OpenFlow, as ovs-ofctl wants to hear it."""
+        return self._processes.openflow
+
     def bridge_of(self, network: WiredNetwork) -> str:
         return BRIDGE
 
