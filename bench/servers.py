@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -101,6 +101,8 @@ async def serve(home: Path, dsn: str) -> None:
 class Caller:
     """One connection that is kept, and no more HTTP than that takes."""
 
+    prefix = "/compute/v2.1"
+
     def __init__(self, port: int, token: str) -> None:
         self._port = port
         self._head = f"Host: 127.0.0.1:{port}\r\nX-Auth-Token: {token}\r\nOpenStack-API-Version: compute 2.90\r\n"
@@ -113,13 +115,13 @@ class Caller:
         self._writer.close()
 
     async def call(self, method: str, path: str, body: bytes = b"", status: int = 200) -> bytes:
-        head = f"{method} /compute/v2.1{path} HTTP/1.1\r\n{self._head}"
+        head = f"{method} {self.prefix}{path} HTTP/1.1\r\n{self._head}"
         if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self._writer.write(head.encode() + b"\r\n" + body)
         answer = await self._reader.readuntil(b"\r\n\r\n")
         lowered = answer.lower()
-        length = int(lowered.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        length = int(lowered.partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
         content = await self._reader.readexactly(length)
         if int(answer[9:12]) != status:
             raise RuntimeError(f"{method} {path}: {answer[9:12]!r} {content[:300]!r}")
@@ -194,13 +196,15 @@ class Measured:
         return int(Path(f"/proc/{self._process}/statm").read_text().split()[1]) * PAGE_BYTES / 1e6
 
 
-async def at_once(port: int, token: str, work: Callable[[Caller], Awaitable[None]], times: int) -> list[float]:
+async def at_once(
+    port: int, token: str, work: Callable[[Any], Awaitable[None]], times: int, caller_of: type[Caller] = Caller
+) -> list[float]:
     """Do it so often, a few at a time; seconds each took."""
     left = iter(range(times))
     seconds: list[float] = []
 
     async def worker() -> None:
-        async with Caller(port, token) as caller:
+        async with caller_of(port, token) as caller:
             for _ in left:
                 started = time.perf_counter()
                 await work(caller)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from api.network.port_body import (
     CreateBody,
@@ -119,11 +120,12 @@ async def create(call: Call) -> dict[str, Any]:
         raise bad("the body", "either 'port' or 'ports' is expected")
     bodies: Sequence[NewPort] = [call.body.port] if single else call.body.ports
     networks = await _networks(call, {it.network_id for it in bodies})
-    wanted = [_wanted(call, it, networks[it.network_id]) for it in bodies]
-    await _refuse_groups(call, ((id, it.project_id) for it in wanted for id in it.security_group_ids or ()))
-    macs = [it.mac_address for it, body in zip(wanted, bodies, strict=True) if body.mac_address]
+    asked = [_wanted(call, it, networks[it.network_id]) for it in bodies]
+    await _refuse_groups(call, ((id, it.project_id) for it in asked for id in it.security_group_ids or ()))
+    macs = [it.mac_address for it in asked if it.mac_address]
 
     async def attempt(picks: Picks) -> list[Document]:
+        wanted = [_with_mac(it, body) for it, body in zip(asked, bodies, strict=True)]
         wishes = [wish for port in await planned(call.cloud, picks, wanted) for wish in port.wishes]
         for it in wanted:
             wishes += policy_given(call, it.qos_policy_id)
@@ -203,15 +205,11 @@ async def refuse_in_use(call: Call, port: Port) -> None:
 
 def _wanted(call: Call, body: NewPort, network: Network) -> PortWanted:
     _refuse_forbidden(call, "create", body, network)
-    fields = fields_of(body)
-    mac = fields.pop("mac_address", "") or mac_address()
     return PortWanted(
         id=clock.uuid4(),
         network_id=network.id,
         project_id=project_of(call, body.project_id, body.tenant_id),
-        mac_address=mac,
         fixed_ips=None if body.fixed_ips is UNSET else wanted_addresses(body.fixed_ips),
-        allowed_address_pairs=address_pairs(body.allowed_address_pairs or (), mac),
         extra_dhcp_opts=dhcp_options(body.extra_dhcp_opts or ()),
         qos_policy_id=body.qos_policy_id or None,
         propagate_uplink_status=body.propagate_uplink_status,
@@ -219,8 +217,15 @@ def _wanted(call: Call, body: NewPort, network: Network) -> PortWanted:
         vnic_type=body.vnic_type or "normal",
         profile=body.profile or {},
         tags=tuple(dict.fromkeys(body.tags)),
-        **fields,
+        **fields_of(body),
     )
+
+
+def _with_mac(wanted: PortWanted, body: NewPort) -> PortWanted:
+    """With the MAC asked for or another one by chance, and the address pairs, which have the port's if none is said."""
+    mac = wanted.mac_address or mac_address()
+    pairs = address_pairs(body.allowed_address_pairs or (), mac)
+    return replace(wanted, mac_address=mac, allowed_address_pairs=pairs)
 
 
 def _change(body: PortChange, fields: dict[str, Any], port: Port) -> Change:
