@@ -161,6 +161,8 @@ def _stop(daemon: Daemon, pid: int | None) -> None:
             finally:
                 os.close(handle)
         _reap(pid)
+    else:
+        _let_die(daemon)
     Path(daemon.pid_file).unlink(missing_ok=True)
 
 
@@ -204,7 +206,7 @@ def _is_ours(daemon: Daemon, pid: int) -> bool:
         _reap(pid)
         return False
     same_program = Path(arguments[0]).name == Path(daemon.command[0]).name
-    return same_program and any((daemon.mark or daemon.pid_file) in argument for argument in arguments[1:])
+    return same_program and any((daemon.mark or daemon.pid_file) in argument for argument in arguments)
 
 
 def _as_wanted(daemon: Daemon, pid: int) -> bool:

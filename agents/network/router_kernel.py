@@ -23,10 +23,10 @@ LOOPBACK = "lo"
 _ADD_ADDRESS, _DELETE_ADDRESS, _GET_ADDRESSES = 20, 21, 22
 _ADD_ROUTE, _DELETE_ROUTE, _GET_ROUTES = 24, 25, 26
 _ADD_RULE, _GET_RULES = 32, 34
-_GET_LINKS, _LINK, _SET_LINK = 18, 16, 19
+_GET_LINKS, _LINK, SET_LINK = 18, 16, 19
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
-_LINK_HEAD = struct.Struct("=BBHiII")
+LINK_HEAD = struct.Struct("=BBHiII")
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS, _IFLA_NAME = 1, 2, 4, 8, 3
 _DESTINATION, _INTERFACE, _NEXT_HOP, _TABLE = 1, 4, 5, 15
 _RULE_SOURCE, _RULE_PRIORITY, _RULE_TABLE = 2, 6, 15
@@ -88,9 +88,9 @@ def plan(layout: Layout, seen: Seen) -> list[Step]:
 def observe(kernel: netlink.Socket) -> Seen:
     links: dict[str, int] = {}
     up: set[str] = set()
-    for kind, body in kernel.ask(Request(_GET_LINKS, netlink.DUMP, _LINK_HEAD.pack(0, 0, 0, 0, 0, 0))):
+    for kind, body in kernel.ask(Request(_GET_LINKS, netlink.DUMP, LINK_HEAD.pack(0, 0, 0, 0, 0, 0))):
         if kind == _LINK:
-            _, _, _, index, flags, _ = _LINK_HEAD.unpack_from(body)
+            _, _, _, index, flags, _ = LINK_HEAD.unpack_from(body)
             name = netlink.as_text(netlink.attributes(body, 16)[_IFLA_NAME])
             links[name] = index
             if flags & _UP:
@@ -115,8 +115,8 @@ def carry_out(kernel: netlink.Socket, steps: Iterable[Step], links: Mapping[str,
 def silence(kernel: netlink.Socket) -> None:
     """Take every interface but the loopback down."""
     links = observe(kernel).links
-    body = [_LINK_HEAD.pack(0, 0, 0, index, 0, _UP) for name, index in links.items() if name != LOOPBACK]
-    kernel.send([Request(_SET_LINK, 0, it) for it in body])
+    body = [LINK_HEAD.pack(0, 0, 0, index, 0, _UP) for name, index in links.items() if name != LOOPBACK]
+    kernel.send([Request(SET_LINK, 0, it) for it in body])
 
 
 def describe(step: Step) -> str:
@@ -165,7 +165,7 @@ def _ruled(kernel: netlink.Socket) -> bool:
 def _request(step: Step, links: Mapping[str, int]) -> Request:
     match step.act:
         case "raise":
-            return Request(_SET_LINK, 0, _LINK_HEAD.pack(0, 0, 0, links[step.interface], _UP, _UP))
+            return Request(SET_LINK, 0, LINK_HEAD.pack(0, 0, 0, links[step.interface], _UP, _UP))
         case "add address":
             return Request(_ADD_ADDRESS, netlink.CREATE | netlink.REPLACE, _address(step, links))
         case "remove address":

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
 from agents.network.dnsmasq import METADATA_ADDRESS
 from agents.network.shaping import router_limits
+from agents.network.vpn_rules import TUNNEL
 from schema.network.wiring import Forwarding, RouterPort, WiredNetwork, WiredRouter, WiredSubnet
 
 TABLE = "cumulog_router"
@@ -102,6 +104,8 @@ def _ways(router: WiredRouter, outer: Sequence[WiredSubnet]) -> Iterable[Way]:
     for route in sorted(router.routes, key=lambda it: (it.destination, it.nexthop)):
         way = Way(str(ipaddress.ip_network(route.destination, strict=False)), route.nexthop)
         found.setdefault(way.destination, way)
+    for way in _tunnel_ways(router):
+        found.setdefault(way.destination, way)
     if router.gateway:
         foot = inside_name(router.gateway.port_id)
         own = {prefix for _, prefix in _prefixes([router.gateway])}
@@ -111,6 +115,19 @@ def _ways(router: WiredRouter, outer: Sequence[WiredSubnet]) -> Iterable[Way]:
         for ip in router.gateway_ips:
             found.setdefault(ANY[_family(ip)], Way(ANY[_family(ip)], ip, foot))
     return found.values()
+
+
+def _tunnel_ways(router: WiredRouter) -> Iterable[Way]:
+    """What is at the other end of a tunnel, but for that end itself."""
+    for connection in router.connections if router.gateway else ():
+        cidrs = [ipaddress.ip_network(it, strict=False) for it in connection.peer_cidrs if connection.admin_up]
+        for cidr in cidrs:
+            yield Way(str(cidr), interface=TUNNEL)
+        with suppress(ValueError):  # it is called by name
+            peer = ipaddress.ip_address(connection.peer_address)
+            if router.gateway and any(peer in cidr for cidr in cidrs):
+                via = next((ip for ip in router.gateway_ips if _family(ip) == peer.version and ip != str(peer)), "")
+                yield Way(f"{peer}/{peer.max_prefixlen}", via, inside_name(router.gateway.port_id))
 
 
 def _metadata_ways(router: WiredRouter) -> Iterable[Way]:

@@ -18,6 +18,7 @@ from agents.network.driver import Faults, Touched
 from agents.network.nft import NftRefused
 from agents.network.router_namespace import RouterNamespace, Serving, Tools, silence
 from agents.network.switch import Switch
+from agents.network.vpn import Tunnels
 from agents.network.world import World
 from schema.network.wiring import RouterSeen, WiredRouter
 
@@ -28,10 +29,13 @@ AT_ONCE = 4
 
 
 class Routers:
-    """A Component; after the switch."""
+    """A Component; after the switch. Without `tunnels` there are no VPN connections on this host."""
 
-    def __init__(self, tag: str, switch: Switch, *, metadata: Serving | None = None) -> None:
+    def __init__(
+        self, tag: str, switch: Switch, *, metadata: Serving | None = None, tunnels: Tunnels | None = None
+    ) -> None:
         self._tag = tag
+        self._tunnels = tunnels
         self._advertiser = Advertiser()
         self._announcer = Announcer()
         self._on_change: Callable[[], None] = _nobody
@@ -57,8 +61,13 @@ class Routers:
 
     async def routers(self) -> Mapping[str, RouterSeen]:
         return {
-            id: RouterSeen(router_id=id, generation=router.generation, up=router.admin_up)
-            for id, router in self._routers.items()
+            id: RouterSeen(
+                router_id=id,
+                generation=router.generation,
+                up=router.admin_up,
+                connections=await self._connections(router) if router.connections else {},
+            )
+            for id, router in list(self._routers.items())
         }
 
     async def fence(self) -> None:
@@ -74,9 +83,16 @@ class Routers:
             space.let_go()
         self._announcer.close()
         self._advertiser.close()
+        if self._tunnels:
+            self._tunnels.close()
 
     def namespace_of(self, router_id: str) -> str:
         return f"{self._prefix}{router_id[:11]}"
+
+    async def _connections(self, router: WiredRouter) -> dict[str, str]:
+        if self._tunnels is None or not router.admin_up:
+            return {it.id: "ERROR" if it.admin_up and router.admin_up else "DOWN" for it in router.connections}
+        return await self._tunnels.states(self.namespace_of(router.id), router)
 
     def _changed(self) -> None:
         self._on_change()
@@ -105,6 +121,8 @@ class Routers:
                     return {}
                 space = self._spaces.setdefault(name, RouterNamespace(name, self._tools))
                 fault = await space.apply(router, world)
+                if self._tunnels and await self._tunnels.keep(name, router, self._changed):
+                    fault = await space.apply(router, world)
                 self._routers[id] = router
                 return {f"router/{id}": fault} if fault else {}
             except Exception as error:
@@ -118,6 +136,8 @@ class Routers:
         space = self._spaces.pop(name, None)
         if space is None and not namespace.exists(name):
             return
+        if self._tunnels:
+            await self._tunnels.leave(name)
         await (space or RouterNamespace(name, self._tools)).end()
 
     async def _sweep(self, world: World) -> None:
