@@ -16,6 +16,9 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
+from msgspec.structs import replace
+
+from agents.network import vpn
 from agents.network.dhcp import Dhcp
 from agents.network.driver import AskInstance, Component, Faults, NetworkDriver, Touched
 from agents.network.fabric import HostPlace
@@ -26,6 +29,7 @@ from agents.network.namespace import Namespace
 from agents.network.routers import Routers
 from agents.network.shaping import Shaping
 from agents.network.switch import Switch
+from agents.network.vpn import Tunnels
 from agents.network.world import World
 from bus.config import Settings
 from schema.compute.domain import Seed
@@ -64,7 +68,7 @@ async def open_driver(settings: Settings, host: str, place: HostPlace | None = N
         shaping=Shaping(inside),
         metadata=metadata,
         dhcp=Dhcp(inside, place.tag, switch, folder / "dhcp", metadata=metadata),
-        routers=Routers(place.tag, switch, metadata=metadata),
+        routers=Routers(place.tag, switch, metadata=metadata, tunnels=Tunnels(folder / "vpn")),
     )
 
 
@@ -96,7 +100,8 @@ class Assembly:
         await self._routers.start(on_change)
 
     async def facts(self) -> NetworkHostFacts:
-        return await self._switch.facts()
+        facts = await self._switch.facts()
+        return replace(facts, capabilities=(*facts.capabilities, "vpn")) if vpn.available() else facts
 
     async def apply(self, world: World, touched: Touched) -> Faults:
         protecting = await self._firewall.apply(world, touched)

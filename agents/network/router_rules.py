@@ -18,7 +18,7 @@ import msgspec
 
 from agents.network.dnsmasq import METADATA_ADDRESS
 from agents.network.shaping import router_limits
-from agents.network.vpn_rules import TUNNEL
+from agents.network.vpn_rules import TUNNEL, UDP_PORTS
 from schema.network.wiring import Forwarding, RouterPort, WiredNetwork, WiredRouter, WiredSubnet
 
 TABLE = "cumulog_router"
@@ -159,7 +159,7 @@ def _rules(router: WiredRouter) -> str:
         lines += _chain(
             "forward", "filter", "filter", [*_never_in_clear(router, outside), *router_limits(router, outside)]
         )
-        lines += _chain("input", "filter", "filter", [f'iifname "{outside}" ip daddr {METADATA_ADDRESS} drop'])
+        lines += _chain("input", "filter", "filter", _not_served(router, outside))
     return _table(lines)
 
 
@@ -180,6 +180,14 @@ def _translation(router: WiredRouter, gateway: RouterPort, outside: str) -> list
         *_chain("prerouting", "nat", "dstnat", [*_forwarded(router.forwardings), "dnat ip to ip daddr map @inwards"]),
         *_chain("postrouting", "nat", "srcnat", [*outwards, *back_inside]),
     ]
+
+
+def _not_served(router: WiredRouter, outside: str) -> list[str]:
+    """Metadata is for the inside alone, and a VPN's daemon for the outside."""
+    found = [f'iifname "{outside}" ip daddr {METADATA_ADDRESS} drop']
+    if router.connections:
+        found.append(f'iifname != "{outside}" udp dport {{ {", ".join(map(str, UDP_PORTS))} }} drop')
+    return found
 
 
 def _never_in_clear(router: WiredRouter, outside: str) -> Iterable[str]:

@@ -38,6 +38,8 @@ READY_SECONDS = 10.0
 _LOOK_EVERY_SECONDS = 0.02
 _IFLA_MTU = 4
 _EVENTS = ("child-updown", "ike-updown")
+_LONGEST_PATH = 100
+"""Of a unix socket; the kernel's limit is not far."""
 
 
 def available() -> bool:
@@ -89,6 +91,7 @@ class _Gateway:
     def __init__(self, namespace: str, folder: Path) -> None:
         self._namespace = namespace
         self._folder = folder
+        self._socket = _socket_of(folder)
         self._wanted: dict[str, Loaded] = {}
         """By name."""
         self._faults: dict[str, str] = {}
@@ -130,7 +133,7 @@ class _Gateway:
     async def end(self) -> None:
         self.let_go()
         await daemons.stop(self._daemon(""))
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(_clear, self._folder, self._socket)
 
     def let_go(self) -> None:
         if self._hearing:
@@ -154,7 +157,7 @@ class _Gateway:
         )
 
     async def _run(self, router: WiredRouter) -> bool:
-        text = settings(str(self._folder), inside_name(router.gateway.port_id) if router.gateway else "")
+        text = settings(str(self._folder), self._socket, inside_name(router.gateway.port_id) if router.gateway else "")
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         daemon = self._daemon(digest)
         if daemons.running(daemon) and await asyncio.to_thread(_has_tunnel, self._namespace):
@@ -179,7 +182,7 @@ class _Gateway:
 
     async def _talk(self) -> Vici:
         if self._vici is None:
-            self._vici = await Vici.connect(f"{self._folder}/vici")
+            self._vici = await Vici.connect(self._socket)
         return self._vici
 
     # Connections
@@ -216,7 +219,7 @@ class _Gateway:
 
     async def _hear(self, on_change: Callable[[], None]) -> None:
         if self._hearing is None or self._hearing.done():
-            vici = await Vici.connect(f"{self._folder}/vici")
+            vici = await Vici.connect(self._socket)
             self._hearing = asyncio.create_task(_listen(vici, on_change), name=f"VPN events of {self._namespace}")
 
 
@@ -241,6 +244,18 @@ async def _listen(vici: Vici, on_change: Callable[[], None]) -> None:
         log.info("a VPN daemon is not heard", error=str(error))
     finally:
         vici.close()
+
+
+def _socket_of(folder: Path) -> str:
+    """Beside its settings, unless that is too far down."""
+    path = f"{folder}/vici"
+    short = f"/run/cumulog-{hashlib.sha256(path.encode()).hexdigest()[:12]}.vici"
+    return path if len(path) <= _LONGEST_PATH else short
+
+
+def _clear(folder: Path, path: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(path).unlink(missing_ok=True)
 
 
 def _prepare(folder: Path, digest: str, text: str) -> None:

@@ -116,7 +116,7 @@ def tunnel_mtu(router: WiredRouter) -> int:
     return max(LEAST_TUNNEL_MTU, min([outer - OVERHEAD_BYTES, *(it.mtu for it in router.connections)]))
 
 
-def settings(folder: str, gateway: str) -> str:
+def settings(folder: str, socket: str, gateway: str) -> str:
     """strongswan.conf of a router's daemon. `gateway`: the outer interface, the only one it looks at.
 
     The kernel's own IPsec is not asked for: packets are carried in user space, in UDP. Routes are the router's.
@@ -133,7 +133,7 @@ def settings(folder: str, gateway: str) -> str:
   threads = 16
   plugins {{
     vici {{
-      socket = unix://{folder}/vici
+      socket = unix://{socket}
     }}
   }}
   filelog {{
