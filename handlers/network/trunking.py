@@ -89,33 +89,6 @@ def trunk_status(trunk: Trunk, ports: Mapping[str, Port]) -> str:
     return status_of(ports.get(trunk.port_id), [ports[it.port_id] for it in trunk.subports if it.port_id in ports])
 
 
-async def details_of(cloud: Cloud, ports: Iterable[Port]) -> dict[str, dict[str, Any]]:
-    """Of the trunks' parents among these ports: `trunk_details` as Neutron shows it, by port."""
-    trunk_ids = {port.id: port.trunk_id for port in ports if port.trunk_id and not port.subport_of}
-    if not trunk_ids:
-        return {}
-    found = await cloud.executor.load([TRUNK.stream(id) for id in trunk_ids.values()])
-    trunks = {document.id: document.state for document in found.values() if document.state.living}
-    there = await ports_of(cloud, trunks.values())
-    return {
-        port_id: {
-            "trunk_id": id,
-            "sub_ports": [
-                {
-                    "port_id": it.port_id,
-                    "segmentation_type": it.segmentation_type,
-                    "segmentation_id": it.segmentation_id,
-                    "mac_address": there[it.port_id].mac_address,
-                }
-                for it in trunks[id].subports
-                if it.port_id in there
-            ],
-        }
-        for port_id, id in trunk_ids.items()
-        if id in trunks
-    }
-
-
 class TrunkReactor:
     """`bus.consumer.Reactor` for trunks and the ports in them."""
 

@@ -7,10 +7,8 @@ import pytest
 
 from api.network.service import SERVICE
 from bus.execute import Wish
-from handlers.network.network import NETWORKS
 from handlers.network.port import PORTS
 from handlers.network.qos_policy import default_policy, using
-from schema.network.network import UpdateNetwork
 from schema.network.port import PORT, UpdatePort
 from schema.network.qos_policy import QOS_POLICY
 from schema.refusal import NotFound
@@ -213,18 +211,21 @@ async def test_what_an_operator_gave_is_not_a_members_to_take_off(member, admin,
     assert (await admin("PUT", one, body))["floatingip"]["qos_policy_id"] is None
 
 
-async def test_ports_and_networks_keep_their_policies(served, admin, routed):
-    policy = await _policy(admin)
-    one = f"/qos/policies/{policy['id']}"
-    for wish, name in (
-        (Wish(PORTS, routed[2], UpdatePort(qos_policy_id=policy["id"])), f"port {routed[2]}"),
-        (Wish(NETWORKS, routed[1], UpdateNetwork(qos_policy_id=policy["id"])), f"network {routed[1]}"),
-    ):
-        await served.cloud.executor.execute(wish, *using(policy["id"], "", operator=True))
-        assert name in await admin.refused("DELETE", one, None, 409, "QosPolicyInUse")
-    await served.cloud.executor.execute(Wish(PORTS, routed[2], UpdatePort(qos_policy_id=None)))
-    await served.cloud.executor.execute(Wish(NETWORKS, routed[1], UpdateNetwork(qos_policy_id=None)))
-    await admin("DELETE", one, expect=204)
+async def test_ports_have_policies(member, admin, routed):
+    policy, hidden = await _policy(admin, shared=True), await _policy(admin)
+    body = {"port": {"network_id": routed[1], "qos_policy_id": hidden["id"]}}
+    await member.refused("POST", "/ports", body, 404, "QosPolicyNotFound")
+    one = f"/ports/{routed[2]}"
+    given = (await member("PUT", one, {"port": {"qos_policy_id": policy["id"]}}))["port"]
+    assert (given["qos_policy_id"], given["qos_network_policy_id"]) == (policy["id"], None)
+    text = await admin.refused("DELETE", f"/qos/policies/{policy['id']}", None, 409, "QosPolicyInUse")
+    assert text == f"QoS Policy {policy['id']} is used by port {routed[2]}."
+    assert [it["id"] for it in (await member("GET", f"/ports?qos_policy_id={policy['id']}"))["ports"]] == [routed[2]]
+    await admin("PUT", one, {"port": {"qos_policy_id": hidden["id"]}})
+    await member.refused("PUT", one, {"port": {"qos_policy_id": None}}, 403, "PolicyRemoveAuthorizationError")
+    await admin("PUT", one, {"port": {"qos_policy_id": None}})
+    for it in (policy, hidden):
+        await admin("DELETE", f"/qos/policies/{it['id']}", expect=204)
 
 
 async def test_networks_have_policies(member, admin):

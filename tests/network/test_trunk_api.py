@@ -9,15 +9,13 @@ from api.network.service import SERVICE
 from bus import clock
 from bus.execute import Wish
 from handlers.network.network import NETWORKS
-from handlers.network.plugging import removing
 from handlers.network.port import PORTS
 from handlers.network.quota import NETWORK_QUOTAS
-from handlers.network.trunking import TrunkReactor, details_of
+from handlers.network.trunking import TrunkReactor
 from schema.network.network import CreateNetwork, Segment, UpdateNetwork
 from schema.network.port import PORT, BindPort, ReportPortWired, UnbindPort
 from schema.network.quota import SetNetworkQuotaLimits
 from schema.network.trunk import TRUNK
-from schema.refusal import Conflict
 from tests.network.routed import PROJECT, Client, network, port
 from tests.serving import serving
 
@@ -83,18 +81,23 @@ async def test_ports_say_what_they_are_in_a_trunk(served, member):
     made = await _trunk(member, parent, _sub(sub, 10))
     state = await _state(served, sub)
     assert (state.subport_of, state.segmentation_id, state.device_owner) == (parent, 10, "trunk:subport")
-    shown = await details_of(served.cloud, [await _state(served, parent), state])
     subport = {**_sub(sub, 10), "mac_address": state.mac_address}
-    assert shown == {parent: {"trunk_id": made["id"], "sub_ports": [subport]}}
+    details = {"trunk_id": made["id"], "sub_ports": [subport]}
+    assert (await member("GET", f"/ports/{parent}"))["port"]["trunk_details"] == details
+    shown = {it["id"]: it for it in (await member("GET", "/ports"))["ports"]}
+    assert shown[parent]["trunk_details"] == details
+    assert "trunk_details" not in shown[sub]
+    assert shown[sub]["device_owner"] == "trunk:subport"
+    await member("PUT", f"/trunks/{made['id']}/remove_subports", {"sub_ports": [{"port_id": sub}]})
+    assert (await member("GET", f"/ports/{parent}"))["port"]["trunk_details"]["sub_ports"] == []
+    assert (await member("GET", f"/ports/{sub}"))["port"]["device_owner"] == ""
 
 
 async def test_ports_in_trunks_stay(served, member):
     parent, sub = await _port(served), await _port(served)
     await _trunk(member, parent, _sub(sub, 10))
     for id, code in ((parent, "PortInUseAsTrunkParent"), (sub, "PortInUseAsSubPort")):
-        with pytest.raises(Conflict) as caught:
-            await served.cloud.executor.execute(*await removing(served.cloud, [await _state(served, id)]))
-        assert caught.value.code == code
+        await member.refused("DELETE", f"/ports/{id}", None, 409, code)
 
 
 async def test_a_port_is_in_one_trunk_in_one_way(served, member):
