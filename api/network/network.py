@@ -122,10 +122,20 @@ class UpdateBody(Body):
 async def view(call: Call, documents: Sequence[Document]) -> list[dict[str, Any]]:
     operator = call.may("get_network:provider:network_type")
     served = zones(call)
-    return [_view(call, document, operator=operator, zones=served) for document in documents]
+    routed = await _routed(call, documents)
+    return [_view(call, it, operator=operator, zones=served, routed=it.id in routed) for it in documents]
 
 
-def _view(call: Call, document: Document, *, operator: bool, zones: Sequence[str]) -> dict[str, Any]:
+async def _routed(call: Call, documents: Sequence[Document]) -> set[str]:
+    """Those whose segments have subnets of their own: a router is between them."""
+    several = [document.id for document in documents if len(document.state.segments) > 1]
+    if not several:
+        return set()
+    where = [Where("parent_id", "in", several), Where("segment_id", "is", True)]
+    return {it.state.network_id for it in await call.cloud.documents.find(SUBNET, where=where, limit=None)}
+
+
+def _view(call: Call, document: Document, *, operator: bool, zones: Sequence[str], routed: bool) -> dict[str, Any]:
     network: Network = document.state
     return {
         **common(document),
@@ -143,7 +153,7 @@ def _view(call: Call, document: Document, *, operator: bool, zones: Sequence[str
         "availability_zones": list(zones) if network.subnet_ids else [],
         "ipv4_address_scope": None,
         "ipv6_address_scope": None,
-        "l2_adjacency": True,
+        "l2_adjacency": not routed,
         "vlan_transparent": False,
         **(_provider(network.segments) if operator else {}),
     }

@@ -8,8 +8,7 @@ import msgspec
 
 from bus.cloud import Cloud
 from bus.execute import Wish
-from handlers.network.refusing import bad_request
-from schema.refusal import NotFound
+from schema.refusal import Invalid, NotFound
 
 
 class PoolWanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,20 +32,23 @@ class Allotted(msgspec.Struct, frozen=True):
     wishes: Sequence[Wish] = ()
 
 
+class NoDefaultPool(Invalid):
+    """No subnet pool of that version is the default one."""
+
+    def __init__(self, ip_version: int) -> None:
+        super().__init__(f"Bad subnets request: No default subnetpool found for IPv{ip_version}.", code="BadRequest")
+
+
 async def allotted(cloud: Cloud, wanted: PoolWanted) -> Allotted:
     """A range for a subnet that is yet to be. Raises NotFound, Invalid, Conflict."""
     if wanted.subnetpool_id is None:
-        raise no_default(wanted.ip_version)
+        raise NoDefaultPool(wanted.ip_version)
     raise pool_not_found(wanted.subnetpool_id)
 
 
 def given_back(subnet_id: str, cidr: str, subnetpool_id: str | None) -> Sequence[Wish]:
     """The wishes for the append that ends a subnet: its range returns to its pool, if it is of one."""
     return ()
-
-
-def no_default(ip_version: int) -> Exception:
-    return bad_request("subnets", f"No default subnetpool found for IPv{ip_version}")
 
 
 def pool_not_found(id: str) -> NotFound:

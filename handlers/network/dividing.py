@@ -5,7 +5,7 @@ Each gives the wishes of one append; together with `with_addresses` they are mad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -20,8 +20,8 @@ from handlers.network.port import PORTS
 from handlers.network.quota import giving_back, taking
 from handlers.network.ranges import SMALLEST_MTU_V6, refuse_subnet
 from handlers.network.subnet import SUBNETS, in_use
-from schema.changes import given
-from schema.network.network import NETWORK, AddNetworkSubnet, Network, RemoveNetworkSubnet
+from schema.changes import differing, given
+from schema.network.network import NETWORK, AddNetworkSubnet, Network, NoteSubnetChange, RemoveNetworkSubnet
 from schema.network.port import DHCP, PORT, AddPortAddress, FixedIp, Port, RemovePortAddress
 from schema.network.subnet import (
     AllocateAddress,
@@ -39,6 +39,14 @@ CHOSEN = frozenset({"network:router_interface", "network:router_gateway", "netwo
 
 async def subnets_made(cloud: Cloud, wanted: Sequence[tuple[str, CreateSubnet]]) -> list[Wish]:
     """New subnets by id, first of all their own wishes in that order. Raises NotFound, Invalid, Conflict."""
+    networks = await _networks(cloud, list(dict.fromkeys(command.parent_id or "" for _, command in wanted)))
+    return await subnets_laid(cloud, networks, wanted)
+
+
+async def subnets_laid(
+    cloud: Cloud, networks: Mapping[str, Network], wanted: Sequence[tuple[str, CreateSubnet]]
+) -> list[Wish]:
+    """The same in networks that are known already, or are made in the same append."""
     making: list[Wish] = []
     knowing: list[Wish] = []
     following: list[Wish] = []
@@ -51,7 +59,6 @@ async def subnets_made(cloud: Cloud, wanted: Sequence[tuple[str, CreateSubnet]])
         by_project.setdefault(subnet.project_id, []).append(id)
         making.append(Wish(SUBNETS, id, command))
         knowing.append(Wish(NETWORKS, subnet.network_id, AddNetworkSubnet(subnet_id=id, cidr=subnet.cidr)))
-    networks = await _networks(cloud, list(by_network))
     for id, subnets in by_network.items():
         network = networks[id]
         for subnet in subnets:
@@ -71,6 +78,9 @@ async def subnet_changed(cloud: Cloud, picks: Picks, before: Subnet, change: Upd
     if after.gateway_ip != before.gateway_ip:
         await _refuse_taken_gateway(cloud, before)
     wishes = [Wish(SUBNETS, before.id, change)]
+    if differing(before, change):
+        told = NoteSubnetChange(subnet_id=before.id, revision=before.revision + 1)
+        wishes.append(Wish(NETWORKS, before.network_id, told))
     if after.enable_dhcp and not before.enable_dhcp:
         network = (await _networks(cloud, [before.network_id]))[before.network_id]
         ip = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from bus.cloud import Cloud
 from bus.documents import Where
@@ -18,9 +18,12 @@ from schema.network.subnet import SUBNET, DeleteSubnet
 from schema.refusal import Conflict
 
 
-async def network_ended(cloud: Cloud, network: Network) -> list[Wish]:
-    """The wishes that end it; StillHeld when a port comes into it meanwhile. Raises Conflict when some are there."""
-    ports = await _ports_in(cloud, network.id)
+async def network_ended(cloud: Cloud, network: Network, *, with_them: Collection[str] = ()) -> list[Wish]:
+    """The wishes that end it; StillHeld when a port comes into it meanwhile. Raises Conflict when some are there.
+
+    `with_them`: ports whose own end is in the same append, before.
+    """
+    ports = [port for port in await _ports_in(cloud, network.id) if port.id not in with_them]
     used = [port.id for port in ports if not is_dhcp(port)]
     if used:
         raise in_use(network.id, used)

@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
 
-from bus.execute import Aggregate
+from msgspec import UNSET
+
+from bus.execute import Aggregate, AlreadyTaken
 from handlers.network.router import Outdated
 from schema.changes import differing, given
 from schema.event import Command
 from schema.network.network import (
     NETWORK,
+    AddNetworkSegment,
     AddNetworkSubnet,
+    ChangeNetworkSegment,
     CreateNetwork,
     DeleteNetwork,
     Network,
     NetworkCreated,
     NetworkDeleted,
     NetworkEvent,
+    NetworkSegmentAdded,
+    NetworkSegmentChanged,
+    NetworkSegmentRemoved,
     NetworkShared,
     NetworkSubnetAdded,
+    NetworkSubnetChanged,
     NetworkSubnetRemoved,
     NetworkUnshared,
     NetworkUpdated,
+    NoteSubnetChange,
+    RemoveNetworkSegment,
     RemoveNetworkSubnet,
+    Segment,
     ShareNetwork,
     UnshareNetwork,
     UpdateNetwork,
     UseNetwork,
+    carried,
 )
 from schema.refusal import Conflict, Invalid, NotFound
 
@@ -37,7 +52,11 @@ ALLOWED: dict[type[Command], set[str]] = {
     UpdateNetwork: {THERE},
     AddNetworkSubnet: {THERE},
     RemoveNetworkSubnet: {THERE},
+    NoteSubnetChange: {THERE},
     UseNetwork: {THERE},
+    AddNetworkSegment: {THERE},
+    ChangeNetworkSegment: {THERE},
+    RemoveNetworkSegment: {THERE},
     ShareNetwork: {THERE},
     UnshareNetwork: {THERE},
     DeleteNetwork: {THERE},
@@ -54,6 +73,7 @@ def decide(network: Network, command: Command) -> list[NetworkEvent]:
         raise not_found(network.id)
     match command:
         case CreateNetwork():
+            _refuse_doubled(command.segments)
             return [NetworkCreated(**given(command))]
         case UpdateNetwork():
             return [NetworkUpdated(**differing(network, command))]
@@ -62,6 +82,20 @@ def decide(network: Network, command: Command) -> list[NetworkEvent]:
             return [NetworkSubnetAdded(subnet_id=command.subnet_id, cidr=command.cidr)]
         case RemoveNetworkSubnet():
             return [NetworkSubnetRemoved(subnet_id=command.subnet_id)]
+        case NoteSubnetChange():
+            return [NetworkSubnetChanged(subnet_id=command.subnet_id, revision=command.revision)]
+        case AddNetworkSegment():
+            _refuse_doubled([*network.segments, command.segment])
+            return [NetworkSegmentAdded(segment=command.segment)]
+        case ChangeNetworkSegment():
+            if _segment(network, command.segment_id) is None:
+                raise no_segment(command.segment_id)
+            changes = {name: value for name, value in given(command).items() if name != "segment_id"}
+            return [NetworkSegmentChanged(segment_id=command.segment_id, **changes)]
+        case RemoveNetworkSegment():
+            if len(network.segments) == 1:
+                raise segment_in_use(command.segment_id, "its network has no other")
+            return [NetworkSegmentRemoved(segment_id=command.segment_id)]
         case UseNetwork():
             raise Outdated(f"Network {network.id} has other subnets by now; try again.", code="Conflict")
         case ShareNetwork():
@@ -81,16 +115,45 @@ def decide(network: Network, command: Command) -> list[NetworkEvent]:
 
 def _refuse_overlap(network: Network, cidr: str) -> None:
     """Raises Invalid when a subnet has some of that range."""
-    if not cidr:
-        return
-    fresh = ipaddress.ip_network(cidr)
-    others = (ipaddress.ip_network(it) for it in network.cidrs.values())
-    if any(fresh.version == other.version and fresh.overlaps(other) for other in others):
+    [fresh] = _ranges([cidr]) or [None]
+    if fresh and any(
+        fresh.version == other.version and fresh.overlaps(other) for other in _ranges(network.cidrs.values())
+    ):
         raise Invalid(
             f"Invalid input for operation: Requested subnet with cidr: {cidr} for network: {network.id} overlaps with "
             "another subnet.",
             code="InvalidInput",
         )
+
+
+def _refuse_doubled(segments: Iterable[Segment]) -> None:
+    """Raises AlreadyTaken when two segments of one network would be carried by the same."""
+    seen = set()
+    for key in (key for segment in segments for key in carried(segment)):
+        if key in seen:
+            raise AlreadyTaken(*key)
+        seen.add(key)
+
+
+def _ranges(cidrs: Iterable[str]) -> list[Any]:
+    """What of these is a range; whether one is, is for who makes the subnet to see to."""
+    found = []
+    for cidr in cidrs:
+        with suppress(ValueError):
+            found.append(ipaddress.ip_network(cidr))
+    return found
+
+
+def _segment(network: Network, id: str) -> Segment | None:
+    return next((it for it in network.segments if it.id == id), None)
+
+
+def no_segment(id: str) -> NotFound:
+    return NotFound(f"Segment {id} could not be found.", code="SegmentNotFound")
+
+
+def segment_in_use(id: str, why: str) -> Conflict:
+    return Conflict(f"Segment '{id}' cannot be deleted: {why}.", code="SegmentInUse")
 
 
 def not_found(id: str) -> NotFound:
@@ -112,6 +175,18 @@ def _already_so(network: Network, command: Command) -> bool:
             return command.subnet_id in network.subnet_ids
         case RemoveNetworkSubnet():
             return command.subnet_id not in network.subnet_ids
+        case NoteSubnetChange():
+            gone = command.subnet_id not in network.subnet_ids
+            return gone or network.revisions.get(command.subnet_id, 0) >= command.revision
+        case AddNetworkSegment():
+            return _segment(network, command.segment.id) is not None
+        case ChangeNetworkSegment():
+            segment = _segment(network, command.segment_id)
+            return segment is not None and (
+                command.name in {UNSET, segment.name} and command.description in {UNSET, segment.description}
+            )
+        case RemoveNetworkSegment():
+            return _segment(network, command.segment_id) is None
         case UseNetwork():
             return command.subnet_ids == network.subnet_ids
         case ShareNetwork() | UnshareNetwork():

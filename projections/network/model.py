@@ -328,7 +328,7 @@ class Model:
 
     def _host_changed(self, before: NetworkHost | None, after: NetworkHost | None) -> None:
         id = _id(before, after)
-        if (before and before.facts.endpoint_ip) == (after and after.facts.endpoint_ip):
+        if _reach(before) == _reach(after):
             return
         for network_id in {self._seats[port_id].network_id for port_id in self._seated_on[id]}:
             self._touch_network(network_id)
@@ -497,6 +497,11 @@ class Model:
 
     def _named_by(self, group_id: str) -> frozenset[str]:
         return named_members(self.get(SECURITY_GROUP, group_id))
+
+
+def _reach(host: NetworkHost | None) -> tuple[str, tuple[str, ...]] | None:
+    """Where it takes tunnels, and what else it can carry networks by."""
+    return (host.facts.endpoint_ip, host.facts.physical_networks) if host is not None else None
 
 
 def _id(before: State | None, after: State | None) -> str:

@@ -8,8 +8,8 @@ from typing import Any, Literal, Protocol, cast
 import msgspec
 
 from schema.network.floating_ip import FLOATING_IP, FloatingIp
-from schema.network.host import NETWORK_HOST
-from schema.network.network import NETWORK, Segment
+from schema.network.host import NETWORK_HOST, NetworkHost
+from schema.network.network import NETWORK, Network, Segment
 from schema.network.port import PORT, FixedIp, Port
 from schema.network.qos_policy import QOS_POLICY, QosPolicy
 from schema.network.router import ROUTER, Router
@@ -123,7 +123,7 @@ def wired_network(of: Sources, id: str, host: str) -> WiredNetwork | None:
     network = of.get(NETWORK, id)
     if network is None:
         return None
-    segment = network.segments[0] if network.segments else Segment(id="", network_type="local")
+    segment = _segment(network, of.get(NETWORK_HOST, host))
     dhcp: Port | None = of.get(PORT, min(of.dhcp[id], default=None))
     others = (of.get(NETWORK_HOST, other) for other in of.presence[id] if other != host)
     return WiredNetwork(
@@ -141,6 +141,13 @@ def wired_network(of: Sources, id: str, host: str) -> WiredNetwork | None:
         dhcp_mac=dhcp.mac_address if dhcp else "",
         dhcp_addresses=_addresses(of, dhcp.fixed_ips) if dhcp else (),
     )
+
+
+def _segment(network: Network, host: NetworkHost | None) -> Segment:
+    """The first of its segments that the host can carry; where it can none, the first."""
+    there = set(host.facts.physical_networks) if host is not None else set()
+    able = [it for it in network.segments if it.physical_network is None or it.physical_network in there]
+    return next(iter([*able, *network.segments]), Segment(id="", network_type="local"))
 
 
 def wired_subnet(subnet: Subnet) -> WiredSubnet:

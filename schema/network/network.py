@@ -26,6 +26,10 @@ class Segment(Word):
     segmentation_id: int | None = None
     name: str = ""
     description: str = ""
+    created_at: datetime | None = None
+    """None: with its network."""
+    updated_at: datetime | None = None
+    revision: int = 0
 
 
 class Network(State):
@@ -47,6 +51,10 @@ class Network(State):
     subnet_ids: tuple[str, ...] = ()
     cidrs: dict[str, str] = field(default_factory=dict)
     """Subnet → its range: no two of a network overlap."""
+    revisions: dict[str, int] = field(default_factory=dict)
+    """Subnet → as of which revision it is known here: the network's own rises with it."""
+    topology_router_id: str = ""
+    """Both were made at once for its project, as its auto-allocated topology."""
     tags: tuple[str, ...] = ()
 
 
@@ -64,6 +72,7 @@ class NetworkCreated(Event):
     segments: tuple[Segment, ...] = ()
     shared_with: tuple[str, ...] = ()
     external_for: tuple[str, ...] = ()
+    topology_router_id: str = ""
     tags: tuple[str, ...] = ()
 
 
@@ -90,6 +99,29 @@ class NetworkSubnetAdded(Event):
 
 class NetworkSubnetRemoved(Event):
     subnet_id: str
+
+
+class NetworkSubnetChanged(Event):
+    """A subnet of it was changed, in the same append."""
+
+    subnet_id: str
+    revision: int
+
+
+class NetworkSegmentAdded(Event):
+    """One way more to carry it: each host takes the first that it can."""
+
+    segment: Segment
+
+
+class NetworkSegmentChanged(Event):
+    segment_id: str
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+
+
+class NetworkSegmentRemoved(Event):
+    segment_id: str
 
 
 class NetworkShared(Event):
@@ -122,6 +154,7 @@ class CreateNetwork(Command):
     segments: tuple[Segment, ...] = ()
     shared_with: tuple[str, ...] = ()
     external_for: tuple[str, ...] = ()
+    topology_router_id: str = ""
     tags: tuple[str, ...] = ()
 
 
@@ -162,6 +195,29 @@ class UseNetwork(Command):
     subnet_ids: tuple[str, ...] = ()
 
 
+class NoteSubnetChange(Command):
+    """Appended together with the change of the subnet."""
+
+    subnet_id: str
+    revision: int
+
+
+class AddNetworkSegment(Command):
+    segment: Segment
+
+
+class ChangeNetworkSegment(Command):
+    segment_id: str
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+
+
+class RemoveNetworkSegment(Command):
+    """Refused for the only one."""
+
+    segment_id: str
+
+
 class ShareNetwork(Command):
     project_id: str
     external: bool = False
@@ -177,6 +233,10 @@ NetworkEvent = (
     | NetworkUpdated
     | NetworkSubnetAdded
     | NetworkSubnetRemoved
+    | NetworkSubnetChanged
+    | NetworkSegmentAdded
+    | NetworkSegmentChanged
+    | NetworkSegmentRemoved
     | NetworkShared
     | NetworkUnshared
     | NetworkDeleted
@@ -195,7 +255,16 @@ def evolve(network: Network, event: NetworkEvent, at: datetime) -> Network:
                 network,
                 subnet_ids=tuple(id for id in network.subnet_ids if id != event.subnet_id),
                 cidrs={id: cidr for id, cidr in network.cidrs.items() if id != event.subnet_id},
+                revisions={id: revision for id, revision in network.revisions.items() if id != event.subnet_id},
             )
+        case NetworkSubnetChanged():
+            return replace(network, revisions={**network.revisions, event.subnet_id: event.revision})
+        case NetworkSegmentAdded():
+            return replace(network, segments=(*network.segments, replace(event.segment, created_at=at, updated_at=at)))
+        case NetworkSegmentChanged():
+            return replace(network, segments=tuple(_resegmented(it, event, at) for it in network.segments))
+        case NetworkSegmentRemoved():
+            return replace(network, segments=tuple(it for it in network.segments if it.id != event.segment_id))
         case NetworkShared():
             return replace(network, **{_whose(event): (*getattr(network, _whose(event)), event.project_id)})
         case NetworkUnshared():
@@ -203,6 +272,18 @@ def evolve(network: Network, event: NetworkEvent, at: datetime) -> Network:
             return replace(network, **{_whose(event): left})
         case NetworkDeleted():
             return replace(network, deleted_at=at)
+
+
+def _resegmented(segment: Segment, event: NetworkSegmentChanged, at: datetime) -> Segment:
+    if segment.id != event.segment_id:
+        return segment
+    return replace(
+        segment,
+        name=segment.name if event.name is UNSET else event.name,
+        description=segment.description if event.description is UNSET else event.description,
+        updated_at=at,
+        revision=segment.revision + 1,
+    )
 
 
 def _whose(event: NetworkShared | NetworkUnshared) -> str:
@@ -213,15 +294,23 @@ def unique(network: Network) -> Iterable[Key]:
     """What carries it between hosts is nobody else's; and one way out is the default."""
     if network.is_default and network.external_for:
         yield DEFAULT_EXTERNAL, "it"
+    if network.topology_router_id:
+        yield TOPOLOGY, network.project_id
     for segment in network.segments:
-        if segment.network_type == "vxlan":
-            yield "vxlan", str(segment.segmentation_id)
-        elif segment.network_type == "vlan":
-            yield f"vlan {segment.physical_network}", str(segment.segmentation_id)
-        elif segment.network_type == "flat":
-            yield "flat", str(segment.physical_network)
+        yield from carried(segment)
+
+
+def carried(segment: Segment) -> Iterable[Key]:
+    """What a segment has for itself."""
+    if segment.network_type == "vxlan":
+        yield "vxlan", str(segment.segmentation_id)
+    elif segment.network_type == "vlan":
+        yield f"vlan {segment.physical_network}", str(segment.segmentation_id)
+    elif segment.network_type == "flat":
+        yield "flat", str(segment.physical_network)
 
 
 DEFAULT_EXTERNAL = "default external network"
+TOPOLOGY = "auto-allocated topology"
 
 NETWORK = Kind("network", Network, NetworkEvent, evolve, unique=unique)
