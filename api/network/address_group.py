@@ -16,6 +16,7 @@ from bus import clock
 from bus.execute import StillHeld, Wish
 from bus.log import Document
 from handlers.network.address_group import ADDRESS_GROUPS, ending, in_use, not_found
+from handlers.network.sharable import forgetting
 from schema.network.address_group import (
     ADDRESS_GROUP,
     AddAddresses,
@@ -106,7 +107,7 @@ async def update(call: Call) -> dict[str, Any]:
 async def delete(call: Call) -> None:
     before = await to_change(call, RESOURCE, call.path["id"])
     try:
-        await call.execute(ending(before.id))
+        await call.execute(ending(before.id), *await forgetting(call.cloud, before.id))
     except StillHeld:
         raise in_use(before.id) from None
 

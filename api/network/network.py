@@ -45,6 +45,7 @@ from handlers.network.segment import (
     segment,
     with_numbers,
 )
+from handlers.network.sharable import forgetting, recording
 from handlers.network.sharing import refuse_closing, refuse_unsharing
 from schema.network.host import NETWORK_HOST
 from schema.network.network import (
@@ -56,6 +57,7 @@ from schema.network.network import (
     UnshareNetwork,
     UpdateNetwork,
 )
+from schema.network.rbac_policy import EXTERNAL, SHARED
 from schema.network.subnet import SUBNET
 from schema.refusal import Conflict
 
@@ -242,6 +244,9 @@ async def create(call: Call) -> dict[str, Any]:
         policy_id, uses = await policy_of_new_network(call, it.qos_policy_id, it.project_id)
         wanted[number] = msgspec.structs.replace(it, qos_policy_id=policy_id)
         counted += uses
+    for id, it in zip(ids, wanted, strict=True):
+        counted += recording("network", id, it.project_id, SHARED) if it.shared_with else []
+        counted += recording("network", id, it.project_id, EXTERNAL) if it.external_for else []
 
     async def attempt(numbering: Numbering) -> list[Document]:
         commands = [msgspec.structs.replace(it, segments=await numbering.numbered(it.segments)) for it in wanted]
@@ -386,18 +391,22 @@ async def _shares(call: Call, network: Network, body: NetworkChange) -> list[Wis
     if body.shared is UNSET or body.shared is ("*" in network.shared_with):
         return []
     if body.shared:
-        return [Wish(NETWORKS, network.id, ShareNetwork(project_id="*"))]
+        opened = Wish(NETWORKS, network.id, ShareNetwork(project_id="*"))
+        return [opened, *recording("network", network.id, network.project_id, SHARED)]
     await refuse_unsharing(call.cloud, network, "*")
-    return [Wish(NETWORKS, network.id, UnshareNetwork(project_id="*"))]
+    closed = Wish(NETWORKS, network.id, UnshareNetwork(project_id="*"))
+    return [closed, *await forgetting(call.cloud, network.id, SHARED, "*")]
 
 
 async def _opens(call: Call, network: Network, body: NetworkChange) -> list[Wish]:
     if body.external is UNSET or body.external is bool(network.external_for):
         return []
     if body.external:
-        return [Wish(NETWORKS, network.id, ShareNetwork(project_id="*", external=True))]
+        opened = Wish(NETWORKS, network.id, ShareNetwork(project_id="*", external=True))
+        return [opened, *recording("network", network.id, network.project_id, EXTERNAL)]
     await refuse_closing(call.cloud, network)
-    return [Wish(NETWORKS, network.id, UnshareNetwork(project_id=it, external=True)) for it in network.external_for]
+    closed = [Wish(NETWORKS, network.id, UnshareNetwork(project_id=it, external=True)) for it in network.external_for]
+    return [*closed, *await forgetting(call.cloud, network.id, EXTERNAL)]
 
 
 routes = resource_routes(

@@ -29,6 +29,7 @@ from handlers.network.qos_policy import (
     unsharing,
     using,
 )
+from handlers.network.sharable import forgetting, recording
 from schema.network.host import NETWORK_HOST
 from schema.network.qos_policy import (
     QOS_POLICY,
@@ -42,6 +43,7 @@ from schema.network.qos_policy import (
     ShareQosPolicy,
     UpdateQosPolicy,
 )
+from schema.network.rbac_policy import SHARED
 from schema.refusal import NotFound
 
 DSCP_MARKS = (0, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 44, 46, 48, 56)
@@ -218,7 +220,9 @@ async def create(call: Call) -> dict[str, Any]:
         is_default=body.is_default,
         shared_with=(EVERYBODY,) if body.shared else (),
     )
-    return await _answer(call, await _execute(call, Wish(QOS_POLICIES, clock.uuid4(), command)))
+    id = clock.uuid4()
+    opened = recording("qos_policy", id, command.project_id) if body.shared else []
+    return await _answer(call, await _execute(call, Wish(QOS_POLICIES, id, command), *opened))
 
 
 async def update(call: Call) -> dict[str, Any]:
@@ -228,10 +232,12 @@ async def update(call: Call) -> dict[str, Any]:
 
     async def attempt(picks: Picks) -> Document:
         wishes = [Wish(QOS_POLICIES, before.id, changes)]
-        if body.shared is True:
+        if body.shared is True and EVERYBODY not in before.state.shared_with:
             wishes.append(Wish(QOS_POLICIES, before.id, ShareQosPolicy(project_id=EVERYBODY)))
+            wishes += recording("qos_policy", before.id, before.state.project_id)
         elif body.shared is False:
             wishes.append(await unsharing(call.cloud, before.id, EVERYBODY))
+            wishes += await forgetting(call.cloud, before.id, SHARED, EVERYBODY)
         return await _execute(call, *wishes)
 
     return await _answer(call, await with_addresses(call.cloud, attempt))
@@ -241,14 +247,14 @@ async def delete(call: Call) -> None:
     before = await to_change(call, RESOURCE, call.path["id"], "delete_policy")
 
     async def attempt(picks: Picks) -> None:
-        await call.execute(await ending(call.cloud, before.id))
+        await call.execute(await ending(call.cloud, before.id), *await forgetting(call.cloud, before.id))
 
     await with_addresses(call.cloud, attempt)
 
 
 async def _execute(call: Call, *wishes: Wish) -> Document:
     try:
-        return (await call.execute(*wishes))[-1]
+        return (await call.execute(*wishes))[0]
     except AlreadyTaken as taken:
         raise reworded(taken) from None
 

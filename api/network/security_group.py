@@ -33,6 +33,7 @@ from handlers.network.default_group import default_group, rules_from_template
 from handlers.network.quota import giving_back, taking
 from handlers.network.router import Outdated
 from handlers.network.security_group import SECURITY_GROUPS, default_exists, ending, in_use, not_found
+from handlers.network.sharable import forgetting
 from schema.network.security_group import (
     DEFAULT,
     SECURITY_GROUP,
@@ -243,6 +244,7 @@ async def _end(call: Call, id: str) -> list[Wish]:
         wishes += giving_back(other.project_id, "security_group_rule", [held.key])
     return [
         *wishes,
+        *await forgetting(call.cloud, id),
         ending(id, even_default=call.token.is_admin),
         *giving_back(group.project_id, "security_group", [id]),
         *giving_back(group.project_id, "security_group_rule", [rule.id for rule in group.rules]),

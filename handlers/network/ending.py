@@ -11,6 +11,7 @@ from handlers.network.addressing import unmaking
 from handlers.network.dhcp import is_dhcp
 from handlers.network.network import NETWORKS
 from handlers.network.quota import giving_back
+from handlers.network.sharable import forgetting
 from handlers.network.subnet import SUBNETS
 from schema.network.network import DeleteNetwork, Network, RemoveNetworkSubnet
 from schema.network.port import PORT, Port, macs_of
@@ -28,7 +29,7 @@ async def network_ended(cloud: Cloud, network: Network, *, with_them: Collection
     if used:
         raise in_use(network.id, used)
     subnets = await cloud.documents.get_many(SUBNET, network.subnet_ids)
-    wishes: list[Wish] = []
+    wishes = await forgetting(cloud, network.id)
     for port in ports:
         wishes += unmaking(port)
     for id in network.subnet_ids:
