@@ -25,11 +25,11 @@ from bus.documents import Where
 from bus.execute import Context, Wish
 from bus.log import Document
 from handlers.compute.desired import Telling
-from handlers.compute.ports import Freed, Ports, device_of, doomed, port_wishes, ports_of, unwired
+from handlers.compute.ports import Known, Ports, device_of, known_of, port_wishes, ports_of, unwired
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS, BreaksPolicy
-from handlers.network.leading import freeing_each
+from handlers.network.binding import FAILED
 from handlers.placement.claims import claim, released
 from handlers.placement.demand import Group, Request, demanded
 from handlers.placement.provider import NoRoom
@@ -137,11 +137,12 @@ def _failed(server: Server, what: str) -> FailBuild:
 
 def _unwirable(server: Server, ports: Ports, now: datetime) -> str:
     """Which port its host cannot wire, and why, if it has had time enough."""
-    if server.task_since is None or now < server.task_since + timedelta(seconds=WIRING_SECONDS):
-        return ""
+    patient = server.task_since is None or now < server.task_since + timedelta(seconds=WIRING_SECONDS)
     for id in unwired(server, ports):
         port: Port = ports[id].state
-        if port.fault is not None and port.host == server.host:
+        if port.host == server.host and port.binding.vif_type == FAILED:
+            return f"has no network agent that could wire port {id}."
+        if port.host == server.host and port.fault is not None and not patient:
             return f"could not wire port {id}: {port.fault}"
     return ""
 
@@ -348,14 +349,10 @@ async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | 
     """
     if not wishes:
         return []
-    ports = await ports_of(cloud, [server for server, _ in wishes])
-    ending = {id for server, some in wishes for command in _commands(some) for id in doomed(server, command, ports)}
-    freed = await freeing_each(cloud, ending)
+    known = await known_of(cloud, [(server, command) for server, some in wishes for command in _commands(some)])
     outcomes = await asyncio.gather(
         *(
-            cloud.executor.submit(
-                (*some, *_with_ports(server, some, ports, freed)), Context(request_id=server.request_id)
-            )
+            cloud.executor.submit((*some, *_with_ports(server, some, known)), Context(request_id=server.request_id))
             for server, some in wishes
         ),
         return_exceptions=True,
@@ -368,8 +365,8 @@ async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | 
     return refusals
 
 
-def _with_ports(server: Server, wishes: Sequence[Wish], ports: Ports, freed: Freed) -> list[Wish]:
-    return [more for command in _commands(wishes) for more in port_wishes(server, command, ports, freed)]
+def _with_ports(server: Server, wishes: Sequence[Wish], known: Known) -> list[Wish]:
+    return [more for command in _commands(wishes) for more in port_wishes(server, command, known)]
 
 
 def _commands(wishes: Sequence[Wish]) -> list[Command]:

@@ -5,19 +5,21 @@ with_addresses(cloud, attempt)     attempt: dealt(cloud, picks, hands) ─▶ ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from bus.cloud import Cloud
 from bus.execute import Wish
 from handlers.compute.following import card_of, facts_about
-from handlers.compute.ports import owner
+from handlers.compute.ports import binding, owner
 from handlers.network.addressing import Picks, Wanted
+from handlers.network.binding import FAILED, Vif, vifs
 from handlers.network.plugging import PlannedPort, PortWanted, planned
 from handlers.network.port import PORTS
 from schema.compute.nic import ServerNic, Standing
-from schema.network.port import AttachPort, BindPort, CreatePort, Port, UpdatePort
+from schema.network.port import AttachPort, CreatePort, Port, UpdatePort
+from schema.refusal import Refused
 
 
 class CardWanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +48,12 @@ class Hand(msgspec.Struct, frozen=True, kw_only=True):
     standing: Standing = "plugged"
 
 
+class BindingFailed(Refused):
+    """A host without a network agent cannot plug anybody in (500)."""
+
+    status = 500
+
+
 class Dealt(msgspec.Struct, frozen=True):
     """The cards of one server, and what is to be wished along with it."""
 
@@ -56,27 +64,30 @@ class Dealt(msgspec.Struct, frozen=True):
 async def dealt(cloud: Cloud, picks: Picks, hands: Sequence[Hand]) -> list[Dealt]:
     """The cards of these servers, in their order; as many queries for a thousand of them as for one.
 
-    Raises what `handlers.network.plugging.planned` raises.
+    Raises what `handlers.network.plugging.planned` raises; BindingFailed when the host of a server plugs nobody in.
     """
     wanted = [_port_wanted(hand, card) for hand in hands for card in hand.cards if card.port is None]
     plans = await planned(cloud, picks, wanted) if wanted else []
     made = [_as_made(plan.id, plan.command) for plan in plans]
     lent = [card.port for hand in hands for card in hand.cards if card.port is not None]
     facts = await facts_about(cloud, lent, new=made)
+    plugs = await vifs(cloud, {hand.host for hand in hands if hand.host})
     fresh = zip(made, plans, strict=True)
     answers = []
+    if any(vif.type == FAILED for vif in plugs.values()):
+        raise BindingFailed(f"Binding failed: there is no network agent on {' and '.join(sorted(plugs))}.")
     for hand in hands:
         nics: list[ServerNic] = []
         wishes: list[Wish] = []
         for card in hand.cards:
             port, plan = (card.port, None) if card.port is not None else next(fresh)
             nics.append(card_of(port, facts, tag=card.tag, made=plan is not None, standing=hand.standing))
-            wishes += _wishes(hand, port, plan)
+            wishes += _wishes(hand, port, plan, plugs)
         answers.append(Dealt(tuple(nics), wishes))
     return answers
 
 
-def _wishes(hand: Hand, port: Port, plan: PlannedPort | None) -> list[Wish]:
+def _wishes(hand: Hand, port: Port, plan: PlannedPort | None, plugs: Mapping[str, Vif]) -> list[Wish]:
     if plan is not None:
         wishes = [*plan.wishes]
     else:
@@ -84,7 +95,7 @@ def _wishes(hand: Hand, port: Port, plan: PlannedPort | None) -> list[Wish]:
         if not port.dns_name:
             wishes.append(Wish(PORTS, port.id, UpdatePort(dns_name=hand.hostname)))
     if hand.host:
-        wishes.append(Wish(PORTS, port.id, BindPort(host=hand.host)))
+        wishes.append(binding(port.id, hand.host, plugs[hand.host]))
     return wishes
 
 

@@ -20,7 +20,7 @@ from bus.cloud import Cloud
 from bus.documents import AnyOf, Where
 from bus.execute import Wish
 from bus.log import Document
-from handlers.compute.ports import OWNER_PREFIX, Ports, device_of, port_wishes
+from handlers.compute.ports import OWNER_PREFIX, Known, Ports, device_of, port_wishes
 from handlers.compute.server import SERVERS, decide
 from schema.compute.nic import NicAddress, ServerNic, Standing
 from schema.compute.server import CARD_SCOPE, SERVER, ChangeNic, LoseNic, Server, Task
@@ -149,13 +149,7 @@ class NicReactor:
         wanted = [(server, commands) for server in servers if (commands := lagging(server, ports, facts))]
         outcomes = await asyncio.gather(
             *(
-                self._cloud.executor.submit(
-                    [
-                        wish
-                        for it in commands
-                        for wish in (Wish(SERVERS, server.id, it), *port_wishes(server, it, there))
-                    ]
-                )
+                self._cloud.executor.submit([wish for it in commands for wish in _wishes(server, it, there)])
                 for server, commands in wanted
             ),
             return_exceptions=True,
@@ -201,7 +195,7 @@ class NicReactor:
 
 
 def _wishes(server: Server, command: ChangeNic | LoseNic, ports: Ports) -> list[Wish]:
-    return [Wish(SERVERS, server.id, command), *port_wishes(server, command, ports)]
+    return [Wish(SERVERS, server.id, command), *port_wishes(server, command, Known(ports=ports))]
 
 
 def _may_be_a_card(document: Document) -> bool:

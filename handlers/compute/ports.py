@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from bus.cloud import Cloud
 from bus.execute import Wish
 from bus.log import Document
 from handlers.compute.server import decide
 from handlers.network.addressing import unmaking
+from handlers.network.binding import FAILED, Vif, vifs
+from handlers.network.leading import freeing_each
 from handlers.network.port import PORTS
 from schema.compute.nic import NicDetached, ServerNic
 from schema.compute.server import (
@@ -37,7 +41,6 @@ Ports = Mapping[str, Document]
 """By id."""
 Freed = Mapping[str, Sequence[Wish]]
 """By the id of a port that ends: what makes free that leads to it."""
-_NOTHING_FREED: Freed = {}
 OWNER_PREFIX = "compute:"
 """How the `device_owner` of a server's port begins; the availability zone follows."""
 DEFAULT_ZONE = "nova"
@@ -67,14 +70,36 @@ def unwired(server: Server, ports: Ports) -> list[str]:
     ]
 
 
-def port_wishes(server: Server, command: Command, ports: Ports, freed: Freed = _NOTHING_FREED) -> tuple[Wish, ...]:
+class Known(msgspec.Struct, frozen=True):
+    """What commands about servers have to know of their ports, read at once for all of them."""
+
+    ports: Ports = {}
+    freed: Freed = {}
+    vifs: Mapping[str, Vif] = {}
+    """By host that somebody is placed on."""
+
+
+async def known_of(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -> Known:
+    """For these commands. Three queries at most, and none where there are no cards."""
+    ports = await ports_of(cloud, [server for server, _ in wanted])
+    ending = {id for server, command in wanted for id in doomed(server, command, ports)}
+    hosts = {it.host for server, it in wanted if isinstance(it, PlaceServer) and server.nics}
+    return Known(ports=ports, freed=await freeing_each(cloud, ending), vifs=await vifs(cloud, hosts))
+
+
+def port_wishes(server: Server, command: Command, known: Known) -> tuple[Wish, ...]:
     """What goes with a command about a server."""
     match command:
         case PlaceServer():
-            return _placed(server, command, ports)
+            return _placed(server, command, known)
         case FailBuild() if not _leaving(server, command):
             return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in server.nics)
-    return _released(server, _leaving(server, command), ports, freed)
+    return _released(server, _leaving(server, command), known)
+
+
+def binding(port_id: str, host: str, vif: Vif) -> Wish:
+    """A port onto a host, as what its driver makes of it."""
+    return Wish(PORTS, port_id, BindPort(host=host, vif_type=vif.type, vif_details=dict(vif.details)))
 
 
 def doomed(server: Server, command: Command, ports: Ports) -> list[str]:
@@ -108,24 +133,24 @@ def _events(server: Server, command: Command) -> Sequence[Event]:
         return ()
 
 
-def _placed(server: Server, command: PlaceServer, ports: Ports) -> tuple[Wish, ...]:
+def _placed(server: Server, command: PlaceServer, known: Known) -> tuple[Wish, ...]:
     wishes: list[Wish] = []
     for nic in server.nics:
-        wishes.append(Wish(PORTS, nic.port_id, BindPort(host=command.host)))
-        document = ports.get(nic.port_id)
+        wishes.append(binding(nic.port_id, command.host, known.vifs.get(command.host, Vif(FAILED))))
+        document = known.ports.get(nic.port_id)
         if document is not None and document.state.living and device_of(document.state) == server.id:
             wishes.append(Wish(PORTS, nic.port_id, UpdatePort(device_owner=owner(command.zone))))
     return tuple(wishes)
 
 
-def _released(server: Server, nics: Sequence[ServerNic], ports: Ports, freed: Freed) -> tuple[Wish, ...]:
+def _released(server: Server, nics: Sequence[ServerNic], known: Known) -> tuple[Wish, ...]:
     wishes: list[Wish] = []
     for nic in nics:
-        document = ports.get(nic.port_id)
+        document = known.ports.get(nic.port_id)
         if document is None or not document.state.living:
             continue
-        if _ends(server, nic, ports):
-            wishes += [*unmaking(document.state), *freed.get(nic.port_id, ())]
+        if _ends(server, nic, known.ports):
+            wishes += [*unmaking(document.state), *known.freed.get(nic.port_id, ())]
         else:
             wishes.append(Wish(PORTS, nic.port_id, DetachPort(device_id=server.id)))
     return tuple(wishes)

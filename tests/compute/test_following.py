@@ -124,6 +124,9 @@ def test_a_port_that_cannot_be_wired_fails_the_build_with_its_reason():
     assert failed.fault.message == "Host one could not wire port p: no room for a tap"
     for fine in (port(BOUND, PortWired(up=True)), replace(port(BOUND), admin_state_up=False), port(BOUND)):
         assert not any(isinstance(it, FailBuild) for it in advance(building, in_time, ports=documents(fine)))
+    nobody = documents(port(PortBound(host="one", vif_type="binding_failed")))
+    [failed] = advance(building, early, ports=nobody)
+    assert failed.fault.message == "Host one has no network agent that could wire port p."
     late = building.task_since + timedelta(seconds=building.order.build_seconds)
     [failed] = advance(building, late, ports=documents(port(BOUND)))
     assert failed.fault.message.endswith(" Port p is not wired.")

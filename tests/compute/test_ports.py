@@ -4,12 +4,13 @@ from msgspec.structs import replace
 
 from bus.execute import Wish
 from bus.log import Document
-from handlers.compute.ports import doomed, port_wishes
+from handlers.compute.ports import Known, doomed, port_wishes
 from handlers.compute.server import SERVERS
+from handlers.network.addressing import unmaking
+from handlers.network.binding import Vif
 from handlers.network.floating_ip import FLOATING_IPS
 from handlers.network.port import PORTS
 from handlers.network.quota import giving_back
-from handlers.network.subnet import SUBNETS
 from schema.compute.nic import ServerNic
 from schema.compute.server import (
     EndServer,
@@ -47,9 +48,7 @@ def _port(id: str, ip: str) -> Document:
 PORT_DOCUMENTS = {"made": _port("made", "10.0.0.5"), "lent": _port("lent", "10.0.0.6")}
 FREE = Wish(FLOATING_IPS, "f", DisassociateFloatingIp())
 RELEASED = (
-    Wish(PORTS, "made", DeletePort()),
-    Wish(SUBNETS, "s", ReleaseAddress(ip="10.0.0.5", port_id="made")),
-    *giving_back("p", "port", ["made"]),
+    *unmaking(PORT_DOCUMENTS["made"].state),
     FREE,
     Wish(PORTS, "lent", DetachPort(device_id="it")),
 )
@@ -67,16 +66,25 @@ PLACED = ServerPlaced(host="one", provider_id="rp")
 
 
 def test_placed_they_are_bound_to_its_host():
-    wishes = port_wishes(server(), PlaceServer(host="one", provider_id="rp", zone="north"), PORT_DOCUMENTS)
-    in_its_zone = UpdatePort(device_owner="compute:north")
-    assert wishes == tuple(
-        Wish(PORTS, id, command) for id in ("made", "lent") for command in (BindPort(host="one"), in_its_zone)
+    wishes = port_wishes(
+        server(),
+        PlaceServer(host="one", provider_id="rp", zone="north"),
+        Known(PORT_DOCUMENTS, vifs={"one": Vif("ovs", {"a": 1})}),
     )
+    bound = BindPort(host="one", vif_type="ovs", vif_details={"a": 1})
+    in_its_zone = UpdatePort(device_owner="compute:north")
+    assert wishes == tuple(Wish(PORTS, id, command) for id in ("made", "lent") for command in (bound, in_its_zone))
 
 
 def test_where_another_host_is_to_come_they_stay_and_are_let_go_of_this_one():
-    wishes = port_wishes(server(PLACED), FailBuild(host="one", fault=FAULT), PORT_DOCUMENTS)
+    wishes = port_wishes(server(PLACED), FailBuild(host="one", fault=FAULT), Known(PORT_DOCUMENTS))
     assert wishes == (Wish(PORTS, "made", UnbindPort(host="one")), Wish(PORTS, "lent", UnbindPort(host="one")))
+
+
+def test_with_a_port_go_its_addresses_and_what_it_counts():
+    commands = [(wish.stream, type(wish.command)) for wish in RELEASED]
+    assert {("port/made", DeletePort), ("subnet/s", ReleaseAddress)} <= set(commands)
+    assert set(giving_back("p", "port", ["made"])) <= set(RELEASED)
 
 
 def test_after_the_last_host_exactly_those_made_for_it_go():
@@ -86,20 +94,20 @@ def test_after_the_last_host_exactly_those_made_for_it_go():
         (server(PLACED), EndServer()),
     ):
         assert doomed(its, command, PORT_DOCUMENTS) == ["made"]
-        assert port_wishes(its, command, PORT_DOCUMENTS, {"made": [FREE]}) == RELEASED
+        assert port_wishes(its, command, Known(PORT_DOCUMENTS, {"made": [FREE]})) == RELEASED
 
 
 def test_a_port_it_made_that_is_another_s_by_now_stays():
     given = replace(PORT_DOCUMENTS["made"].state, device_id="another")
     ports = {"made": Document("port/made", 2, given)}
-    assert port_wishes(server(PLACED), EndServer(), ports) == (Wish(PORTS, "made", DetachPort(device_id="it")),)
+    assert port_wishes(server(PLACED), EndServer(), Known(ports)) == (Wish(PORTS, "made", DetachPort(device_id="it")),)
 
 
 def test_a_port_that_somebody_deleted_is_nobody_s_any_more():
-    assert port_wishes(server(PLACED), EndServer(), {}) == ()
+    assert port_wishes(server(PLACED), EndServer(), Known()) == ()
 
 
 def test_who_was_overtaken_takes_no_ports_away():
     elsewhere = server(ServerPlaced(host="two", provider_id="rp"), attempts=1)
-    wishes = port_wishes(elsewhere, FailBuild(host="one", fault=FAULT), PORT_DOCUMENTS)
+    wishes = port_wishes(elsewhere, FailBuild(host="one", fault=FAULT), Known(PORT_DOCUMENTS))
     assert not any(isinstance(wish.command, (DeletePort, DetachPort)) for wish in wishes)
