@@ -48,6 +48,8 @@ from schema.refusal import NotFound
 
 DSCP_MARKS = (0, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 44, 46, 48, 56)
 MOST = 2**31 - 1
+DRIVERS = {"ovs": "openvswitch"}
+"""As Neutron calls them."""
 EVERYBODY = "*"
 Rate = Annotated[int, Meta(ge=0, le=MOST)]
 Direction = Literal["ingress", "egress"]
@@ -367,7 +369,7 @@ async def rule_type(call: Call) -> dict[str, Any]:
     if kind is None:
         raise NotFound(f"QoS rule type {call.path['type']} could not be found.", code="QosRuleTypeNotFound")
     hosts = await call.cloud.documents.find(NETWORK_HOST, limit=None)
-    drivers = sorted({it.state.facts.driver for it in hosts})
+    drivers = sorted({DRIVERS.get(it.state.facts.driver, it.state.facts.driver) for it in hosts})
     shown = [{"name": it, "supported_parameters": list(kind.parameters)} for it in drivers]
     return {"rule_type": {"type": kind.says, "drivers": shown}}
 

@@ -6,28 +6,32 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import replace
 
 from api.network.resource import (
     Filter,
     Resource,
     common,
     found,
+    listing,
     project_of,
     resource_routes,
     to_change,
     viewed,
+    visible,
 )
 from api.network.words import Body, LongText, Project, Text, Uuid, bad
 from api.wire import Call, Get, Put
 from bus import clock
+from bus.documents import Where
 from bus.execute import Wish
 from bus.log import Document
 from handlers.network.addressing import Picks, with_addresses
 from handlers.network.port import not_found as port_not_found
 from handlers.network.trunk import TRUNKS, not_found
-from handlers.network.trunking import adding, ending, making, ports_of, removing_subports, trunk_status
+from handlers.network.trunking import adding, ending, making, port_ids, ports_of, removing_subports, trunk_status
 from schema.network.network import NETWORK
-from schema.network.port import Port
+from schema.network.port import PORT, Port
 from schema.network.trunk import TRUNK, CreateTrunk, Trunk, TrunkSubport, UpdateTrunk
 
 MOST_SUBPORTS = 500
@@ -72,7 +76,7 @@ class SubportsBody(Body):
 
 
 async def view(call: Call, documents: Sequence[Document]) -> list[dict[str, Any]]:
-    ports = await ports_of(call.cloud, [document.state for document in documents])
+    ports = await _stored_ports(call, documents)
     return [
         {
             **common(document),
@@ -83,6 +87,11 @@ async def view(call: Call, documents: Sequence[Document]) -> list[dict[str, Any]
         }
         for document in documents
     ]
+
+
+async def _stored_ports(call: Call, documents: Sequence[Document]) -> dict[str, Port]:
+    found = await call.cloud.documents.get_many(PORT, sorted(port_ids(document.state for document in documents)))
+    return {id: document.state for id, document in found.items() if document.state.living}
 
 
 def _subports_view(trunk: Trunk) -> list[dict[str, Any]]:
@@ -105,6 +114,18 @@ RESOURCE = Resource(
     filters={"admin_state_up": Filter(type=bool), "port_id": Filter("parent_id")},
     retagging=lambda id, tags: Wish(TRUNKS, id, UpdateTrunk(tags=tags)),
 )
+
+
+async def index(call: Call) -> Any:
+    """A status is in no trunk, so those that have it are looked for first."""
+    if "status" not in call.query:
+        return await listing(RESOURCE)(call)
+    documents = await call.cloud.documents.find(TRUNK, where=visible(call, RESOURCE), limit=None)
+    ports = await _stored_ports(call, documents)
+    wanted = set(call.query.getall("status"))
+    ids = [document.id for document in documents if trunk_status(document.state, ports) in wanted]
+    of_them = Filter(condition=lambda call, values: [Where("id", "in", ids)])
+    return await listing(replace(RESOURCE, filters={**RESOURCE.filters, "status": of_them}))(call)
 
 
 async def create(call: Call) -> dict[str, Any]:
@@ -160,8 +181,8 @@ async def remove_subports(call: Call) -> dict[str, Any]:
     body: SubportsBody = call.body
     before = await to_change(call, RESOURCE, call.path["id"])
     trunk = await _now(call, before.id)
-    port_ids = [it.port_id for it in body.sub_ports]
-    wishes = removing_subports(trunk, port_ids, await ports_of(call.cloud, [trunk]))
+    going = [it.port_id for it in body.sub_ports]
+    wishes = removing_subports(trunk, going, await ports_of(call.cloud, [trunk]))
     return await viewed(call, RESOURCE, (await call.execute(*wishes))[0])
 
 
@@ -224,7 +245,13 @@ async def _answer(call: Call, document: Document) -> dict[str, Any]:
 
 routes = [
     *resource_routes(
-        RESOURCE, create=create, create_body=CreateBody, update=update, update_body=UpdateBody, delete=delete
+        RESOURCE,
+        index=index,
+        create=create,
+        create_body=CreateBody,
+        update=update,
+        update_body=UpdateBody,
+        delete=delete,
     ),
     Put("/trunks/{id}/add_subports", add_subports, may="add_subports", body=SubportsBody, lenient=True),
     Put("/trunks/{id}/remove_subports", remove_subports, may="remove_subports", body=SubportsBody, lenient=True),

@@ -80,9 +80,13 @@ def ending(trunk: Trunk) -> list[Wish]:
 
 async def ports_of(cloud: Cloud, trunks: Iterable[Trunk], more: Iterable[str] = ()) -> dict[str, Port]:
     """The living ports of trunks, and others, as they are now."""
-    ids = {id for trunk in trunks for id in (trunk.port_id, *(it.port_id for it in trunk.subports))} | set(more)
-    found = await cloud.executor.load([PORT.stream(id) for id in sorted(ids)])
+    found = await cloud.executor.load([PORT.stream(id) for id in sorted(port_ids(trunks) | set(more))])
     return {document.id: document.state for document in found.values() if document.state.living}
+
+
+def port_ids(trunks: Iterable[Trunk]) -> set[str]:
+    """Of all that are in these trunks."""
+    return {id for trunk in trunks for id in (trunk.port_id, *(it.port_id for it in trunk.subports))}
 
 
 def trunk_status(trunk: Trunk, ports: Mapping[str, Port]) -> str:

@@ -1,4 +1,4 @@
-"""QoS through the `openstack` command."""
+"""QoS and trunks through the `openstack` command."""
 
 import msgspec
 import pytest
@@ -47,3 +47,28 @@ async def test_qos_policies_and_rules(openstack):
     assert (await openstack(*rule, "type", "show", "dscp_marking", *JSON))["rule_type_name"] == "dscp_marking"
     await openstack(*policy, "delete", "silver")
     assert await openstack(*policy, "list", *JSON) == []
+
+
+@pytest.mark.slow
+async def test_trunks(openstack):
+    await openstack("network", "create", "net")
+    for name in ("parent", "one", "two"):
+        await openstack("port", "create", "--network", "net", name)
+    trunk = ("network", "trunk")
+    sub = ("--subport", "port=one,segmentation-type=vlan,segmentation-id=10")
+    made = await openstack(*trunk, "create", "t", "--parent-port", "parent", *sub, *JSON)
+    assert (made["name"], made["status"], made["is_admin_state_up"]) == ("t", "DOWN", True)
+    await openstack(*trunk, "set", "t", "--subport", "port=two,segmentation-type=vlan,segmentation-id=20")
+    listed = await openstack("network", "subport", "list", "--trunk", "t", *JSON)
+    assert {it["Segmentation ID"] for it in listed} == {10, 20}
+    shown = await openstack("port", "show", "parent", *JSON)
+    assert shown["trunk_details"]["trunk_id"] == made["id"]
+    assert "is currently a parent port" in await openstack.refused("port", "delete", "parent")
+    await openstack(*trunk, "unset", "t", "--subport", "two")
+    await openstack(*trunk, "set", "t", "--name", "u", "--disable")
+    [only] = await openstack(*trunk, "list", "--long", *JSON)
+    assert (only["Name"], only["Status"]) == ("u", "DOWN")
+    assert "disabled" in await openstack.refused(*trunk, "delete", "u")
+    await openstack(*trunk, "set", "u", "--enable")
+    await openstack(*trunk, "delete", "u")
+    await openstack("port", "delete", "parent", "one", "two")

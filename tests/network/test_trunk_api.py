@@ -217,6 +217,8 @@ async def test_a_trunk_is_as_far_as_its_host(served, member):
     assert await reacted() == "BUILD"
     await wired(sub)
     assert await reacted() == "ACTIVE"
+    assert (await member("GET", "/trunks?status=ACTIVE"))["trunks"][0]["id"] == made["id"]
+    assert (await member("GET", "/trunks?status=DOWN&status=BUILD"))["trunks"] == []
     late = await _port(served)
     added = await member("PUT", f"/trunks/{made['id']}/add_subports", {"sub_ports": [_sub(late, 20)]})
     assert added["status"] == "BUILD"
