@@ -6,6 +6,7 @@ Whatever is told may be lost: the next heartbeat says what the host holds, and i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from msgspec.structs import replace
@@ -19,11 +20,17 @@ from schema.network.wiring import Piece, PreSharedKey, SiteConnection, WiredRout
 log = structlog.get_logger()
 
 
+Lacking = Callable[[Mapping[str, int]], Awaitable[Deltas]]
+"""What hosts lack that hold everything up to these positions."""
+
+
 class Telling:
     """One process's voice to the network agents. Make it before the mirrors start."""
 
-    def __init__(self, cloud: Cloud) -> None:
+    def __init__(self, cloud: Cloud, lacking: Lacking | None = None) -> None:
+        """`lacking`: asked of the read model in the database, unless something else keeps it."""
         self._cloud = cloud
+        self._lacking = lacking or (lambda holding: behind(cloud.pool, holding))
         self._hosts = cloud.mirror(NETWORK_HOST)
         self._holding: dict[str, int] = {}
         self._asking: asyncio.Task[None] | None = None
@@ -51,7 +58,7 @@ class Telling:
         while self._holding:
             holding, self._holding = self._holding, {}
             try:
-                lacking = await behind(self._cloud.pool, holding)
+                lacking = await self._lacking(holding)
             except AWAY as error:
                 log.info("hosts are not told what they lack", hosts=len(holding), error=repr(error))
                 return

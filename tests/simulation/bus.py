@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+import msgspec
+
 from bus.broker import LISTENERS, Delivery, OnQuestion, OnReport
+from bus.documents import AnyOf, Where
 from bus.lanes import Lanes
 from bus.log import PARTITIONS, Append, Batch, Document
 from bus.memory_broker import MemorySubscription
@@ -227,14 +230,31 @@ class FoundDocuments:
         ]
 
 
-def _fits(state: Any, condition: Any) -> bool:
-    value = getattr(state, condition.field)
+def _fits(state: Any, condition: Where | AnyOf) -> bool:
+    if isinstance(condition, AnyOf):
+        return any(all(_fits(state, it) for it in those) for those in condition.alternatives)
+    value: Any = msgspec.to_builtins(state)
+    for name in condition.field.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
     match condition.op:
         case "=":
             return bool(value == condition.value)
         case "is":
             return (value is not None) is condition.value
+        case "in":
+            return value in condition.value
+        case "contains":
+            return _holds(value, condition.value)
     raise NotImplementedError(condition.op)
+
+
+def _holds(value: Any, wanted: Any) -> bool:
+    """As jsonb's `@>`."""
+    if isinstance(wanted, dict):
+        return isinstance(value, dict) and all(_holds(value.get(key), it) for key, it in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(value, list | tuple) and all(any(_holds(it, one) for it in value) for one in wanted)
+    return bool(value == wanted)
 
 
 async def _nothing() -> None:

@@ -13,6 +13,7 @@ from schema.compute.server import Server, Task, VmState, deadline
 from schema.event import kind_of
 from schema.placement.consumer import Consumer
 from schema.placement.provider import Provider
+from tests.simulation.networks import as_the_log_says, never_broken
 from tests.simulation.world import PROJECT, World
 
 GRACE = timedelta(seconds=30)
@@ -21,9 +22,9 @@ GRACE = timedelta(seconds=30)
 
 def at_every_moment(world: World) -> Iterator[str]:
     """What an append can never leave broken."""
-    servers = _states(world, Server)
-    consumers = _states(world, Consumer)
-    providers = _states(world, Provider)
+    servers = world.states(Server)
+    consumers = world.states(Consumer)
+    providers = world.states(Provider)
     held = {id: it.allocations for id, it in consumers.items() if it.living}
     for id in held:
         if id not in servers or not servers[id].living:
@@ -45,7 +46,7 @@ def at_every_moment(world: World) -> Iterator[str]:
         claims = {consumer: it[id] for consumer, it in held.items() if id in it}
         if claims != dict(provider.claims):
             yield f"provider {id} and its consumers disagree: {provider.claims} and {claims}"
-    quota = _states(world, Quota).get(PROJECT, Quota())
+    quota = world.states(Quota).get(PROJECT, Quota())
     living = [server for server in servers.values() if server.living]
     if set(quota.held) != {server.id for server in living}:
         yield f"quota is held for {sorted(quota.held)}, there are {sorted(server.id for server in living)}"
@@ -57,6 +58,7 @@ def at_every_moment(world: World) -> Iterator[str]:
     limit = quota.limits.get("instances", -1)
     if limit != -1 and len(living) > limit:
         yield f"{len(living)} servers live, the quota allows {limit}"
+    yield from never_broken(world)
 
 
 def of_the_log(world: World) -> Iterator[str]:
@@ -83,7 +85,7 @@ def in_time(world: World, calm_since: float) -> Iterator[str]:
     """Nothing stays on its way past its deadline."""
     now = clock.now()
     good_times = timedelta(seconds=world.loop.time() - calm_since)
-    for server in _states(world, Server).values():
+    for server in world.states(Server).values():
         due = deadline(server)
         if due is not None and now - due > GRACE and good_times > GRACE:
             yield f"server {server.id} is {server.task} since {server.task_since}, due {due}, and it is {now}"
@@ -91,7 +93,7 @@ def in_time(world: World, calm_since: float) -> Iterator[str]:
 
 def in_the_end(world: World) -> Iterator[str]:
     """Every server is where it was wished to be, or says why not; hosts hold what the log says, and no more."""
-    servers = _states(world, Server)
+    servers = world.states(Server)
     machines = {machine.name: machine for machine in world.machines}
     for id, server in servers.items():
         if server.task is not None:
@@ -111,6 +113,7 @@ def in_the_end(world: World) -> Iterator[str]:
             server = servers.get(id)
             if server is None or not server.living or server.host != machine.name:
                 yield f"{machine.name} holds a domain of {id}, which the log does not put there"
+    yield from as_the_log_says(world)
     for secret_id in world.log.secrets:
         server = servers.get(secret_id.removeprefix("boot-"))
         if server is not None and not server.living:
@@ -142,10 +145,6 @@ def _on_its_host(server: Server, domain: Any) -> Iterator[str]:
     }.get(server.vm_state)
     if wanted is not None and power not in wanted:
         yield f"server {server.id} is {server.vm_state}, its guest on {server.host} is {power}"
-
-
-def _states(world: World, kind: type[Any]) -> dict[str, Any]:
-    return {it.id: it.state for it in world.log.documents.values() if isinstance(it.state, kind)}
 
 
 __all__ = ["Task", "at_every_moment", "in_the_end", "in_time", "of_the_log"]

@@ -20,7 +20,7 @@ from bus import clock
 from bus.away import AWAY
 from bus.checkpoint import EVERY_PARTITION, MemoryCheckpoints
 from bus.cloud import Cloud
-from bus.config import Scheduler, Settings
+from bus.config import Networking, Scheduler, Settings
 from bus.consumer import Reactions, Sweep
 from bus.execute import Executor, Wish
 from bus.log import PARTITIONS, Batch
@@ -31,6 +31,10 @@ from handlers.compute.build import ServerReactor
 from handlers.compute.quota import QUOTAS
 from handlers.compute.reports import Reports
 from handlers.compute.server import SERVERS
+from handlers.network.addressing import Picks, with_addresses
+from handlers.network.reports import NetworkReports, is_network_link
+from handlers.network.routing import RouterReactor
+from handlers.network.telling import Telling as NetworkTelling
 from schema.compute.quota import ReserveQuota, SetQuotaLimits
 from schema.compute.server import (
     Action,
@@ -48,9 +52,13 @@ from schema.compute.server import (
     UnpauseServer,
     VmState,
 )
+from schema.event import State
+from schema.network.wiring import link_name
 from schema.refusal import Refused
 from tests.simulation.bus import DistantLog, FoundDocuments, HostEnd, Network, ProcessBroker
 from tests.simulation.loop import Owner, VirtualLoop
+from tests.simulation.networks import NETWORK_LEASE_SECONDS, Book, NetworkSide
+from tests.simulation.tenants import Tenants
 
 PROJECT = "project-1"
 SMALL = ServerFlavor(id="1", name="small", vcpus=1, ram_mb=512, disk_gb=1)
@@ -114,6 +122,14 @@ class Process:
         reactor = ServerReactor(cloud)
         reports = Reports(cloud, reactor.telling)
         reports.hosts._others = world.heard
+        telling = NetworkTelling(cloud, world.book.lacking)
+        network_reports = NetworkReports(cloud, telling)
+        network_reports.hosts._others = world.networks_heard
+        reactors: list[Any] = [reactor, RouterReactor(cloud)]
+
+        async def hear(link: str, message: bytes) -> None:
+            await (network_reports if is_network_link(link) else reports).on_report(link, message)
+
         while True:
             try:
                 await cloud.start()
@@ -121,12 +137,21 @@ class Process:
             except ConnectionError:
                 await asyncio.sleep(0.2)
         self.cloud = cloud
-        await broker.listen(reports.on_report)
-        reactions = Reactions(log, executor, broker, world.checkpoints, [reactor])
+        await broker.listen(hear)
+        reactions = Reactions(log, executor, broker, world.checkpoints, reactors)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._react(reactions))
             tasks.create_task(self._sweep(Sweep(log, reactions, again_seconds=5.0)))
             tasks.create_task(reports.hosts.listen())
+            tasks.create_task(network_reports.hosts.listen())
+            tasks.create_task(self._project(telling))
+
+    async def _project(self, telling: NetworkTelling) -> None:
+        """The read model of hosts' networks, in one process at a time; what it says may be lost."""
+        while True:
+            if self.world.leads(self) and "postgres" not in self.world.network.away:
+                await telling.nudge(self.world.book.follow())
+            await asyncio.sleep(0.1)
 
     async def _react(self, reactions: Reactions) -> None:
         """On this process's share of the partitions, as `bus.shares` deals them out."""
@@ -166,9 +191,13 @@ class Machine:
         self.owner.dead = True
         self.gone = False
         self.driver: SimulatedDriver | None = None
+        self.wiring = NetworkSide(world, name)
 
     def start(self) -> None:
-        if not self.owner.dead or self.gone:
+        if self.gone:
+            return
+        self.wiring.start()
+        if not self.owner.dead:
             return
         self.owner = Owner(self.name)
         self.driver = SimulatedDriver(
@@ -187,12 +216,15 @@ class Machine:
         self.world.watch(self.world.loop.spawn(self.owner, agent.run()), self.name)
 
     def kill(self) -> None:
-        """The agent only; guests go on."""
+        """The agents only; guests go on."""
         self.world.bury(self.owner)
+        if self.world.random.random() < 0.5:
+            self.wiring.kill()
 
     def lose_power(self) -> None:
         """Everything stands still; what ran is found interrupted."""
         self.kill()
+        self.wiring.lose_power()
         for domain in self.domains.values():
             if domain.seen.power in {"running", "paused"}:
                 domain.seen = msgspec.structs.replace(domain.seen, power="stopped", interrupted=True, fenced=False)
@@ -231,6 +263,8 @@ class World:
         self.checkpoints = MemoryCheckpoints()
         self.network = Network(random)
         self.heard = Heard()
+        self.networks_heard = Heard()
+        self.book = Book(self.log)
         self.fence = random.random() < 0.3
         self.dealt_out = random.random() < 0.7
         """Whether processes share the partitions; else both believe they have all of them, and fight."""
@@ -238,6 +272,7 @@ class World:
             home=Path("/nowhere"),
             lease_seconds=LEASE_SECONDS,
             host_name="control",
+            network=Networking(lease_seconds=NETWORK_LEASE_SECONDS),
             scheduler=Scheduler(cpu_ratio=4.0, reserved_memory_mb=0),
         )
         self.processes = [Process(self, f"process-{n}") for n in range(random.choice([1, 2, 2, 3]))]
@@ -251,6 +286,7 @@ class World:
         self.disturbed: set[str] = set()
         """Servers whose guests were handled behind everybody's back."""
         self.secrets: dict[str, str] = {}
+        self.tenants = Tenants(self, PROJECT)
         self._users: list[asyncio.Task[Any]] = []
         self._graveyard: set[asyncio.Task[Any]] = set()
 
@@ -280,6 +316,10 @@ class World:
             self.sweeper = process
         return self.sweeper is process
 
+    def states(self, kind: type[State]) -> dict[str, Any]:
+        """Of everything of a kind, as the log has it; of what is gone, too."""
+        return {it.id: it.state for it in self.log.documents.values() if isinstance(it.state, kind)}
+
     # What happens in it
 
     async def begin(self) -> None:
@@ -288,6 +328,7 @@ class World:
         limit = self.random.choice([-1, -1, 5])
         limits = {"instances": limit, "cores": -1, "ram": -1}
         await self._insist(lambda cloud: cloud.executor.execute(Wish(QUOTAS, PROJECT, SetQuotaLimits(limits=limits))))
+        await self._insist(self.tenants.begin)
 
     async def chaos(self, seconds: float) -> None:
         """Users at work, and misfortune upon misfortune."""
@@ -334,11 +375,14 @@ class World:
                 self._disturb(machine)
             case "gone" if len(self.machines) > 1:
                 machine.kill()
+                machine.wiring.kill()
                 machine.gone = True
 
     def _cut(self, who: str, seconds: float) -> None:
-        self.network.away.add(who)
-        self._later(seconds, lambda: self.network.away.discard(who))
+        """Off the bus, with both its agents if it is a host."""
+        ends = {who, link_name(who)}
+        self.network.away |= ends
+        self._later(seconds, lambda: self.network.away.difference_update(ends))
 
     def _disturb(self, machine: Machine) -> None:
         if machine.domains and machine.driver is not None and not machine.owner.dead:
@@ -357,7 +401,9 @@ class World:
         while self.loop.time() < end:
             await asyncio.sleep(self.random.expovariate(0.4))
             ids = sorted(id for id, wish in self.wishes.items() if wish is not VmState.DELETED)
-            if not ids or self.random.random() < 0.35:
+            if self.random.random() < 0.3:
+                self._users.append(asyncio.create_task(self._network()))
+            elif not ids or self.random.random() < 0.35:
                 self._users.append(asyncio.create_task(self._create()))
             else:
                 self._users.append(asyncio.create_task(self._act(self.random.choice(ids))))
@@ -369,13 +415,21 @@ class World:
             if await self._try(partial(self._order, id)):
                 self.wishes[id] = VmState.ACTIVE
 
+    async def _network(self) -> None:
+        await self._try(self.tenants.act)
+
     async def _order(self, id: str, cloud: Cloud) -> None:
         secret_id = f"boot-{id}" if self.random.random() < 0.5 else ""
         sealed = [await cloud.vault.seal(secret_id, PROJECT, b"{}")] if secret_id else []
         order = Order(user_id="ada", secret_id=secret_id, build_seconds=self.random.choice([3, 20, 60]))
-        command = CreateServer(name="web", project_id=PROJECT, order=order, flavor=SMALL)
         quota = ReserveQuota(server_id=id, cores=SMALL.vcpus, ram_mb=SMALL.ram_mb)
-        await cloud.executor.execute(Wish(SERVERS, id, command, sealed), Wish(QUOTAS, PROJECT, quota))
+
+        async def attempt(picks: Picks) -> None:
+            nics, ports = await self.tenants.nics(cloud, picks, id)
+            command = CreateServer(name="web", project_id=PROJECT, order=order, flavor=SMALL, nics=tuple(nics))
+            await cloud.executor.execute(Wish(SERVERS, id, command, sealed), Wish(QUOTAS, PROJECT, quota), *ports)
+
+        await with_addresses(cloud, attempt)
 
     async def _act(self, id: str) -> None:
         action, leads_to = self.random.choices(list(ACTIONS.items()), [2, 2, 2, 1, 1, 1, 1, 1, 4])[0]
