@@ -49,13 +49,14 @@ class Networking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How hosts wire their guests."""
 
     driver: Literal["", "linuxbridge", "ovs", "simulated", "none"] = ""
-    """Empty: `simulated` beside the simulated hypervisor, else `none`."""
+    """Empty: `linuxbridge` beside libvirt, `simulated` beside the simulated hypervisor."""
     lease_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 5.0
     """A network agent that was not heard of for so long is down: routers leave its host, where it has stopped them."""
     sweep_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
     """How often an agent looks at everything on its host, and puts right what somebody else changed."""
     fabric: str = ""
-    """The interface, or the address, at which hosts take tunnels from each other; empty: this host is alone."""
+    """This host's interface, or address, at which it takes tunnels from others. Empty: the hosts of this machine are
+    network namespaces of it, joined by a bridge."""
     interfaces: dict[str, str] = msgspec.field(default_factory=dict)
     """Physical network → the interface that leads there, which its flat network has for itself: `external = "eth1"`."""
     physical_networks: Annotated[str, Meta(pattern=r"^\s*([\w.-]+(:\d{1,4}:\d{1,4})?\s*(,\s*|$))*$")] = "external"
@@ -111,7 +112,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`auto`: libvirt where it works, else simulated."""
     libvirt_uri: str = "qemu:///system"
     hosts: Annotated[int, Meta(ge=1, le=10_000)] = 1
-    """How many hosts the simulated hypervisor plays."""
+    """How many hosts this machine plays. Those of libvirt are network namespaces."""
 
     token_lifetime_seconds: Annotated[int, Meta(ge=60, le=31_536_000)] = 3600
     lease_seconds: Annotated[float, Meta(ge=1, le=3600)] = 15.0

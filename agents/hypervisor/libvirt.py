@@ -91,6 +91,7 @@ async def open_driver(settings: Settings, host: str, namespace: str | None = Non
         kvm=works,
         revive=own.start if own else None,
         namespace=namespace,
+        share=settings.hosts if namespace else 1,
     )
 
 
@@ -112,7 +113,8 @@ def system_libvirt_works(uri: str) -> bool:
 class LibvirtDriver:
     """`Driver` over one libvirt. `revive`: starts it again when it is gone, if it is ours.
 
-    `namespace`: the network namespace its guests' taps are in; None: the machine's own.
+    `namespace`: the network namespace its guests' taps are in; None: the machine's own. `share`: of how many hosts that
+    divide the machine's memory and disk among them this is one.
     """
 
     def __init__(
@@ -124,8 +126,10 @@ class LibvirtDriver:
         kvm: bool = False,
         revive: Callable[[], object] | None = None,
         namespace: str | None = None,
+        share: int = 1,
     ) -> None:
         self.host = host
+        self._share = share
         self.images = ImageCache(folder / "images")
         self._folder = folder
         self._guests = folder / "guests"
@@ -382,8 +386,8 @@ class LibvirtDriver:
             arch=model,
             vcpus=cpus,
             # Not what libvirt says: it counts the memory of NUMA nodes, which grows and shrinks inside of some clouds.
-            memory_mb=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024**2,
-            disk_gb=shutil.disk_usage(self._folder).total // disk.GIB,
+            memory_mb=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024**2 // self._share,
+            disk_gb=shutil.disk_usage(self._folder).total // disk.GIB // self._share,
             cpu_info={
                 "arch": model,
                 "model": (cpu.findtext("model") if cpu is not None else None) or model,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
@@ -48,18 +47,11 @@ class RouterHolder(Component, Protocol):
     async def fence(self) -> None: ...
 
 
-async def open_driver(settings: Settings, host: str, place: HostPlace | None = None) -> NetworkDriver:
-    """A host's driver; None: the machine itself is the host, with the interfaces that the settings name.
-
-    Nothing is looked at or touched before `start`.
-    """
+async def open_driver(settings: Settings, host: str, place: HostPlace) -> NetworkDriver:
+    """A host's driver. Nothing is looked at or touched before `start`."""
     folder = settings.home / "network" / host
-    networking = settings.network
-    if place is None:
-        tag = f"{zlib.crc32(str(folder).encode()):08x}"
-        place = HostPlace(tag=tag, endpoint_ip=networking.fabric, interfaces=networking.interfaces)
     inside = Namespace(place.namespace)
-    switch = LinuxBridge(inside, fabric=place.endpoint_ip, interfaces=place.interfaces)
+    switch = LinuxBridge(inside, fabric=place.fabric, interfaces=place.interfaces)
     metadata = Metadata()
     return Assembly(
         inside,

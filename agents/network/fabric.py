@@ -15,6 +15,7 @@ import ipaddress
 import os
 import select
 import signal
+import threading
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ OUTSIDE_ADDRESSES = ("172.24.4.1/24", "2001:db8:2404::1/64")
 """Where the world outside of the cloud begins: next hops of an external network."""
 _ENDPOINTS = ipaddress.ip_network("10.255.0.0/16")
 _STOP_SECONDS = 5.0
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class HostPlace(msgspec.Struct, frozen=True):
@@ -41,8 +43,8 @@ class HostPlace(msgspec.Struct, frozen=True):
     tag: str
     """Begins the names of all it makes that other hosts of the same machine make as well."""
     namespace: str | None = None
-    endpoint_ip: str = ""
-    """Where it takes tunnels; empty: it has no way to other hosts."""
+    fabric: str = ""
+    """The interface, or the address, at which it takes tunnels; empty: it has no way to other hosts."""
     interfaces: Mapping[str, str] = {}
     """Physical network → the interface that leads there."""
 
@@ -64,12 +66,16 @@ class Fabric:
         return HostPlace(
             tag=f"{self._prefix[3:]}-{number}",
             namespace=f"{self._prefix}-{number}",
-            endpoint_ip=str(_ENDPOINTS[number]),
+            fabric=str(_ENDPOINTS[number]),
             interfaces={PHYSICAL_NETWORK: PHYSICAL_NETWORK},
         )
 
     def ensure(self) -> None:
         """Have it all there. What is there is left as it is. Raises OSError."""
+        with _ONE_AT_A_TIME:
+            self._ensure()
+
+    def _ensure(self) -> None:
         namespace.create(self.outside)
         with enter(self.outside), IPRoute() as outside:
             _bridge(outside, "fabric")
@@ -81,7 +87,7 @@ class Fabric:
                 _cable(outside, "fabric", f"f{number}", place.namespace)
                 _cable(outside, PHYSICAL_NETWORK, f"x{number}", place.namespace)
                 with enter(place.namespace), IPRoute() as inside:
-                    _address(inside, "fabric", f"{place.endpoint_ip}/{_ENDPOINTS.prefixlen}")
+                    _address(inside, "fabric", f"{place.fabric}/{_ENDPOINTS.prefixlen}")
 
     def remove(self) -> None:
         """End what runs in these namespaces, which nobody but the cloud made, and take them away."""

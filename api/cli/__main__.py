@@ -8,7 +8,7 @@ import sys
 import click
 
 VERBS: dict[str, tuple[str, str]] = {
-    "demo": ("api.cli.demo", "Start the cloud, boot a server, show its console and its story."),
+    "demo": ("api.cli.demo", "Start the cloud, boot two servers on a network, reach one from outside, tell its story."),
     "up": ("api.cli.up", "Start the whole cloud in the background, and say how to use it."),
     "down": ("api.cli.down", "Stop the cloud; its guests keep running unless --guests."),
     "status": ("api.cli.status", "Show what runs, where, since when, and how far behind it is."),
@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "test": ("api.cli.testing", "Install what the tests need, then run them all."),
     "check": ("api.cli.testing", "Check format, lint, types and the laws of the tree."),
     "serve": ("api.cli.serve", "Run one role in the foreground: a real deployment's unit."),
+    "outside": ("api.cli.outside", "Run a command in the world outside of this machine's cloud: ssh to a floating IP."),
     "events": ("api.cli.events", "Read the log: every event, or a stream's, or as they come."),
     "story": ("api.cli.events", "Tell one thing's life from the log, with times, actors and causes."),
     "rebuild": ("api.cli.maintain", "Fold all documents anew from the log; must change nothing."),

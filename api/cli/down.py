@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import click
+import msgspec
 
-from api.cli import choices, client, hypervisor, processes, supervisor
+from api.cli import choices, client, hypervisor, processes, steering, supervisor
 from api.cli.screen import Failure, note, say, step
 from bus import clock
 from bus.config import Settings
@@ -17,7 +18,7 @@ GUESTS_SECONDS = 300.0
 @click.command()
 @click.option("--guests", is_flag=True, help="Shut every server down first, through the API.")
 def down(guests: bool) -> None:
-    """Stop the cloud; its guests keep running unless --guests. `up` finds them again."""
+    """Stop the cloud; its guests and their networks keep running unless --guests. `up` finds them again."""
     settings = choices.settings()
     running = _running(settings)
     if not running:
@@ -32,6 +33,8 @@ def down(guests: bool) -> None:
                 break
     if hypervisor.last(settings) == "libvirt":
         _stop_libvirtd(settings)
+        if guests:
+            _remove_networks(settings)
     left = _running(settings)
     if left:
         raise Failure(f"{', '.join(left)} did not stop", f"See the logs in {settings.log_folder}.")
@@ -46,15 +49,23 @@ def _running(settings: Settings) -> list[str]:
 
 
 def _stop_libvirtd(settings: Settings) -> None:
-    """A libvirtd that our agent has started; guests are processes of their own, and the machine's own is left alone."""
+    """Each libvirtd that our agents have started; guests are processes of their own, and the machine's own is left."""
     from agents.hypervisor.libvirtd import LibvirtdFailed, PrivateLibvirtd
 
-    folder = settings.home / "hypervisor" / "libvirtd"
-    if folder.exists():
-        try:
-            PrivateLibvirtd(folder).stop()
-        except LibvirtdFailed as failure:
-            note(str(failure))
+    for folder in (settings.home / "hypervisor" / "libvirtd", *(settings.home / "hosts").glob("*/libvirtd")):
+        if folder.exists():
+            try:
+                PrivateLibvirtd(folder).stop()
+            except LibvirtdFailed as failure:
+                note(str(failure))
+
+
+def _remove_networks(settings: Settings) -> None:
+    """What served the guests; `up` makes all of it again."""
+    joined = steering.fabric(msgspec.structs.replace(settings, hypervisor="libvirt"))
+    if joined:
+        with step("Taking the guests' networks down"):
+            joined.remove()
 
 
 def _stop_guests(settings: Settings) -> None:

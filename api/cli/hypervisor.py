@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from agents.hypervisor import packages
+from agents.network.packages import APT_PACKAGES as NETWORK_PACKAGES
 from api.cli.install import apt, extra, may_apt
 from api.cli.screen import Failure, done, note, step
 from bus.config import Settings
@@ -91,7 +92,7 @@ def _prepare_libvirt() -> None:
     if os.geteuid() != 0:
         raise Unusable("real guests need root, and this is an ordinary user")
     if may_apt():
-        apt(packages.APT_PACKAGES, "the hypervisor (QEMU and libvirt)")
+        apt([*packages.APT_PACKAGES, *NETWORK_PACKAGES], "the hypervisor (QEMU and libvirt) and its networks")
     lacking = [program for program in PROGRAMS if not shutil.which(program)]
     if lacking:
         raise Unusable(f"{', '.join(lacking)} cannot be found, and only on Debian or Ubuntu can they be installed here")

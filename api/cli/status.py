@@ -47,8 +47,8 @@ def _processes(settings: Settings) -> None:
     say(f"API         {settings.url}")
     say(f"home        {settings.home}")
     used = hypervisor.last(settings) or settings.hypervisor
-    simulated = f", {settings.hosts} hosts" if used == "simulated" else ""
-    say(f"hypervisor  {used}{simulated}")
+    hosts = f", {settings.hosts} hosts" if used == "simulated" or settings.hosts > 1 else ""
+    say(f"hypervisor  {used}{hosts}")
     say(f"bus         {settings.bus.partition('@')[2] or settings.bus}")
 
 

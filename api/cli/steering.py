@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from agents.hypervisor.simulated import SimulatedDriver
 from agents.link import BrokerLink
 from agents.network.agent import NetworkAgent
 from agents.network.driver import NetworkDriver
+from agents.network.fabric import Fabric, HostPlace
 from agents.network.link import BrokerNetworkLink
 from agents.network.simulated import SimulatedNetwork
 from agents.network.store import FileStore
@@ -33,6 +35,7 @@ Run = Callable[[], Coroutine[Any, Any, None]]
 
 async def agents(settings: Settings, links: Links) -> list[tuple[str, Run]]:
     """(host, how to run its agent) for every host this machine plays."""
+    await _ensure_hosts(settings)
     made: list[tuple[str, Run]] = []
     for host in host_names(settings):
         driver = await _driver(settings, host)
@@ -49,12 +52,12 @@ async def agents(settings: Settings, links: Links) -> list[tuple[str, Run]]:
 
 async def network_agents(settings: Settings, links: Links) -> list[tuple[str, Run]]:
     """(host, how to run its network agent) for every host this machine plays."""
-    driver = network_driver(settings)
+    await _ensure_hosts(settings)
     made: list[tuple[str, Run]] = []
-    for host in host_names(settings) if driver != "none" else ():
+    for host in host_names(settings) if network_driver(settings) != "none" else ():
         agent = NetworkAgent(
             host,
-            await _network_driver(settings, driver, host),
+            await _network_driver(settings, host),
             BrokerNetworkLink(await links.link(link_name(host))),
             store=FileStore(settings.home / "network" / f"{host}.json"),
             lease_seconds=settings.network.lease_seconds,
@@ -65,19 +68,40 @@ async def network_agents(settings: Settings, links: Links) -> list[tuple[str, Ru
 
 
 def network_driver(settings: Settings) -> str:
-    """Which one: what the settings say, else what goes with the hypervisor. Real guests have no networks as yet."""
-    if settings.network.driver:
-        return settings.network.driver
-    return "simulated" if settings.hypervisor == "simulated" else "none"
+    """Which one: what the settings say, else what goes with the hypervisor."""
+    beside = {"libvirt": "linuxbridge", "simulated": "simulated"}
+    return settings.network.driver or beside.get(settings.hypervisor, "none")
 
 
 def host_names(settings: Settings) -> list[str]:
-    """`HOST`, or `HOST-001`… when the simulated hypervisor plays several."""
+    """`HOST`, `HOST-2`…; `HOST-001`… when the simulated hypervisor plays several."""
     if settings.hypervisor == "none":
         return []
     if settings.hypervisor == "simulated" and settings.hosts > 1:
         return [f"{settings.host_name}-{n:03}" for n in range(1, settings.hosts + 1)]
-    return [settings.host_name]
+    more = range(2, settings.hosts + 1) if settings.hypervisor == "libvirt" else ()
+    return [settings.host_name, *(f"{settings.host_name}-{n}" for n in more)]
+
+
+def fabric(settings: Settings) -> Fabric | None:
+    """What joins this machine's hosts where they are namespaces of it; None: they are not."""
+    real = network_driver(settings) in {"linuxbridge", "ovs"}
+    if not real or settings.network.fabric:
+        return None
+    return Fabric(settings.home, host_names(settings))
+
+
+async def _ensure_hosts(settings: Settings) -> None:
+    joined = fabric(settings)
+    if joined:
+        await asyncio.to_thread(joined.ensure)
+
+
+def _place(settings: Settings, host: str) -> HostPlace:
+    joined = fabric(settings)
+    if joined:
+        return joined.place(host)
+    return HostPlace(tag="0", fabric=settings.network.fabric, interfaces=settings.network.interfaces)
 
 
 async def _driver(settings: Settings, host: str) -> Driver:
@@ -87,12 +111,12 @@ async def _driver(settings: Settings, host: str) -> Driver:
         return SimulatedDriver(host, state=folder / f"{host}.json")
     from agents.hypervisor.libvirt import open_driver
 
-    return await open_driver(settings, host)
+    return await open_driver(settings, host, _place(settings, host).namespace)
 
 
-async def _network_driver(settings: Settings, driver: str, host: str) -> NetworkDriver:
-    if driver == "simulated":
+async def _network_driver(settings: Settings, host: str) -> NetworkDriver:
+    if network_driver(settings) == "simulated":
         return SimulatedNetwork(host)
     assembly = importlib.import_module("agents.network.assembly")
-    opened: NetworkDriver = await assembly.open_driver(settings, host)
+    opened: NetworkDriver = await assembly.open_driver(settings, host, _place(settings, host))
     return opened

@@ -30,7 +30,7 @@ POLL_SECONDS = 0.02
     type=click.Choice(["auto", "libvirt", "simulated", "none"]),
     help="auto takes libvirt where it works, else simulated.",
 )
-@click.option("--hosts", type=int, help="How many hosts the simulated hypervisor plays.")
+@click.option("--hosts", type=int, help="How many hosts this machine plays.")
 @click.option("--listen", metavar="HOST:PORT", help="Where the API listens; 127.0.0.1:8774 by default.")
 def up(**options: str | int | None) -> None:
     """Start the whole cloud in the background, and say how to use it.

@@ -53,7 +53,13 @@ async def test_every_host_has_a_network_agent(settings: Settings, fresh_database
 
 @pytest.mark.parametrize(
     "hypervisor, driver, used",
-    [("simulated", "", "simulated"), ("none", "", "none"), ("simulated", "none", "none"), ("libvirt", "ovs", "ovs")],
+    [
+        ("simulated", "", "simulated"),
+        ("none", "", "none"),
+        ("simulated", "none", "none"),
+        ("libvirt", "", "linuxbridge"),
+        ("libvirt", "ovs", "ovs"),
+    ],
 )
 def test_the_driver_goes_with_the_hypervisor_unless_the_settings_name_one(
     settings: Settings, hypervisor: str, driver: str, used: str
