@@ -66,12 +66,16 @@ Place = tuple[str, str]
 
 
 class Seat(msgspec.Struct, frozen=True):
-    """Where a port lies: in which network, on which host. A guest's is a piece there; a router's foot only a peer."""
+    """Where a port lies: in which network, on which host. A guest's is a piece there; a router's foot only a peer.
+
+    `standby`: a live migration may take it there. The host has the piece already, and the port is a peer there, too.
+    """
 
     network_id: str
     host: str
     guest: bool
     group_ids: tuple[str, ...] = ()
+    standby: bool = False
 
 
 class Model:
@@ -80,7 +84,7 @@ class Model:
     def __init__(self) -> None:
         self._mirrors = {kind.name: Mirror(kind) for kind in KINDS}
         self._touched: dict[Place, None] = {}
-        self._seats: dict[str, Seat] = {}
+        self._seats: dict[str, tuple[Seat, ...]] = {}
         self._seated_in = Index()
         """Network → ports in it that are on a host."""
         self._seated_on = Index()
@@ -186,12 +190,12 @@ class Model:
 
     def keys(self, host: str) -> set[str]:
         """Of everything that a host must have."""
-        seats = {id: self._seats[id] for id in self._seated_on[host]}
+        seats = {id: seat for id in self._seated_on[host] if (seat := self._seat_at(id, host)) is not None}
         networks = {seat.network_id for seat in seats.values()}
         groups = {group for seat in seats.values() for group in seat.group_ids}
         found = {f"port/{id}" for id, seat in seats.items() if seat.guest}
         found |= {f"network/{id}" for id in networks}
-        found |= {f"peer/{id}" for network in networks for id in self._seated_in[network] if id not in seats}
+        found |= {f"peer/{id}" for network in networks for id in self._seated_in[network]}
         found |= {f"group/{id}" for id in groups}
         found |= {f"members/{id}" for group in groups for id in self._named_by(group)}
         found |= {f"router/{id}" for id in self._routers_of_host[host]}
@@ -210,11 +214,18 @@ class Model:
         return document.version if document is not None else 0
 
     def _is_guest(self, host: str, port_id: str) -> bool:
-        seat = self._seats.get(port_id)
-        return seat is not None and seat.guest and seat.host == host
+        seat = self._seat_at(port_id, host)
+        return seat is not None and seat.guest
+
+    def _seat_at(self, port_id: str, host: str) -> Seat | None:
+        return next((seat for seat in self._seats.get(port_id, ()) if seat.host == host), None)
+
+    def _seat_of(self, port_id: str) -> Seat | None:
+        """Where it really is."""
+        return next((seat for seat in self._seats.get(port_id, ()) if not seat.standby), None)
 
     def _peer(self, host: str, port_id: str) -> Piece | None:
-        seat = self._seats.get(port_id)
+        seat = self._seat_of(port_id)
         if seat is None or seat.host == host or host not in self._presence[seat.network_id]:
             return None
         return peer(self._sources, port_id, seat.host)
@@ -330,7 +341,7 @@ class Model:
         id = _id(before, after)
         if _reach(before) == _reach(after):
             return
-        for network_id in {self._seats[port_id].network_id for port_id in self._seated_on[id]}:
+        for network_id in {self._seats[port_id][0].network_id for port_id in self._seated_on[id]}:
             self._touch_network(network_id)
         for port_id in self._seated_on[id]:
             self._touch_peer(port_id)
@@ -381,21 +392,30 @@ class Model:
             self._reseat(port_id)
 
     def _reseat(self, port_id: str) -> None:
-        old, new = self._seats.get(port_id), self._seat(self.get(PORT, port_id))
+        old, new = self._seats.get(port_id, ()), self._seats_of(self.get(PORT, port_id))
         if old == new:
             return
-        if old is not None:
-            self._rise(port_id, old)
-        if new is not None:
-            self._sit(port_id, new)
+        for seat in old:
+            if seat not in new:
+                self._rise(port_id, seat)
+        self._seats[port_id] = new
+        self._seated_in.follow_all(port_id, old, new, lambda seats: [seat.network_id for seat in seats])
+        for seat in new:
+            if seat not in old:
+                self._sit(port_id, seat)
+        if not new:
+            del self._seats[port_id]
 
-    def _seat(self, port: Port | None) -> Seat | None:
-        host = self._host_of(port) if port is not None else None
-        if port is None or not host:
-            return None
+    def _seats_of(self, port: Port | None) -> tuple[Seat, ...]:
+        if port is None:
+            return ()
+        host = self._host_of(port) or ""
         guest = not port.device_owner.startswith("network:")
         groups = port.security_group_ids if guest and port.port_security_enabled else ()
-        return Seat(port.network_id, host, guest, groups)
+        bound = self.get(PORT, port.subport_of) if port.subport_of else port
+        standby = [it.host for it in bound.inactive_bindings if it.host != host] if bound is not None and guest else []
+        places = [(host, False), *((it, True) for it in dict.fromkeys(standby))]
+        return tuple(Seat(port.network_id, place, guest, groups, waits) for place, waits in places if place)
 
     def _host_of(self, port: Port) -> str | None:
         """Routers' ports are where the router is, subports where their parent is."""
@@ -416,9 +436,7 @@ class Model:
         return router.host if router is not None else None
 
     def _sit(self, port_id: str, seat: Seat) -> None:
-        self._seats[port_id] = seat
         self._seated_on.add(seat.host, port_id)
-        self._seated_in.add(seat.network_id, port_id)
         if self._presence.add(seat.network_id, seat.host):
             self._touch_presence(seat)
         for group in seat.group_ids:
@@ -433,9 +451,7 @@ class Model:
         for group in seat.group_ids:
             if self._group_hosts.remove(group, seat.host):
                 self._touch_group_at(group, seat.host)
-        del self._seats[port_id]
         self._seated_on.discard(seat.host, port_id)
-        self._seated_in.discard(seat.network_id, port_id)
 
     # Touching
 
@@ -450,12 +466,12 @@ class Model:
             self._touch(host, f"peer/{port_id}")
 
     def _touch_port(self, port_id: str) -> None:
-        seat = self._seats.get(port_id)
-        if seat is not None and seat.guest:
-            self._touch(seat.host, f"port/{port_id}")
+        for seat in self._seats.get(port_id, ()):
+            if seat.guest:
+                self._touch(seat.host, f"port/{port_id}")
 
     def _touch_peer(self, port_id: str) -> None:
-        seat = self._seats.get(port_id)
+        seat = self._seat_of(port_id)
         if seat is not None:
             for host in self._presence[seat.network_id]:
                 self._touch(host, f"peer/{port_id}")

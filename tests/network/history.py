@@ -39,8 +39,12 @@ from schema.network.network import (
 )
 from schema.network.port import (
     PORT,
+    Binding,
     FixedIp,
     Port,
+    PortBindingActivated,
+    PortBindingAdded,
+    PortBindingRemoved,
     PortBound,
     PortCreated,
     PortDeleted,
@@ -163,6 +167,9 @@ def port(history: Happens, chance: Random) -> None:
         PortBound(host=_one(chance, "h"), vif_type="bridge"),
         PortBound(host=_one(chance, "h"), vif_type="bridge"),
         PortUnbound(),
+        PortBindingAdded(binding=Binding(host=_one(chance, "h"))),
+        PortBindingActivated(host=_one(chance, "h")),
+        PortBindingRemoved(host=_one(chance, "h")),
         PortWired(up=True),
         PortUpdated(fixed_ips=_fixed_ips(chance, lies_in)),
         PortUpdated(qos_policy_id=_perhaps(chance, "q")),

@@ -14,7 +14,17 @@ from schema.event import Event, Kind
 from schema.network.floating_ip import FLOATING_IP, FloatingIpAssociated, FloatingIpCreated
 from schema.network.host import NETWORK_HOST, NetworkHostRegistered
 from schema.network.network import NETWORK, NetworkCreated, NetworkUpdated, Segment
-from schema.network.port import PORT, FixedIp, PortCreated, PortDeleted, PortUpdated
+from schema.network.port import (
+    PORT,
+    Binding,
+    FixedIp,
+    PortBindingActivated,
+    PortBindingAdded,
+    PortBindingRemoved,
+    PortCreated,
+    PortDeleted,
+    PortUpdated,
+)
 from schema.network.qos_policy import (
     QOS_POLICY,
     QosPolicyCreated,
@@ -170,6 +180,24 @@ def test_a_host_has_its_ports_their_networks_and_the_ports_elsewhere_in_them(his
 def test_a_port_that_is_on_no_host_is_nobodys_piece(history: History):
     guest(history, "p3", "10.0.0.13")
     assert history.model.take() == []
+
+
+def test_the_host_a_port_may_move_to_has_it_before_it_moves(history: History):
+    history.happens(
+        NETWORK_HOST, "h3", NetworkHostRegistered(agent_id="a", facts=NetworkHostFacts(endpoint_ip="172.31.0.3"))
+    )
+    history.happens(PORT, "p1", PortBindingAdded(binding=Binding(host="h3", status="INACTIVE")))
+    there = history.model.everything("h3")
+    assert set(there) == {"port/p1", "network/n1", "peer/p1", "peer/p2"}
+    assert there["peer/p1"].endpoint_ip == "172.31.0.1", "until then it is where it was"  # type: ignore[union-attr]
+    assert history.model.everything("h2")["peer/p1"] == there["peer/p1"]
+    assert ("h3", "port/p1") in history.model.take()
+    history.happens(PORT, "p1", PortBindingActivated(host="h3"))
+    assert set(history.model.everything("h3")) == {"port/p1", "network/n1", "peer/p2"}
+    assert set(history.model.everything("h1")) == {"port/p1", "network/n1", "peer/p1", "peer/p2"}
+    assert history.model.everything("h2")["peer/p1"].endpoint_ip == "172.31.0.3"  # type: ignore[union-attr]
+    history.happens(PORT, "p1", PortBindingRemoved(host="h1"))
+    assert history.model.everything("h1") == {}
 
 
 def test_an_event_touches_what_it_is_about_and_no_more(history: History):
