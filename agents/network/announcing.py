@@ -72,8 +72,7 @@ class _Telling:
         self._among.discard(self)
 
     def _again(self, seconds: float) -> None:
-        _send(self._socket, self._messages)
-        if seconds == REPEAT_SECONDS[-1]:
+        if not _send(self._socket, self._messages) or seconds == REPEAT_SECONDS[-1]:
             self.close()
 
 
@@ -118,9 +117,14 @@ def _open(namespace: str, interface: str) -> socket.socket:
     return opened
 
 
-def _send(opened: socket.socket, messages: list[bytes]) -> None:
+def _send(opened: socket.socket, messages: list[bytes]) -> bool:
+    """False: the interface is gone, or was taken down."""
     try:
         for message in messages:
             opened.send(message)
+    except BlockingIOError:
+        return True  # the rest is told next time
     except OSError as error:
         log.info("neighbours were not told of an address", error=str(error))
+        return False
+    return True

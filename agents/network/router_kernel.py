@@ -46,6 +46,8 @@ class Seen(msgspec.Struct, frozen=True):
     up: frozenset[str]
     addresses: frozenset[tuple[str, str]]
     ways: frozenset[Way]
+    linked: frozenset[tuple[str, str]]
+    """(interface, prefix) of the routes that the kernel made of addresses."""
     ruled: bool
     """What metadata answers goes by its own table."""
 
@@ -69,11 +71,12 @@ def wanted_addresses(layout: Layout) -> frozenset[tuple[str, str]]:
 def plan(layout: Layout, seen: Seen) -> list[Step]:
     """What is no longer to be goes first. Feet that are not there yet get nothing."""
     wanted = {it for it in wanted_addresses(layout) if it[0] in seen.links}
-    there = {it for it in seen.addresses if it[0] in layout.feet or it in wanted}
+    there = {it for it in seen.addresses if (it[0] in layout.feet or it in wanted) and _is_linked(it, seen)}
+    strange = {it for it in seen.addresses if it[0] in layout.feet and it not in wanted & there}
     ways = {way for way in layout.ways if not way.interface or way.interface in seen.links}
     known = {(way.destination, way.via, way.table) for way in ways}
     steps = [Step("remove way", way=way) for way in seen.ways if _plain(way) not in known]
-    steps += [Step("remove address", name, address) for name, address in sorted(there - wanted)]
+    steps += [Step("remove address", name, address) for name, address in sorted(strange)]
     steps += [Step("raise", name) for name in layout.feet if name in seen.links and name not in seen.up]
     steps += [Step("add address", name, address) for name, address in sorted(wanted - there)]
     steps += [] if seen.ruled else [Step("add rule")]
@@ -96,8 +99,14 @@ def observe(kernel: netlink.Socket) -> Seen:
             if flags & _UP:
                 up.add(name)
     names = {index: name for name, index in links.items()}
+    ways, linked = _routes(kernel, names)
     return Seen(
-        links, frozenset(up), frozenset(_addresses(kernel, names)), frozenset(_ways(kernel, names)), _ruled(kernel)
+        links=links,
+        up=frozenset(up),
+        addresses=frozenset(_addresses(kernel, names)),
+        ways=frozenset(ways),
+        linked=frozenset(linked),
+        ruled=_ruled(kernel),
     )
 
 
@@ -127,6 +136,13 @@ def describe(step: Step) -> str:
     return f"address {step.address}" if step.address else step.act
 
 
+def _is_linked(it: tuple[str, str], seen: Seen) -> bool:
+    """An address whose route somebody took away is as good as none; while its interface is down it has none."""
+    network = ipaddress.ip_interface(it[1]).network
+    alone = network.prefixlen == network.max_prefixlen
+    return alone or it[0] not in seen.up or (it[0], str(network)) in seen.linked
+
+
 def _plain(way: Way) -> tuple[str, str, int]:
     return way.destination, way.via, way.table
 
@@ -139,19 +155,26 @@ def _addresses(kernel: netlink.Socket, names: Mapping[int, str]) -> Iterable[tup
         yield names.get(index, ""), f"{socket.inet_ntop(family, packed)}/{length}"
 
 
-def _ways(kernel: netlink.Socket, names: Mapping[int, str]) -> Iterable[Way]:
-    """Those of the main table and of metadata's that the kernel did not make of addresses itself."""
+def _routes(kernel: netlink.Socket, names: Mapping[int, str]) -> tuple[set[Way], set[tuple[str, str]]]:
+    """Those of the main table and of metadata's, and those that the kernel made of addresses itself."""
+    ways: set[Way] = set()
+    linked: set[tuple[str, str]] = set()
     for _, body in kernel.ask(Request(_GET_ROUTES, netlink.DUMP, bytes(_ROUTE.size))):
         family, length, _, _, _, protocol, _, _, _ = _ROUTE.unpack_from(body)
         found = netlink.attributes(body, _ROUTE.size)
         table = netlink.as_number(found[_TABLE]) if _TABLE in found else MAIN
-        if protocol == _OF_KERNEL or table not in {MAIN, METADATA_TABLE}:
+        if table not in {MAIN, METADATA_TABLE}:
             continue
         base = found.get(_DESTINATION, bytes(4 if family == socket.AF_INET else 16))
         via = socket.inet_ntop(family, found[_NEXT_HOP]) if _NEXT_HOP in found else ""
         name = names.get(netlink.as_number(found[_INTERFACE]), "") if _INTERFACE in found else ""
-        nowhere = not via and (not name or name == LOOPBACK)
-        yield Way(f"{socket.inet_ntop(family, base)}/{length}", via, "" if nowhere else name, table)
+        destination = f"{socket.inet_ntop(family, base)}/{length}"
+        if protocol == _OF_KERNEL:
+            linked.add((name, destination))
+        else:
+            nowhere = not via and (not name or name == LOOPBACK)
+            ways.add(Way(destination, via, "" if nowhere else name, table))
+    return ways, linked
 
 
 def _ruled(kernel: netlink.Socket) -> bool:

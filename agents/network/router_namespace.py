@@ -243,10 +243,10 @@ def silence(name: str) -> None:
 
 def _make(name: str) -> int:
     """Have it, set up to route; its inode."""
-    if namespace.create(name):
-        with enter(name):
-            for key, value in _SETTINGS.items():
-                namespace.sysctl(key, value)
+    namespace.create(name)
+    with enter(name):
+        for key, value in _SETTINGS.items():
+            namespace.sysctl(key, value)
     return (FOLDER / name).stat().st_ino
 
 

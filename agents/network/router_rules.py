@@ -99,18 +99,24 @@ def _full(ip: str) -> int:
 
 
 def _ways(router: WiredRouter, outer: Sequence[WiredSubnet]) -> Iterable[Way]:
-    """One to each destination: those the router was told go before the gateway's own, the lowest next hop wins."""
+    """One to each destination: those the router was told go before the gateway's own, the lowest next hop wins.
+
+    What lies on a foot's own link is reached there, whatever else was told.
+    """
     found: dict[str, Way] = {}
+    beside = {prefix for _, prefix in _prefixes([*router.ports, *([router.gateway] if router.gateway else [])])}
     for route in sorted(router.routes, key=lambda it: (it.destination, it.nexthop)):
         way = Way(str(ipaddress.ip_network(route.destination, strict=False)), route.nexthop)
-        found.setdefault(way.destination, way)
+        if way.destination not in beside:
+            found.setdefault(way.destination, way)
     for way in _tunnel_ways(router):
         found.setdefault(way.destination, way)
     if router.gateway:
         foot = inside_name(router.gateway.port_id)
-        own = {prefix for _, prefix in _prefixes([router.gateway])}
         for subnet in outer:
-            if subnet.cidr not in own and _family(subnet.cidr) in {_family(it.ip) for it in router.gateway.addresses}:
+            if subnet.cidr not in beside and _family(subnet.cidr) in {
+                _family(it.ip) for it in router.gateway.addresses
+            }:
                 found.setdefault(subnet.cidr, Way(subnet.cidr, interface=foot))
         for ip in router.gateway_ips:
             found.setdefault(ANY[_family(ip)], Way(ANY[_family(ip)], ip, foot))

@@ -81,7 +81,7 @@ def test_what_else_lies_on_the_gateways_link_is_reached_there():
 def test_of_several_ways_to_one_place_one_is_taken_and_the_routers_own_before_the_gateways():
     routes = tuple(
         HostRoute(destination=destination, nexthop=f"10.0.0.{number}")
-        for destination in ("0.0.0.0/0", "192.0.2.0/24")
+        for destination in ("0.0.0.0/0", "192.0.2.0/24", "10.0.0.0/24")
         for number in (9, 8)
     )
     ways = {way for way in layout(replace(router, routes=routes)).ways if way.table == MAIN}
