@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -21,7 +23,7 @@ from agents.network.world import World
 from schema.network.wiring import Peer
 from tests.network.dhcp_place import until
 from tests.network.hosts import Fabric as Cables
-from tests.network.hosts import Host, Noticed, network, port
+from tests.network.hosts import Host, Noticed, network, peer, port
 
 pytestmark = pytest.mark.live
 
@@ -231,3 +233,41 @@ async def test_no_guest_speaks_to_its_host(host):
     assert guest.pings(host.endpoint_ip)
     assert await Firewall(host.space, host.switch.bridge_of).apply(host.world, None) == {}
     assert not guest.pings(host.endpoint_ip, seconds=1)
+
+
+async def test_qemu_finds_a_tap_it_can_open_and_leaves_it_behind(host, tmp_path):
+    host.has(network(), port(network(), 1))
+    await host.sweep()
+    tap = port(network(), 1).tap
+    card = f"tap,id=n,ifname={tap},script=no,downscript=no,vnet_hdr=on"
+    command = ("qemu-system-x86_64", "-M", "none,accel=tcg", "-S", "-display", "none", "-nodefaults", "-netdev", card)
+    qemu = await asyncio.create_subprocess_exec(*host.space.command, *command, stderr=subprocess.PIPE)
+    try:
+        await until(lambda: host.links("dev", tap)[0]["operstate"] == "UP" or qemu.returncode is not None)
+        assert qemu.returncode is None, qemu.stderr and await qemu.stderr.read()
+    finally:
+        if qemu.returncode is None:
+            qemu.kill()
+        await qemu.wait()
+    await host.sweep()
+    await until(lambda: host.links("dev", tap)[0]["operstate"] != "UP")
+
+
+async def test_an_address_that_two_guests_share_is_reached_where_it_is(fabric, host):
+    """As keepalived has it: a MAC and an address that nothing but allowed address pairs tells of, and that moves."""
+    here, there = port(network(), 1), port(network(), 2)
+    far = fabric.host()
+    far.switch = LinuxBridge(far.space, fabric="fabric")
+    for it, mine, theirs, where in ((host, here, there, far), (far, there, here, host)):
+        it.has(replace(network(), endpoints=(where.endpoint_ip,)), mine, peer(theirs, where))
+    one, other = host.guest(here), far.guest(there)
+    await host.sweep()
+    await far.sweep()
+    virtual = ("10.0.0.77", "00:00:5e:00:01:4d")
+    other.run("ip", "link", "add", "vrrp", "link", "eth0", "address", virtual[1], "type", "macvlan", "mode", "private")
+    other.run("ip", "address", "add", f"{virtual[0]}/32", "dev", "vrrp")
+    other.run("ip", "link", "set", "vrrp", "up")
+    other.run("sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1")  # at its own MAC, not at eth0's
+    assert one.pings(virtual[0])
+    assert virtual[1] in one.run("ip", "neighbour", "show", virtual[0])
+    await far.switch.close()
