@@ -90,7 +90,7 @@ class WholeHost:
         place = HostPlace(
             tag=self.host.name[3:],
             namespace=self.host.name,
-            endpoint_ip=self.host.endpoint_ip,
+            fabric="fabric",
             interfaces={"external": "external"},
         )
         agent = NetworkAgent(
