@@ -113,7 +113,19 @@ EXTENSIONS: tuple[Extension, ...] = (
     ),
     Extension("qos-default", "QoS default policy", "A project's policy for networks that name none.", "2017-04-06"),
     Extension("qos-fip", "Floating IP QoS", "Floating IPs have policies.", "2017-07-20"),
+    Extension(
+        "qos-fip-network-policy",
+        "QoS policy from the floating IP network",
+        "Floating IPs without a policy have their network's.",
+        "2020-06-14",
+    ),
     Extension("qos-gateway-ip", "Gateway IP QoS", "Ways out of routers have policies.", "2018-02-28"),
+    Extension(
+        "qos-port-network-policy",
+        "QoS policy from the port's network",
+        "Ports show their network's policy.",
+        "2019-10-16",
+    ),
     Extension("qos-rule-type-details", "Details of QoS rule types", "What each rule type takes.", "2017-06-22"),
     Extension("qos-rules-alias", "Alias for the QoS rules API", "Rules by their own ids.", "2018-10-07"),
     Extension(

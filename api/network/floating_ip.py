@@ -77,10 +77,13 @@ class UpdateBody(Body):
 async def view(call: Call, documents: Sequence[Document]) -> list[dict[str, Any]]:
     ids = [document.state.port_id for document in documents if document.state.port_id]
     ports = await call.cloud.documents.get_many(PORT, ids) if ids else {}
-    return [_view(document, ports.get(document.state.port_id or "")) for document in documents]
+    outer = sorted({document.state.network_id for document in documents})
+    networks = await call.cloud.documents.get_many(NETWORK, outer) if outer else {}
+    policies = {id: network.state.qos_policy_id for id, network in networks.items()}
+    return [_view(it, ports.get(it.state.port_id or ""), policies.get(it.state.network_id)) for it in documents]
 
 
-def _view(document: Document, port: Document | None) -> dict[str, Any]:
+def _view(document: Document, port: Document | None, network_policy: str | None) -> dict[str, Any]:
     floating: FloatingIp = document.state
     fields = common(document)
     del fields["name"]
@@ -95,6 +98,7 @@ def _view(document: Document, port: Document | None) -> dict[str, Any]:
         "dns_name": floating.dns_name,
         "dns_domain": floating.dns_domain,
         "qos_policy_id": floating.qos_policy_id,
+        "qos_network_policy_id": network_policy,
         "port_details": _details(port.state) if port else None,
         "port_forwardings": [forwarded(it) for it in floating.forwardings],
     }

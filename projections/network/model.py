@@ -105,6 +105,7 @@ class Model:
         self._subnets_of_network = Index()
         self._dhcp_of_network = Index()
         self._floating_of_router = Index()
+        self._floating_of_network = Index()
         self._connections_of_router = Index()
         self._routers_of_host = Index()
         self._users_of_policy = Index()
@@ -250,6 +251,8 @@ class Model:
                 self._touch_port(port_id)
         if _differ(before, after, "mtu", "external_for"):
             self._touch_routers_in(id)
+        if _differ(before, after, "qos_policy_id"):
+            self._touch_routers_of_floating_in(id)
 
     def _subnet_changed(self, before: Subnet | None, after: Subnet | None) -> None:
         if before is not None and after is not None and wired_subnet(before) == wired_subnet(after):
@@ -324,6 +327,7 @@ class Model:
         id = _id(before, after)
         self._use_policy(f"floating-ip/{id}", before, after)
         self._floating_of_router.follow(id, before, after, lambda it: it.router_id)
+        self._floating_of_network.follow(id, before, after, lambda it: it.network_id)
         for floating in (before, after):
             if floating is not None:
                 self._touch_router(floating.router_id)
@@ -355,6 +359,7 @@ class Model:
                 case "network":
                     for port_id in self._seated_in[id]:
                         self._touch_port(port_id)
+                    self._touch_routers_of_floating_in(id)
                 case "port":
                     self._touch_port(id)
                 case "router":
@@ -510,6 +515,12 @@ class Model:
     def _touch_routers_in(self, network_id: str) -> None:
         for router_id in self._routers_of_network[network_id]:
             self._touch_router(router_id)
+
+    def _touch_routers_of_floating_in(self, network_id: str) -> None:
+        """Floating IPs without a policy of their own have that of their network."""
+        for id in self._floating_of_network[network_id]:
+            floating = self.get(FLOATING_IP, id)
+            self._touch_router(floating.router_id if floating is not None else None)
 
     def _named_by(self, group_id: str) -> frozenset[str]:
         return named_members(self.get(SECURITY_GROUP, group_id))

@@ -285,12 +285,13 @@ def _gateway_mac(of: Sources, floating_id: str) -> str:
 
 
 def _floating(of: Sources, it: FloatingIp) -> FloatingAddress:
+    network = of.get(NETWORK, it.network_id)
     return FloatingAddress(
         id=it.id,
         floating_ip=it.floating_ip_address,
         fixed_ip=it.fixed_ip_address or "",
         port_id=it.port_id or "",
-        quality=_quality(of, it.qos_policy_id),
+        quality=_quality(of, it.qos_policy_id or (network.qos_policy_id if network is not None else None)),
     )
 
 

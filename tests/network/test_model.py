@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bus.log import Actor, Document, Recorded
 from projections.network.model import KINDS, Model
 from schema.event import Event, Kind
-from schema.network.floating_ip import FLOATING_IP, FloatingIpAssociated, FloatingIpCreated
+from schema.network.floating_ip import FLOATING_IP, FloatingIpAssociated, FloatingIpCreated, FloatingIpUpdated
 from schema.network.host import NETWORK_HOST, NetworkHostRegistered
 from schema.network.network import NETWORK, NetworkCreated, NetworkUpdated, Segment
 from schema.network.port import (
@@ -290,3 +290,12 @@ def test_policies_of_floating_ips_and_ways_out_are_their_routers_business(histor
     router = history.model.piece("h2", "router/r1")
     assert isinstance(router, WiredRouter)
     assert (router.quality, router.floating[0].quality) == (limited, limited)
+    history.happens(FLOATING_IP, "f1", FloatingIpUpdated(qos_policy_id=None))
+    history.model.take()
+    history.happens(NETWORK, "n1", NetworkUpdated(qos_policy_id="q1"))
+    assert ("h2", "router/r1") in history.model.take()
+    router = history.model.piece("h2", "router/r1")
+    assert isinstance(router, WiredRouter)
+    assert router.floating[0].quality == limited
+    history.happens(QOS_POLICY, "q1", QosRuleRemoved(rule_id="r"))
+    assert ("h2", "router/r1") in history.model.take()

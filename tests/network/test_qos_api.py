@@ -185,6 +185,14 @@ async def test_a_floating_ip_has_a_policy(member, admin, routed):
     await admin("DELETE", f"/qos/policies/{policy['id']}", expect=204)
 
 
+async def test_floating_ips_show_their_networks_policy(member, admin, routed):
+    policy = await _policy(admin)
+    await admin("PUT", f"/networks/{routed[0]}", {"network": {"qos_policy_id": policy["id"]}})
+    body = {"floatingip": {"floating_network_id": routed[0]}}
+    made = (await member("POST", "/floatingips", body, expect=201))["floatingip"]
+    assert (made["qos_policy_id"], made["qos_network_policy_id"]) == (None, policy["id"])
+
+
 async def test_a_way_out_has_a_policy(member, admin, routed):
     policy = await _policy(admin, shared=True)
     one = f"/routers/{routed[3]}"
