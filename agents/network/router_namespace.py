@@ -22,14 +22,17 @@ from agents.network.interface import set_neighbours
 from agents.network.metadata_server import Through
 from agents.network.namespace import FOLDER, enter
 from agents.network.router_kernel import LOOPBACK, Seen, Step
-from agents.network.router_rules import Foot, Layout, inside_name, layout
+from agents.network.router_rules import Foot, Layout, inside_name, layout, networks_of
 from agents.network.router_watch import Watch
 from agents.network.switch import Attachment, CannotWire, Switch
 from agents.network.world import World
+from bus import clock
 from schema.network.wiring import WiredNetwork, WiredRouter
 
 log = structlog.get_logger()
 
+LOOK_SECONDS = 60.0
+"""So often everything is looked at, though nobody was heard to have changed anything."""
 _ROUNDS = 3
 """Taking one thing away may take another with it, so it is looked at again."""
 _SETTINGS: dict[str, int] = {
@@ -84,12 +87,28 @@ class RouterNamespace:
         self._attachments: dict[str, Attachment] = {}
         self._watch: Watch | None = None
         self._met = False
+        self._settled: object = None
+        """What was brought about without a fault, `_looked_at` then."""
+        self._looked_at = 0.0
 
     async def apply(self, router: WiredRouter, world: World) -> str:
         """What could not be done, or empty."""
+        await self._enter()
+        of = router, *(world.networks.get(id) for id in sorted(networks_of(router)))
+        if self._is_settled(of):
+            return ""
+        self._settled = None
+        fault = await self._bring(router, world)
+        if not fault:
+            self._settled, self._looked_at = of, clock.monotonic()
+        return fault
+
+    async def _bring(self, router: WiredRouter, world: World) -> str:
         wanted = layout(router, world.networks)
+        watch = self._watch
         try:
-            await self._enter()
+            if watch:
+                watch.deaf = True
             seen, anew = await asyncio.to_thread(self._before, wanted)
             faults = await self._plug(wanted, seen, world)
             await asyncio.to_thread(self._forget_neighbours, wanted, seen)
@@ -101,8 +120,13 @@ class RouterNamespace:
             await self._serve(router)
             return "; ".join([*faults, *undone])
         finally:
-            if self._watch:
-                self._watch.listen()
+            if watch:
+                watch.listen()
+
+    def _is_settled(self, of: object) -> bool:
+        """It was looked at not long ago, and neither what is wanted has changed since nor what is there."""
+        recent = clock.monotonic() - self._looked_at < LOOK_SECONDS
+        return recent and self._settled == of and self._watch is not None and self._watch.quiet
 
     async def end(self) -> None:
         """All of it goes."""
@@ -127,10 +151,9 @@ class RouterNamespace:
         place = await asyncio.to_thread(_make, self.name)
         if place != self._place:
             self.let_go()
-            self._place, self._rules, self._attachments = place, "", {}
+            self._place, self._rules, self._attachments, self._settled = place, "", {}, None
         if self._watch is None:
             self._watch = await Watch.open(self.name, self._tools.on_change)
-        self._watch.deaf = True
 
     def _before(self, wanted: Layout) -> tuple[Seen, bool]:
         """What goes, and the rules; whether they were put in anew."""

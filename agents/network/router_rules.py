@@ -71,6 +71,11 @@ def layout(router: WiredRouter, networks: Mapping[str, WiredNetwork] | None = No
     return Layout(feet, frozenset(ways), _rules(router))
 
 
+def networks_of(router: WiredRouter) -> set[str]:
+    """Those it joins."""
+    return {port.network_id for port in _ports(router)}
+
+
 def inside_name(port_id: str) -> str:
     """A service's interface in its own namespace."""
     return f"q{port_id[:11]}"
@@ -104,7 +109,7 @@ def _ways(router: WiredRouter, outer: Sequence[WiredSubnet]) -> Iterable[Way]:
     What lies on a foot's own link is reached there, whatever else was told.
     """
     found: dict[str, Way] = {}
-    beside = {prefix for _, prefix in _prefixes([*router.ports, *([router.gateway] if router.gateway else [])])}
+    beside = {prefix for _, prefix in _prefixes(_ports(router))}
     for route in sorted(router.routes, key=lambda it: (it.destination, it.nexthop)):
         way = Way(str(ipaddress.ip_network(route.destination, strict=False)), route.nexthop)
         if way.destination not in beside:
@@ -150,6 +155,10 @@ def _prefixes(ports: Iterable[RouterPort]) -> list[tuple[str, str]]:
         for port in ports
         for it in port.addresses
     ]
+
+
+def _ports(router: WiredRouter) -> list[RouterPort]:
+    return [*router.ports, *([router.gateway] if router.gateway else [])]
 
 
 def _family(address: str) -> int:

@@ -18,6 +18,8 @@ class Watch:
 
     def __init__(self, sockets: list[netlink.Socket], on_change: Callable[[], None]) -> None:
         self.deaf = False
+        self.quiet = True
+        """Nothing was heard since it began to listen."""
         self._sockets = sockets
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
@@ -33,7 +35,7 @@ class Watch:
         """From now on; what was heard so far is forgotten."""
         for it in self._sockets:
             _drain(it)
-        self.deaf = False
+        self.deaf, self.quiet = False, True
 
     def close(self) -> None:
         for it in self._sockets:
@@ -42,6 +44,7 @@ class Watch:
 
     def _heard(self, it: netlink.Socket) -> None:
         if _drain(it) and not self.deaf:
+            self.quiet = False
             self._on_change()
 
 

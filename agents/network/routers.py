@@ -17,6 +17,7 @@ from agents.network.announcing import Announcer
 from agents.network.driver import Faults, Touched
 from agents.network.nft import NftRefused
 from agents.network.router_namespace import RouterNamespace, Serving, Tools, silence
+from agents.network.router_rules import networks_of
 from agents.network.switch import Switch
 from agents.network.vpn import Tunnels
 from agents.network.world import World
@@ -105,7 +106,7 @@ class Routers:
         found = {key.partition("/")[2] for key in touched if key.startswith("router/")}
         networks = {key.partition("/")[2] for key in touched if key.startswith("network/")}
         if networks:
-            found |= {id for id, router in world.routers.items() if networks & _networks_of(router)}
+            found |= {id for id, router in world.routers.items() if networks & networks_of(router)}
         return found
 
     async def _bring(self, world: World, id: str) -> Faults:
@@ -146,11 +147,6 @@ class Routers:
         for name in await asyncio.to_thread(namespace.names, self._prefix) if world.pieces else []:
             if name not in wanted:
                 await self._end(name)
-
-
-def _networks_of(router: WiredRouter) -> set[str]:
-    feet = [*router.ports, *([router.gateway] if router.gateway else [])]
-    return {port.network_id for port in feet}
 
 
 def _nobody() -> None:
