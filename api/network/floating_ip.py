@@ -206,20 +206,22 @@ async def update(call: Call) -> dict[str, Any]:
     body: FloatingIpChange = call.body.floatingip
     before = await to_change(call, RESOURCE, call.path["id"])
     command = UpdateFloatingIp(description=body.description, qos_policy_id=body.qos_policy_id)
+    # A change of nothing frees it: once there was nothing else to change.
+    port_id = None if body == FloatingIpChange() else body.port_id
     policy = await policy_changed(call, before.state.qos_policy_id, body.qos_policy_id)
     changes = [*policy, Wish(FLOATING_IPS, before.id, command)]
     if body.fixed_ip_address and not body.port_id:
         raise bad("fixed_ip_address cannot be specified without a port_id")
 
     async def attempt(picks: Picks) -> Document:
-        if body.port_id is UNSET:
+        if port_id is UNSET:
             return (await call.execute(*changes))[-1]
         floating = await now(call, before.id)
-        if body.port_id is None:
+        if port_id is None:
             wishes = disassociating(floating) if floating.port_id else []
             return (await call.execute(*wishes, *changes))[-1]
         # The change of the description comes after: what is associated rests on what was read.
-        return await _associate(call, floating, body.port_id, body.fixed_ip_address, [], changes)
+        return await _associate(call, floating, port_id, body.fixed_ip_address, [], changes)
 
     return await _answer(call, await with_addresses(call.cloud, attempt))
 

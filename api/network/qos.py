@@ -338,7 +338,7 @@ def _rule_routes(kind: RuleKind) -> list[Route]:
     alias_changed = msgspec.defstruct(f"Change_{alias_name}", [(alias_name, kind.change)], bases=(Body,))
     return [
         Get(every, index, may=f"get_{may}"),
-        Post(every, add, may=f"get_{may}", body=new, lenient=True),
+        Post(every, add, may=f"create_{may}", body=new, lenient=True),
         Get(one, show, may=f"get_{may}"),
         Put(one, change, may=f"get_{may}", body=changed, lenient=True),
         Delete(one, remove, may=f"get_{may}"),

@@ -60,7 +60,6 @@ def _view(policy: RbacPolicy) -> dict[str, Any]:
         "object_id": policy.object_id,
         "action": policy.action,
         "target_tenant": policy.target_project,
-        "target_project": policy.target_project,
         "tenant_id": policy.project_id,
         "project_id": policy.project_id,
     }

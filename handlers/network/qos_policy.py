@@ -165,10 +165,11 @@ async def unsharing(cloud: Cloud, policy_id: str, project_id: str) -> Wish:
     if document is None or not document.state.living:
         raise not_found(policy_id)
     policy: QosPolicy = document.state
-    others = {policy.project_id, *policy.shared_with} - {project_id}
+    others = set(policy.shared_with) - {project_id}
     if "*" in others:
         user = ""
     elif project_id == "*":
+        # Its own project as well, as Neutron has it: who takes it from all shall see to what is left.
         user = await _user(cloud, policy_id, Where("project_id", "not in", sorted(others)))
     else:
         user = await _user(cloud, policy_id, Where("project_id", "=", project_id))

@@ -72,6 +72,8 @@ async def test_a_floating_ips_life(site):
     assert (named["description"], named["port_id"]) == ("shop", site.port)
     listed = (await site.member("GET", f"/floatingips?port_id={site.port}"))["floatingips"]
     assert [it["id"] for it in listed] == [made["id"]]
+    assert (await site.put(made["id"]))["port_id"] is None  # a change of nothing frees it
+    assert (await site.put(made["id"], port_id=site.port))["port_id"] == site.port
     free = await site.put(made["id"], port_id=None)
     assert (free["status"], free["port_id"], free["router_id"], free["port_details"]) == ("DOWN", None, None, None)
     await site.member("DELETE", f"/floatingips/{made['id']}", expect=204)

@@ -127,6 +127,11 @@ async def test_operators_write_policies_and_projects_read_theirs(served, admin, 
     await member.refused("POST", f"{one}/{LIMITS}", body, 403, "PolicyNotAuthorized")
     await stranger.refused("GET", one, None, 404, "QosPolicyNotFound")
     await stranger.refused("PUT", one, {"policy": {"name": "x"}}, 404, "QosPolicyNotFound")
+    # As Neutron has it: rules are not for everybody to make, wherever; what is there to change is looked for first.
+    rule = await _limit(admin, policy)
+    await stranger.refused("POST", f"{one}/{LIMITS}", body, 403, "PolicyNotAuthorized")
+    await stranger.refused("PUT", f"{one}/{LIMITS}/{rule['id']}", body, 404, "QosPolicyNotFound")
+    await member.refused("PUT", f"{one}/{LIMITS}/{rule['id']}", body, 403, "PolicyNotAuthorized")
     await admin("PUT", one, {"policy": {"shared": True}})
     assert (await stranger("GET", one))["policy"]["shared"] is True
     assert len((await stranger("GET", "/qos/policies"))["policies"]) == 1
@@ -252,6 +257,15 @@ async def test_networks_have_policies(member, admin):
     assert (await admin("PUT", one, body))["network"]["qos_policy_id"] is None
     for it in (policy, hidden):
         await admin("DELETE", f"/qos/policies/{it['id']}", expect=204)
+
+
+async def test_a_policy_is_taken_from_all_only_when_nobody_relies_on_it(admin):
+    policy = await _policy(admin, shared=True)
+    one, unshared = f"/qos/policies/{policy['id']}", {"policy": {"shared": False}}
+    made = (await admin("POST", "/networks", {"network": {"qos_policy_id": policy["id"]}}, expect=201))["network"]
+    await admin.refused("PUT", one, unshared, 409, "RbacPolicyInUse")
+    await admin("DELETE", f"/networks/{made['id']}", expect=204)
+    assert (await admin("PUT", one, unshared))["policy"]["shared"] is False
 
 
 async def test_new_networks_have_their_projects_default_policy(member, admin):

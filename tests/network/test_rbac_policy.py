@@ -101,7 +101,6 @@ async def test_a_network_is_shared_and_not_any_more(member, stranger):
         "object_id": net["id"],
         "action": "access_as_shared",
         "target_tenant": OTHERS,
-        "target_project": OTHERS,
         "tenant_id": PROJECT,
         "project_id": PROJECT,
     }
@@ -112,7 +111,7 @@ async def test_a_network_is_shared_and_not_any_more(member, stranger):
     await stranger.refused("GET", at, None, 404, "RbacPolicyNotFound")
     await member.refused("POST", "/rbac-policies", _policy("network", net["id"]), 409, "DuplicateRbacPolicy")
     moved = (await member("PUT", at, {"rbac_policy": {"target_tenant": THIRD}}))["rbac_policy"]
-    assert moved == {**policy, "target_tenant": THIRD, "target_project": THIRD}
+    assert moved == {**policy, "target_tenant": THIRD}
     await stranger.refused("GET", one, None, 404, "NetworkNotFound")
     await member("DELETE", at, expect=204)
     assert (await member("GET", "/rbac-policies"))["rbac_policies"] == []
