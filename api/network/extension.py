@@ -105,6 +105,12 @@ EXTENSIONS: tuple[Extension, ...] = (
     ),
     Extension("pagination", "Pagination support", "Lists come page by page.", "2016-06-12"),
     Extension("port-security", "Port Security", "Networks and ports with or without anti-spoofing.", "2012-07-23"),
+    Extension(
+        "port-security-groups-filtering",
+        "Port filtering on security groups",
+        "Ports are found by the groups they are in.",
+        "2018-01-09",
+    ),
     Extension("project-id", "project_id field enabled", "`project_id` beside `tenant_id`.", "2016-09-09"),
     Extension("provider", "Provider Network", "Networks say how they are carried.", "2012-09-07"),
     Extension("qos", "Quality of Service", "Policies of bandwidth and marking for ports and networks.", "2015-06-08"),
@@ -131,8 +137,24 @@ EXTENSIONS: tuple[Extension, ...] = (
     Extension(
         "quota-check-limit", "Quota engine limit check", "Limits below what is there can be refused.", "2021-04-28"
     ),
+    Extension(
+        "quota-check-limit-default",
+        "Quota engine limit check by default",
+        "Limits below what is there are refused, unless forced.",
+        "2024-08-21",
+    ),
     Extension("quota_details", "Quota details support", "What a project has of each thing.", "2017-02-10"),
     Extension("quotas", "Quota management support", "How much of each thing a project may have.", "2012-07-29"),
+    Extension(
+        "rbac-address-group", "Add address_group type to RBAC", "Address groups are shared by policies.", "2021-01-20"
+    ),
+    Extension("rbac-policies", "RBAC Policies", "Who may use things of others.", "2015-06-17"),
+    Extension(
+        "rbac-security-groups",
+        "Add security_group type to network RBAC",
+        "Security groups are shared by policies.",
+        "2019-02-14",
+    ),
     Extension(
         "revision-if-match", "If-Match constraints based on revision_number", "`If-Match` is kept.", "2016-12-11"
     ),

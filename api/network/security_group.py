@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from api.network.kept import keeping
 from api.network.resource import (
     Filter,
     Resource,
@@ -29,7 +30,7 @@ from bus.documents import AnyOf, Condition, Where
 from bus.execute import StillHeld, Wish
 from bus.log import Document
 from handlers.network.addressing import Picks, with_addresses
-from handlers.network.default_group import default_group, rules_from_template
+from handlers.network.default_group import default_group, default_id, rules_from_template
 from handlers.network.quota import giving_back, taking
 from handlers.network.router import Outdated
 from handlers.network.security_group import SECURITY_GROUPS, default_exists, ending, in_use, not_found
@@ -138,30 +139,35 @@ RESOURCE = Resource(
     filters={"stateful": Filter(type=bool), "shared": Filter(condition=shared)},
     retagging=lambda id, tags: Wish(SECURITY_GROUPS, id, UpdateSecurityGroup(tags=tags)),
     shared=sharing,
+    many=keeping(SECURITY_GROUP, view, alike=lambda group: not group.shared_with),
 )
 
 
-async def with_default(call: Call, read: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+async def with_default(call: Call, read: Callable[[Call], Awaitable[Any]]) -> Any:
     """What is read once the project that is asked about has its default group: asking makes it, as in Neutron."""
-    answer = await read()
-    [things] = [it for name, it in answer.items() if not name.endswith("_links")]
+    answer = await read(call)
     project_id = call.query.get("project_id") or call.query.get("tenant_id") or call.token.project_id
-    if not project_id or any(
-        (it.get("name") == DEFAULT or it.get("belongs_to_default_sg")) and it.get("project_id") == project_id
-        for it in things
-    ):
+    if not project_id or (project_id != call.token.project_id and not call.token.is_admin):
         return answer
-    if project_id != call.token.project_id and not call.token.is_admin:
+    if _mentions(answer, default_id(project_id)):
         return answer
     _, making = await default_group(call.cloud, project_id)
     if not making:
         return answer
     await call.execute(*making)
-    return await read()
+    return await read(call)
 
 
-async def index(call: Call) -> dict[str, Any]:
-    return await with_default(call, lambda: _listed(call))
+def _mentions(answer: dict[str, Any] | bytes, id: str) -> bool:
+    """Whether a list shows that group, or a rule of it."""
+    if isinstance(answer, bytes):
+        return id.encode() in answer
+    things = next(it for name, it in answer.items() if not name.endswith("_links"))
+    return any(id in {it.get("id"), it.get("security_group_id")} for it in things)
+
+
+async def index(call: Call) -> Any:
+    return await with_default(call, _listed)
 
 
 async def create(call: Call) -> dict[str, Any]:

@@ -96,8 +96,8 @@ def rule_from(body: RuleBody, id: str) -> SecurityRule:
     return SecurityRule(id=id, description=body.description or "", **asdict(says))
 
 
-async def index(call: Call) -> dict[str, Any]:
-    return await with_default(call, lambda: _listed(call))
+async def index(call: Call) -> Any:
+    return await with_default(call, _listed)
 
 
 async def show(call: Call) -> dict[str, Any]:

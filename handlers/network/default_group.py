@@ -28,7 +28,7 @@ _NAMESPACE = uuid.UUID("f8d0a6c4-5b0e-5a5e-9d4f-2f6f3f9d1c11")
 async def default_group(cloud: Cloud, project_id: str) -> tuple[str, list[Wish]]:
     """Its id, and the wishes that make it, for the append of what needs it; none where it is there."""
     for number in range(AFTER_EACH_OTHER):
-        id = _id(project_id, number)
+        id = default_id(project_id, number)
         stream = SECURITY_GROUP.stream(id)
         document = (await cloud.executor.load([stream])).get(stream)
         if document is None:
@@ -56,7 +56,8 @@ async def rules_from_template(cloud: Cloud, group_id: str, *, default: bool) -> 
     )
 
 
-def _id(project_id: str, number: int) -> str:
+def default_id(project_id: str, number: int = 0) -> str:
+    """The id of a project's first default group, and of those that followed it."""
     return str(uuid.uuid5(_NAMESPACE, f"{project_id}/{number}"))
 
 

@@ -113,7 +113,6 @@ async def planned(cloud: Cloud, picks: Picks, wanted: Sequence[PortWanted]) -> l
         of_projects.setdefault(port.command.project_id, []).append(port.id)
     for project_id, ids in of_projects.items():
         shared += await taking(cloud, project_id, "port", ids)
-    shared += standing(id for port in ports for id in port.command.security_group_ids)
     if ports:
         ports[0].wishes.extend(shared)
     return ports
