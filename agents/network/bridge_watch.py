@@ -33,8 +33,8 @@ class Watch:
         self._loop.add_reader(kernel.fileno(), self._hear)
 
     def close(self) -> None:
-        """Who gave the socket closes it."""
         self._loop.remove_reader(self._kernel.fileno())
+        self._kernel.close()
 
     def judge(self, seen: Seen, ours: Container[str]) -> str:
         """What somebody else did since the last time, for the log; empty: nothing. `ours`: names of links."""

@@ -5,6 +5,7 @@ Which ports are meant is said by the sets and maps, which agents/network/firewal
 
 from __future__ import annotations
 
+from agents.network.links import VXLAN_PORT
 from agents.network.ruleset import Hook, Place, chain
 
 TABLE = "cumulog"
@@ -112,8 +113,15 @@ CHAINS = {
     ),
     # Nothing of the host is on a network's bridge: what guests are served is behind the bridge's ports.
     Place("inet", "to-host"): chain(["iifname @bridges drop"], Hook("input", -10)),
+    # A tunnel is one more connection for each that goes through it, and nobody asks of its state.
+    Place("inet", "tunnels"): chain([f"udp dport {VXLAN_PORT} notrack"], Hook("output", -300)),
     Place("inet", "zone"): chain(
-        [f"meta mark {TRACK} ct zone set iifname map @zones", f"meta mark {LOOSE} notrack"], Hook("prerouting", -300)
+        [
+            f"meta mark {TRACK} ct zone set iifname map @zones",
+            f"meta mark {LOOSE} notrack",
+            f"iifname != @bridges udp dport {VXLAN_PORT} notrack",
+        ],
+        Hook("prerouting", -300),
     ),
     Place("inet", "state"): chain(
         [f"meta mark {TRACK} meta mark set ct state map {{ {_STATES} }}"], Hook("prerouting", -150)

@@ -92,6 +92,10 @@ async def test_guests_of_two_hosts_get_their_addresses_and_reach_each_other(pair
     one, other = await pair.wire(tmp_path)
     assert await asyncio.to_thread(one.pings, other.ip)
     assert await asyncio.to_thread(other.pings, one.ip, "-M", "do", "-s", str(1450 - 28))
+    for host in (pair.a, pair.b):
+        tracked = await host.host.space.run(Path("/proc/thread-self/net/nf_conntrack").read_text)
+        assert "10.0.0." in tracked
+        assert "dport=4789" not in tracked
     pair.b.has(replace(pair.two, group_ids=("closed",), generation=2))
     await pair.b.control.up(pair.two.id)
     assert not await asyncio.to_thread(one.pings, other.ip, seconds=1)
