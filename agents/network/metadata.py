@@ -114,7 +114,7 @@ class Metadata:
                 return port
             if elsewhere and network_id not in self._peers:
                 peers = self._world.peers_of.get(network_id, ())
-                self._peers[network_id] = {address: peer for peer in peers for address in peer.ips}
+                self._peers[network_id] = {ip: it for it in peers for ip in (link_local(it.mac_address), *it.ips)}
             if elsewhere and (peer := self._peers[network_id].get(ip)):
                 return peer
         return None

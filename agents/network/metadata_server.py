@@ -43,11 +43,19 @@ class Directory(Protocol):
     async def about(self, port: WiredPort | Peer, router_id: str = "") -> Instance: ...
 
 
+class InnerFoot(msgspec.Struct, frozen=True):
+    """A router's interface in a network of guests. `six`: it has fe80::a9fe:a9fe too."""
+
+    interface: str
+    network_id: str
+    six: bool = False
+
+
 class Through(msgspec.Struct, frozen=True):
-    """A router through which guests ask. `feet`: network → its interface there."""
+    """A router through which guests ask."""
 
     router_id: str
-    feet: dict[str, str]
+    feet: tuple[InnerFoot, ...]
 
 
 class Listeners:
@@ -64,23 +72,27 @@ class Listeners:
         self, name: str, network_ids: frozenset[str], interface: str, through: Through | None = None
     ) -> None:
         """Raises OSError."""
-        place = await asyncio.to_thread(_place, name, interface)
+        six = {interface: network_ids} if interface else {}
+        six |= {foot.interface: frozenset({foot.network_id}) for foot in (through.feet if through else ()) if foot.six}
+        place = await asyncio.to_thread(_place, name, tuple(six))
         async with self._lock:
             there = self._listening.get(name)
             if there and (there.place, there.network_ids, there.through) == (place, network_ids, through):
                 return
             if there:
                 await self._drop(name)
-            sockets = await asyncio.to_thread(_open, name, place[1])
-            server = web.Server(
-                partial(self._handle, name, network_ids, through),
-                keepalive_timeout=IDLE_SECONDS,
-                access_log=None,
-                max_field_size=4096,
-            )
+            there = self._listening[name] = _Listener(place, network_ids, through)
             loop = asyncio.get_running_loop()
-            listeners = [await loop.create_server(server, sock=sock, backlog=BACKLOG) for sock in sockets]
-            self._listening[name] = _Listener(place, network_ids, through, server, listeners)
+            sockets = await asyncio.to_thread(_open, name, place[1:])
+            # By its MAC alone, which is all that fe80:: tells, a guest is known only within one network.
+            for opened, networks in zip(sockets, [network_ids, *six.values()], strict=True):
+                server = web.Server(
+                    partial(self._handle, name, networks, through),
+                    keepalive_timeout=IDLE_SECONDS,
+                    access_log=None,
+                    max_field_size=4096,
+                )
+                there.serving.append((server, await loop.create_server(server, sock=opened, backlog=BACKLOG)))
 
     async def leave(self, name: str) -> None:
         async with self._lock:
@@ -95,9 +107,9 @@ class Listeners:
     async def _drop(self, name: str) -> None:
         there = self._listening.pop(name, None)
         if there:
-            for listener in there.listeners:
+            for _, listener in there.serving:
                 listener.close()
-            await there.server.shutdown(CLOSE_SECONDS)
+            await asyncio.gather(*(server.shutdown(CLOSE_SECONDS) for server, _ in there.serving))
 
     async def _handle(
         self, name: str, network_ids: frozenset[str], through: Through | None, request: web.BaseRequest
@@ -113,8 +125,9 @@ class Listeners:
             return _try_later("too many ask at once")
         self._at_once += 1
         try:
-            if through:
-                await self._nailing.hold(name, through.feet[port.network_id], ip, port.mac_address)
+            for foot in through.feet if through else ():
+                if foot.network_id == port.network_id:
+                    await self._nailing.hold(name, foot.interface, ip, port.mac_address)
             path = "/".join(part for part in request.path.split("/") if part)
             return await self._answer(port, through.router_id if through else "", path)
         except OSError as error:
@@ -139,19 +152,11 @@ class Listeners:
 
 
 class _Listener:
-    def __init__(
-        self,
-        place: tuple[int, int],
-        network_ids: frozenset[str],
-        through: Through | None,
-        server: web.Server,
-        listeners: list[asyncio.Server],
-    ) -> None:
+    def __init__(self, place: tuple[int, ...], network_ids: frozenset[str], through: Through | None) -> None:
         self.place = place
         self.network_ids = network_ids
         self.through = through
-        self.server = server
-        self.listeners = listeners
+        self.serving: list[tuple[web.Server, asyncio.Server]] = []
 
 
 def _text(path: str, content: bytes) -> web.Response:
@@ -166,12 +171,13 @@ def _try_later(why: str) -> web.Response:
     return web.Response(status=503, text=f"{why}; ask again\n", headers={"Retry-After": "2"})
 
 
-def _place(name: str, interface: str) -> tuple[int, int]:
-    """Which namespace and interface these names stand for now."""
-    return (FOLDER / name).stat().st_ino, index_of(name, interface) if interface else 0
+def _place(name: str, interfaces: tuple[str, ...]) -> tuple[int, ...]:
+    """Which namespace and interfaces these names stand for now."""
+    return (FOLDER / name).stat().st_ino, *(index_of(name, it) for it in interfaces)
 
 
-def _open(name: str, index: int) -> list[socket.socket]:
+def _open(name: str, indexes: Iterable[int]) -> list[socket.socket]:
+    """One for IPv4, and one for IPv6 on each of these interfaces."""
     opened: list[socket.socket] = []
     try:
         with enter(name):
@@ -180,7 +186,7 @@ def _open(name: str, index: int) -> list[socket.socket]:
             four.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
             four.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             four.bind((METADATA_ADDRESS, PORT))
-            if index:
+            for index in indexes:
                 six = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
                 opened.append(six)
                 six.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)

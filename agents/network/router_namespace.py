@@ -19,10 +19,10 @@ from agents.network import advertising, namespace, netlink, nft, router_connecti
 from agents.network.advertising import Advertiser
 from agents.network.announcing import Announcer
 from agents.network.interface import set_neighbours
-from agents.network.metadata_server import Through
+from agents.network.metadata_server import InnerFoot, Through
 from agents.network.namespace import FOLDER, enter
 from agents.network.router_kernel import LOOPBACK, Seen, Step
-from agents.network.router_rules import Foot, Layout, inside_name, layout, networks_of
+from agents.network.router_rules import Foot, Layout, layout, networks_of
 from agents.network.router_watch import Watch
 from agents.network.switch import Attachment, CannotWire, Switch
 from agents.network.world import World
@@ -117,7 +117,7 @@ class RouterNamespace:
                 await asyncio.to_thread(self._cut, router)
             await self._announce(wanted, added)
             await self._advertise(wanted, world.networks, added)
-            await self._serve(router)
+            await self._serve(router, wanted)
             return "; ".join([*faults, *undone])
         finally:
             if watch:
@@ -248,12 +248,17 @@ class RouterNamespace:
             said = advertising.advertisement(subnets, network.mtu, routes=True)
             await self._tools.advertiser.say(self.name, name, foot.port.mac_address, said)
 
-    async def _serve(self, router: WiredRouter) -> None:
+    async def _serve(self, router: WiredRouter, wanted: Layout) -> None:
         if self._tools.metadata is None:
             return
         if router.ports:
-            feet = {port.network_id: inside_name(port.port_id) for port in router.ports}
-            await self._tools.metadata.serve(self.name, feet, through=Through(router.id, feet))
+            feet = tuple(
+                InnerFoot(name, foot.port.network_id, foot.metadata_six and name in self._attachments)
+                for name, foot in wanted.feet.items()
+                if not foot.gateway
+            )
+            inner = {foot.network_id for foot in feet}
+            await self._tools.metadata.serve(self.name, inner, through=Through(router.id, feet))
         else:
             await self._tools.metadata.leave(self.name)
 

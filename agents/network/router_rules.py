@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import msgspec
 
-from agents.network.dnsmasq import METADATA_ADDRESS
+from agents.network.dnsmasq import METADATA_ADDRESS, METADATA_ADDRESS_6
 from agents.network.shaping import router_limits
 from agents.network.vpn_rules import TUNNEL, UDP_PORTS
 from schema.network.wiring import Forwarding, RouterPort, WiredNetwork, WiredRouter, WiredSubnet
@@ -34,6 +34,8 @@ class Foot(msgspec.Struct, frozen=True):
     port: RouterPort
     addresses: frozenset[str]
     gateway: bool = False
+    metadata_six: bool = False
+    """It answers metadata by IPv6 too: nobody else on its link does."""
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -65,8 +67,9 @@ def layout(router: WiredRouter, networks: Mapping[str, WiredNetwork] | None = No
     """
     if not router.admin_up:
         return Layout({}, frozenset(), _table([]))
-    feet = {foot.name: foot for foot in _feet(router)}
-    outer = (networks or {}).get(router.gateway.network_id) if router.gateway else None
+    networks = networks or {}
+    feet = {foot.name: foot for foot in _feet(router, networks)}
+    outer = networks.get(router.gateway.network_id) if router.gateway else None
     ways = [*_ways(router, outer.subnets if outer else ()), *_metadata_ways(router)]
     return Layout(feet, frozenset(ways), _rules(router))
 
@@ -86,9 +89,12 @@ def outside_name(port_id: str) -> str:
     return f"h{port_id[:11]}"
 
 
-def _feet(router: WiredRouter) -> Iterable[Foot]:
+def _feet(router: WiredRouter, networks: Mapping[str, WiredNetwork]) -> Iterable[Foot]:
     for port in router.ports:
-        yield Foot(inside_name(port.port_id), port, frozenset(_own(port)))
+        network = networks.get(port.network_id)
+        six = network is not None and not network.dhcp_port_id and any(it.ip_version == 6 for it in network.subnets)
+        own = {*_own(port), f"{METADATA_ADDRESS_6}/64"} if six else set(_own(port))
+        yield Foot(inside_name(port.port_id), port, frozenset(own), metadata_six=six)
     if router.gateway:
         borrowed = {it.floating_ip for it in router.floating} | {it.floating_ip for it in router.forwardings}
         addresses = frozenset(_own(router.gateway)) | {f"{ip}/{_full(ip)}" for ip in borrowed}

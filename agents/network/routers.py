@@ -61,14 +61,11 @@ class Routers:
         return {key: text for faults in results for key, text in faults.items()}
 
     async def routers(self) -> Mapping[str, RouterSeen]:
+        routers = list(self._routers.values())
+        states = await asyncio.gather(*(self._connections(router) for router in routers))
         return {
-            id: RouterSeen(
-                router_id=id,
-                generation=router.generation,
-                up=router.admin_up,
-                connections=await self._connections(router) if router.connections else {},
-            )
-            for id, router in list(self._routers.items())
+            it.id: RouterSeen(router_id=it.id, generation=it.generation, up=it.admin_up, connections=connections)
+            for it, connections in zip(routers, states, strict=True)
         }
 
     async def fence(self) -> None:
@@ -91,7 +88,7 @@ class Routers:
         return f"{self._prefix}{router_id[:11]}"
 
     async def _connections(self, router: WiredRouter) -> dict[str, str]:
-        if self._tunnels is None or not router.admin_up:
+        if self._tunnels is None or not router.admin_up or not router.connections:
             return {it.id: "ERROR" if it.admin_up and router.admin_up else "DOWN" for it in router.connections}
         return await self._tunnels.states(self.namespace_of(router.id), router)
 

@@ -34,7 +34,9 @@ from schema.network.wiring import WiredRouter
 log = structlog.get_logger()
 
 PROGRAM = "charon-systemd"
-READY_SECONDS = 10.0
+READY_SECONDS = 5.0
+AGAIN_SECONDS = 30.0
+"""A daemon that did not start is not tried again before that: other routers wait meanwhile."""
 _LOOK_EVERY_SECONDS = 0.02
 _IFLA_MTU = 4
 _EVENTS = ("child-updown", "ike-updown")
@@ -96,6 +98,8 @@ class _Gateway:
         """By name."""
         self._faults: dict[str, str] = {}
         """Connection → why it cannot be."""
+        self._broken = ""
+        self._again_at = 0.0
         self._vici: Vici | None = None
         self._hearing: asyncio.Task[None] | None = None
 
@@ -162,6 +166,8 @@ class _Gateway:
         daemon = self._daemon(digest)
         if daemons.running(daemon) and await asyncio.to_thread(_has_tunnel, self._namespace):
             return False
+        if self._broken and clock.monotonic() < self._again_at:
+            raise CannotStart(self._broken)
         self.let_go()
         await daemons.stop(daemon)
         await asyncio.to_thread(_prepare, self._folder, digest, text)
@@ -169,8 +175,11 @@ class _Gateway:
         until = clock.monotonic() + READY_SECONDS
         while not await self._ready():
             if not daemons.running(daemon) or clock.monotonic() > until:
-                raise CannotStart(f"{PROGRAM} did not become ready: {_last_words(self._folder)}")
+                self._broken = f"{PROGRAM} did not become ready: {_last_words(self._folder)}"
+                self._again_at = clock.monotonic() + AGAIN_SECONDS
+                raise CannotStart(self._broken)
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        self._broken = ""
         return True
 
     async def _ready(self) -> bool:

@@ -23,7 +23,14 @@ from tests.network import routed
 from tests.network.dhcp_place import Place, network, subnet
 from tests.network.router_place import PUBLIC, Host, foot, in_thread, join, router
 
-NET = network("n1", subnet("s1", "10.1.0.0/24", gateway_ip="10.1.0.1", dhcp=False))
+NET = replace(
+    network(
+        "n1",
+        subnet("s1", "10.1.0.0/24", gateway_ip="10.1.0.1", dhcp=False),
+        subnet("s6", "2001:db8:1::/64", gateway_ip="2001:db8:1::1", dhcp=False),
+    ),
+    dhcp_port_id="",
+)
 GATEWAY = foot(PUBLIC, 10)
 
 
@@ -90,6 +97,11 @@ async def test_guests_here_and_elsewhere_learn_who_they_are(cloud_of_two):
     assert at.control.asked == [(near.port.id, ""), (far.port.id, "r1")]
     at.control.names[far.port.id] = "another"
     assert await in_thread(far.fetch, "/latest/meta-data/hostname") == (200, "another")
+    for guest, name in ((near, "near"), (far, "another")):
+        assert await in_thread(guest.fetch, "/latest/meta-data/hostname", server="[fe80::a9fe:a9fe%eth0]") == (
+            200,
+            name,
+        )
     stranger = at.there.guest(NET, 7)
     stranger.leads_by("10.1.0.1")
     assert (await in_thread(stranger.fetch, "/openstack"))[0] == 404

@@ -104,6 +104,14 @@ async def test_networks_are_joined_and_everybody_goes_out_as_the_gateway(host, n
     assert not await in_thread(outside.pings, "10.1.0.5", seconds=1)
 
 
+async def test_without_a_gateway_networks_are_joined_and_nobody_goes_out(host, near, far, outside):
+    await bring(host, router(foot(ONE, 1), foot(TWO, 1), gateway=GATEWAY))
+    await bring(host, router(foot(ONE, 1), foot(TWO, 1)), touched=frozenset({"router/r1"}))
+    assert await in_thread(far.sees, near, "10.2.0.6", 80) == "10.1.0.5"
+    assert not await in_thread(near.pings, "203.0.113.1", seconds=1)
+    assert not await in_thread(outside.pings, "203.0.113.10", seconds=1)
+
+
 async def test_without_snat_addresses_stay_as_they_are(host, near, outside):
     await bring(host, router(foot(ONE, 1), gateway=GATEWAY, snat=False))
     outside.leads_by("203.0.113.10", to="10.1.0.0/24")
