@@ -37,10 +37,14 @@ from schema.network.wiring import NetworkHostFacts, Piece, RouterSeen, WiredPort
 T = TypeVar("T")
 
 
-class RouterHolder(Component, Protocol):
-    """The part that holds routers."""
+class Watchful(Component, Protocol):
+    """A part that notices by itself what others do to it."""
 
     async def start(self, on_change: Callable[[], None]) -> None: ...
+
+
+class RouterHolder(Watchful, Protocol):
+    """The part that holds routers."""
 
     async def routers(self) -> Mapping[str, RouterSeen]: ...
 
@@ -71,7 +75,7 @@ class Assembly:
         self,
         inside: Namespace,
         *,
-        firewall: Component,
+        firewall: Watchful,
         switch: Switch,
         shaping: Component,
         metadata: Metadata,
@@ -88,8 +92,8 @@ class Assembly:
 
     async def start(self, on_change: Callable[[], None], ask: AskInstance) -> None:
         self._metadata.start(ask)
-        await self._switch.start(on_change)
-        await self._routers.start(on_change)
+        for part in (self._firewall, self._switch, self._routers):
+            await part.start(on_change)
 
     async def facts(self) -> NetworkHostFacts:
         facts = await self._switch.facts()

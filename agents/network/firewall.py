@@ -19,6 +19,7 @@ from agents.network.firewall_base import TABLE
 from agents.network.firewall_rules import KNOWN, ruleset, unusable
 from agents.network.namespace import Namespace, sysctl
 from agents.network.nft import NftRefused
+from agents.network.rules_watch import RulesWatch
 from agents.network.ruleset import Place, Ruleset, both, plan, read
 from agents.network.switch import CannotWire, bridge_name
 from agents.network.world import World
@@ -46,6 +47,11 @@ class Firewall:
         self._generation = -1
         self._world: World | None = None
         self._faults: Faults = {}
+        self._watch: RulesWatch | None = None
+
+    async def start(self, on_change: Callable[[], None]) -> None:
+        """From now on tell when somebody else changed our table; in the event loop's own thread. Raises OSError."""
+        self._watch = await RulesWatch.open(self._namespace, TABLE, lambda: self._generation, on_change)
 
     async def apply(self, world: World, touched: Touched) -> Faults:
         try:
@@ -61,7 +67,10 @@ class Firewall:
         return await self._namespace.run(_counters)
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """The rules stay."""
+        if self._watch:
+            await self._watch.close()
+            self._watch = None
 
     def _bring(self, world: World) -> Faults:
         if not self._in_place(world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -275,3 +276,26 @@ async def test_rules_are_there_before_the_tap(site: Site) -> None:
     with b.listen(22), b.listen(23):
         assert a.reaches(b, 22)
         assert not a.reaches(b, 23, seconds=0.3)
+
+
+async def test_what_others_do_to_our_rules_is_noticed_and_nothing_else(site: Site) -> None:
+    noticed = asyncio.Event()
+    await site.firewall.start(noticed.set)
+    try:
+        network = site.network()
+        site.guest(network, 1, OUT_ONLY)
+        await site.sweep()
+        for number in range(2, 12):
+            await site.apply(port_of(network, number, OUT_ONLY))
+        await site.space.run(nft.apply, "add table inet theirs")
+        await site.apply(replace(OUT_ONLY, rules=(SSH,)))
+        await asyncio.sleep(0)  # the kernel's words are read here
+        await site.space.run(nft.generation)
+        assert not noticed.is_set()
+        await site.space.run(nft.apply, "delete table inet cumulog")
+        async with asyncio.timeout(5):
+            await noticed.wait()
+        await site.sweep()
+        assert await site.space.run(nft.listed, "inet", "cumulog")
+    finally:
+        await site.firewall.close()
