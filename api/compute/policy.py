@@ -63,6 +63,8 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:os-attach-interfaces:delete": ADMIN_OR_MEMBER,
     "os_compute_api:os-multinic:add": ADMIN_OR_MEMBER,
     "os_compute_api:os-multinic:remove": ADMIN_OR_MEMBER,
+    "os_compute_api:os-floating-ips:add": ADMIN_OR_MEMBER,
+    "os_compute_api:os-floating-ips:remove": ADMIN_OR_MEMBER,
     "os_compute_api:os-server-external-events:create": ADMIN,
     "os_compute_api:os-security-groups:list": ADMIN_OR_READER,
     "os_compute_api:os-security-groups:add": ADMIN_OR_MEMBER,

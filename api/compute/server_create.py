@@ -26,12 +26,12 @@ from api.compute.server_plugging import (
     FixedIpTaken,
     NetworksAsked,
     cards_asked,
-    groups_asked,
     in_nova_s_words,
     port_room,
     repeated,
     too_many_ports,
 )
+from api.compute.server_security_group import groups_asked
 from api.compute.server_source import flavor_asked, flavor_kept, image_asked, image_kept, public_keys
 from api.wire import Call, Post, Reply
 from api.wire.route import Version

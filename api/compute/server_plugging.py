@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.wire import Call
@@ -17,12 +18,15 @@ from api.wire.route import Version
 from bus.documents import AnyOf, Where
 from bus.log import COMMAND_SCOPE
 from handlers.compute.cards import CardWanted
-from handlers.network.default_group import default_group
+from handlers.compute.ports import device_of
 from handlers.network.quota import in_force, limits_of
+from handlers.network.segment import carriers
+from handlers.network.topology import allocated
+from schema.compute.server import Server
+from schema.network.host import NETWORK_HOST
 from schema.network.network import NETWORK, Network
 from schema.network.port import PORT, Port
 from schema.network.quota import NETWORK_USAGE, UNLIMITED, usage_id
-from schema.network.security_group import DEFAULT, SECURITY_GROUP, SecurityGroup
 from schema.refusal import Conflict, Forbidden, Invalid, NotFound, OverQuota, Refused
 
 ATTACH_EXTERNAL = "os_compute_api:servers:create:attach_external_network"
@@ -79,16 +83,27 @@ async def only_network(call: Call, project_id: str, *, automatic: bool = False) 
     if len(found) > 1:
         raise NetworkAmbiguous("Multiple possible networks found, use a Network ID to be more specific.")
     if not found:
-        if automatic:
-            raise Invalid(f"Unable to automatically allocate a network for project {project_id}")
-        return []
+        return [CardWanted(network_id=await _allocated(call, project_id))] if automatic else []
     _must_fit(call, found[0].state)
     return [CardWanted(network_id=found[0].id)]
 
 
+async def _allocated(call: Call, project_id: str) -> str:
+    """The network that is made for a project without any. What it costs is not undone when the server is refused."""
+    hosts = (document.state for document in call.cloud.mirror(NETWORK_HOST).values())
+    by = msgspec.structs.replace(call.by, idempotency="", fingerprint="")
+    try:
+        return (await allocated(call.cloud, project_id, carriers(call.cloud.settings.network, hosts), by)).id
+    except Refused as refused:
+        raise Invalid(
+            f"Unable to automatically allocate a network for project {project_id}: {refused.message}",
+            code="UnableToAutoAllocateNetwork",
+        ) from None
+
+
 async def network_card(call: Call, network_id: str, project_id: str, ip: str = "", tag: str = "") -> CardWanted:
     """A card in a network somebody named."""
-    found = await _networks(call, [network_id], project_id)
+    found = await networks_seen(call, [network_id], project_id)
     if network_id not in found:
         raise network_not_found(network_id)
     _must_fit(call, found[network_id])
@@ -126,47 +141,12 @@ async def ports_seen(call: Call, ids: Sequence[str]) -> dict[str, Port]:
     }
 
 
-async def groups_asked(
-    call: Call, names: Sequence[str], cards: Sequence[CardWanted], project_id: str
-) -> tuple[str, ...] | None:
-    """Security groups by name or id; None: the default one. Raises NotFound, Conflict, Invalid."""
-    wanted = list(dict.fromkeys(name for name in names if name))
-    if not wanted or wanted == [DEFAULT]:
-        return None
-    found = await group_ids(call, wanted, project_id)
-    networks = await _networks(call, [card.network_id for card in cards if card.network_id], project_id)
-    if not all(network.port_security_enabled and network.subnet_ids for network in networks.values()):
-        raise Invalid(
-            "Network requires port_security_enabled and subnet associated in order to apply security groups.",
-            code="SecurityGroupCannotBeApplied",
-        )
-    return found
-
-
-async def group_ids(call: Call, names: Sequence[str], project_id: str) -> tuple[str, ...]:
-    """A name goes before an id. Raises NotFound, and Conflict where a name is that of several."""
-    either = [[Where("name", "in", list(names))], [Where("id", "in", list(names))]]
-    seen = [[Where("project_id", "=", project_id)], *([Where("shared_with", "has", it)] for it in (project_id, "*"))]
-    documents = await call.cloud.documents.find(SECURITY_GROUP, where=[AnyOf(either), AnyOf(seen)], limit=None)
-    groups: list[SecurityGroup] = [document.state for document in documents]
-    found: list[str] = []
-    for name in names:
-        named = [group.id for group in groups if group.name == name]
-        if len(named) > 1:
-            raise Conflict(
-                f"Multiple security groups found matching '{name}'. Use an ID to be more specific.",
-                code="NoUniqueMatch",
-            )
-        its = named or [group.id for group in groups if group.id == name]
-        if its:
-            found += its
-        elif name == DEFAULT:
-            id, wishes = await default_group(call.cloud, project_id)
-            await call.cloud.executor.execute(*wishes)
-            found.append(id)
-        else:
-            raise NotFound(f"Security group {name} not found.", code="SecurityGroupNotFound")
-    return tuple(found)
+async def ports_of(call: Call, server: Server) -> list[Port]:
+    """A server's own, in the order of its cards, as they are now."""
+    streams = [PORT.stream(nic.port_id) for nic in server.nics]
+    documents = await call.cloud.log.load(streams) if streams else {}
+    ports = [documents[stream].state for stream in streams if stream in documents]
+    return [port for port in ports if port.living and device_of(port) == server.id]
 
 
 async def port_room(call: Call, project_id: str) -> int | None:
@@ -261,7 +241,7 @@ def checked_ip(text: str) -> str:
 
 
 async def _looked_up(call: Call, asked: Sequence[NetworkAsked], project_id: str) -> list[CardWanted]:
-    networks = await _networks(call, [it.uuid for it in asked if it.uuid and not it.port], project_id)
+    networks = await networks_seen(call, [it.uuid for it in asked if it.uuid and not it.port], project_id)
     ports = await ports_seen(call, [it.port for it in asked if it.port])
     cards: list[CardWanted] = []
     for one in asked:
@@ -279,7 +259,7 @@ async def _looked_up(call: Call, asked: Sequence[NetworkAsked], project_id: str)
     return cards
 
 
-async def _networks(call: Call, ids: Sequence[str], project_id: str) -> dict[str, Network]:
+async def networks_seen(call: Call, ids: Sequence[str], project_id: str) -> dict[str, Network]:
     """The networks of these ids that are the project's, shared with it or a way out for it."""
     found = await call.cloud.documents.get_many(NETWORK, list(dict.fromkeys(ids))) if ids else {}
     networks: dict[str, Network] = {id: document.state for id, document in found.items() if document.state.living}

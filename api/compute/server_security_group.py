@@ -1,4 +1,4 @@
-"""Security groups of a server: those of its ports, all of which they are added to and removed from."""
+"""Security groups of a server, asked for by name or id: those of its ports, which all come into them and leave them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from api.compute.server import server_in_path
-from api.compute.server_plugging import group_ids
+from api.compute.server_plugging import networks_seen, ports_of
 from api.wire import Call, Get, Post
+from bus.documents import AnyOf, Where
 from bus.execute import Wish
-from handlers.compute.ports import device_of
+from handlers.compute.cards import CardWanted
+from handlers.network.default_group import ensure_default_group
 from handlers.network.port import PORTS
 from handlers.network.security_group import standing
-from schema.compute.server import Server
-from schema.network.port import PORT, Port, UpdatePort
-from schema.network.security_group import SECURITY_GROUP, SecurityGroup, SecurityRule
-from schema.refusal import NotFound
+from schema.network.port import UpdatePort
+from schema.network.security_group import DEFAULT, SECURITY_GROUP, SecurityGroup, SecurityRule
+from schema.refusal import Conflict, Invalid, NotFound
 
 RULE = "os_compute_api:os-security-groups"
 EVERYWHERE = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}
@@ -30,7 +31,7 @@ class GroupNamed(Struct, forbid_unknown_fields=True):
 async def index(call: Call) -> dict[str, Any]:
     """As Nova has always written groups: only what they let in."""
     server = await server_in_path(call)
-    ids = list(dict.fromkeys(id for port in await _ports(call, server) for id in port.security_group_ids))
+    ids = list(dict.fromkeys(id for port in await ports_of(call, server) for id in port.security_group_ids))
     groups = await _groups(call, ids)
     remote = {rule.remote_group_id for group in groups for rule in group.rules if rule.remote_group_id}
     named = {group.id: group for group in [*groups, *await _groups(call, sorted(remote - {it.id for it in groups}))]}
@@ -40,7 +41,7 @@ async def index(call: Call) -> dict[str, Any]:
 async def add(call: Call) -> None:
     server = await server_in_path(call)
     [id] = await group_ids(call, [call.body.name], server.project_id)
-    ports = await _ports(call, server)
+    ports = await ports_of(call, server)
     if not ports:
         raise NotFound(
             f"instance_id {server.id} could not be found as device id on any ports", code="SecurityGroupNotFound"
@@ -52,7 +53,7 @@ async def add(call: Call) -> None:
 async def remove(call: Call) -> None:
     server = await server_in_path(call)
     [id] = await group_ids(call, [call.body.name], server.project_id)
-    those = [port for port in await _ports(call, server) if id in port.security_group_ids]
+    those = [port for port in await ports_of(call, server) if id in port.security_group_ids]
     if not those:
         raise NotFound(
             f"Security group {call.body.name} not associated with the instance {server.id}",
@@ -62,19 +63,52 @@ async def remove(call: Call) -> None:
     await _regroup(call, left)
 
 
+async def groups_asked(
+    call: Call, names: Sequence[str], cards: Sequence[CardWanted], project_id: str
+) -> tuple[str, ...] | None:
+    """Security groups by name or id; None: the default one. Raises NotFound, Conflict, Invalid."""
+    wanted = list(dict.fromkeys(name for name in names if name))
+    if not wanted or wanted == [DEFAULT]:
+        return None
+    found = await group_ids(call, wanted, project_id)
+    networks = await networks_seen(call, [card.network_id for card in cards if card.network_id], project_id)
+    if not all(network.port_security_enabled and network.subnet_ids for network in networks.values()):
+        raise Invalid(
+            "Network requires port_security_enabled and subnet associated in order to apply security groups.",
+            code="SecurityGroupCannotBeApplied",
+        )
+    return found
+
+
+async def group_ids(call: Call, names: Sequence[str], project_id: str) -> tuple[str, ...]:
+    """A name goes before an id. Raises NotFound, and Conflict where a name is that of several."""
+    either = [[Where("name", "in", list(names))], [Where("id", "in", list(names))]]
+    seen = [[Where("project_id", "=", project_id)], *([Where("shared_with", "has", it)] for it in (project_id, "*"))]
+    documents = await call.cloud.documents.find(SECURITY_GROUP, where=[AnyOf(either), AnyOf(seen)], limit=None)
+    groups: list[SecurityGroup] = [document.state for document in documents]
+    found: list[str] = []
+    for name in names:
+        named = [group.id for group in groups if group.name == name]
+        if len(named) > 1:
+            raise Conflict(
+                f"Multiple security groups found matching '{name}'. Use an ID to be more specific.",
+                code="NoUniqueMatch",
+            )
+        its = named or [group.id for group in groups if group.id == name]
+        if its:
+            found += its
+        elif name == DEFAULT:
+            found.append(await ensure_default_group(call.cloud, project_id, call.by))
+        else:
+            raise NotFound(f"Security group {name} not found.", code="SecurityGroupNotFound")
+    return tuple(found)
+
+
 async def _regroup(call: Call, groups: dict[str, tuple[str, ...]], added: str = "") -> None:
     """Its ports are in these groups now, in one append."""
     wishes = [Wish(PORTS, id, UpdatePort(security_group_ids=tuple(dict.fromkeys(its)))) for id, its in groups.items()]
     if wishes:
         await call.execute(*wishes, *standing([added] if added else []))
-
-
-async def _ports(call: Call, server: Server) -> list[Port]:
-    """Its own, in the order of its cards."""
-    streams = [PORT.stream(nic.port_id) for nic in server.nics]
-    documents = await call.cloud.log.load(streams) if streams else {}
-    ports = [documents[stream].state for stream in streams if stream in documents]
-    return [port for port in ports if port.living and device_of(port) == server.id]
 
 
 async def _groups(call: Call, ids: Sequence[str]) -> list[SecurityGroup]:

@@ -17,6 +17,7 @@ from api.compute import (
     quota,
     server,
     server_action,
+    server_address,
     server_create,
     server_external_event,
     server_group,
@@ -38,6 +39,7 @@ from schema.compute.aggregate import AGGREGATE
 from schema.compute.flavor import FLAVOR
 from schema.compute.host import HOST
 from schema.compute.quota import QUOTA_CLASS
+from schema.network.host import NETWORK_HOST
 from schema.placement.provider import PROVIDER
 
 MICROVERSIONS = Microversions(word="compute", minimum="2.1", maximum="2.96", older_header=COMPUTE_HEADER)
@@ -50,7 +52,7 @@ SERVICE = Service(
     errors=NOVA,
     microversions=MICROVERSIONS,
     policy=POLICY,
-    mirrors=(FLAVOR, HOST, AGGREGATE, QUOTA_CLASS, PROVIDER),
+    mirrors=(FLAVOR, HOST, AGGREGATE, QUOTA_CLASS, PROVIDER, NETWORK_HOST),
     roots=versions.compute(MICROVERSIONS),
     extra_headers=lambda request_id: {"X-Compute-Request-Id": request_id},
     routes=[
@@ -63,6 +65,7 @@ SERVICE = Service(
         *server_network.routes,
         *server_interface.routes,
         *server_security_group.routes,
+        *server_address.routes,
         *server_external_event.routes,
         *server_volume.routes,
         *server_group.routes,

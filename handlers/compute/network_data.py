@@ -70,14 +70,13 @@ def _settings(address: NicAddress, subnet: Subnet) -> dict[str, Any]:
     version = address.version
     if version == 4 and subnet.enable_dhcp:
         return {"type": "ipv4_dhcp"}
-    if version == 6 and subnet.ipv6_address_mode:
-        return {"type": f"ipv6_{subnet.ipv6_address_mode}"}
+    mode = f"_{subnet.ipv6_address_mode}" if version == 6 and subnet.ipv6_address_mode else ""
     network = ipaddress.ip_network(subnet.cidr)
     routes = [_route(route.destination, route.nexthop) for route in subnet.host_routes]
     if subnet.gateway_ip:
         routes.insert(0, _route("::/0" if version == 6 else "0.0.0.0/0", subnet.gateway_ip))
     return {
-        "type": f"ipv{version}",
+        "type": f"ipv{version}{mode}",
         "ip_address": address.ip,
         "netmask": str(network.netmask),
         "routes": routes,

@@ -179,6 +179,7 @@ def test_a_guest_is_told_of_its_networks():
     [link] = told["links"]
     assert (link["id"], link["mtu"], link["vif_id"]) == (tap_name(nic.port_id), 1450, nic.port_id)
     assert [it["type"] for it in told["networks"]] == ["ipv4_dhcp", "ipv4", "ipv6_slaac"]
+    assert told["networks"][2]["ip_address"] == "fd00::5", "as it will be, for who does not ask"
     by_hand = told["networks"][1]
     assert (by_hand["ip_address"], by_hand["netmask"]) == ("10.1.0.5", "255.255.0.0")
     assert by_hand["routes"] == [

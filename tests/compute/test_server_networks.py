@@ -95,6 +95,18 @@ async def test_who_says_nothing_gets_the_only_network(world):
     assert await orders(world, [], expect=409) == text
 
 
+async def test_who_has_no_network_is_given_one(world):
+    outside = await world.network("outside", project=OTHER, external_for=("*",), is_default=True)
+    member = await world.client()
+    key, body = clock.uuid4(), {"server": wanted(member, networks="auto")}
+    first, again = [(await member("POST", "/servers", body, expect=202, key=key))["server"]["id"] for _ in range(2)]
+    assert first == again
+    shown = await world.becomes(member, first, "ACTIVE")
+    assert list(shown["addresses"]) == ["auto_allocated_network"]
+    assert list((await world.boot(member, networks="auto"))["addresses"]) == ["auto_allocated_network"]
+    assert outside not in {port.network_id for port in await world.ports(project_id=PROJECT)}
+
+
 async def test_many_servers_at_once_each_get_their_own(world):
     network, member = await world.network(), await world.client()
     made = await orders(world, [{"uuid": network}], min_count=5, max_count=5)
