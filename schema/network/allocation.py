@@ -99,7 +99,7 @@ class Allocation:
 
 
 def number_of(ip: str) -> int:
-    return int(ipaddress.ip_address(ip))
+    return int.from_bytes(socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip))
 
 
 def address_of(number: int, version: int) -> str:
