@@ -165,7 +165,6 @@ class _Query:
         self.kind = kind_named(kind.name)
         self.arguments: list[Any] = [kind.name]
         self._conditions = ["kind = $1"]
-        self._defaults = _defaults(kind.name)
 
     def where(self, condition: Condition) -> None:
         if isinstance(condition, AnyOf):
@@ -229,7 +228,7 @@ class _Query:
             return f"coalesce({field}, '')"
         if field in _COLUMNS:
             return field
-        default = self._defaults.get(field)
+        default = _default(self.kind.name, field)
         return f"coalesce({self._value(field, default if isinstance(default, _NUMBERS) else '')}, {_zero(default)})"
 
     def _path(self, field: str) -> str:
@@ -244,16 +243,17 @@ class _Query:
     def _value(self, field: str, like: Any) -> str:
         """The field as the type of the value it is compared with; absent counts as the struct's default."""
         if field in _COLUMNS:
-            return field
+            # Only of names: that somebody has no project shows them nothing of what belongs to none.
+            return f"coalesce({field}, '')" if field == "name" and like == "" else field
         path = self._path(field)
-        default = self._defaults.get(field)
+        default = _default(self.kind.name, field)
         if isinstance(like, bool):
             return f"coalesce({path}::boolean, {'true' if default else 'false'})"
         if isinstance(like, _NUMBERS):
             return f"coalesce({path}::double precision, {float(default or 0)})"
         if isinstance(like, datetime):
             return f"({path})::timestamptz"
-        if isinstance(default, str) and default:
+        if isinstance(default, str) and (default or like == ""):
             return f"coalesce({path}, {self._text(default)})"
         return path
 
@@ -263,13 +263,18 @@ class _Query:
 
 
 @cache
-def _defaults(kind: str) -> dict[str, Any]:
-    """What a field has that is not in the JSON."""
-    return {
-        field.encode_name: field.default
-        for field in msgspec.structs.fields(kind_named(kind).state)
-        if field.default is not msgspec.NODEFAULT
-    }
+def _default(kind: str, field: str) -> Any:
+    """What a field (or a dotted path) has that is not in the JSON; None where there is no telling."""
+    name, *path = field.split(".")
+    for it in msgspec.structs.fields(kind_named(kind).state):
+        if it.encode_name == name:
+            default = it.default
+            if default is msgspec.NODEFAULT:
+                default = it.default_factory() if it.default_factory is not msgspec.NODEFAULT else None
+            for part in path:
+                default = getattr(default, part, None)
+            return default
+    return None
 
 
 def _zero(default: Any) -> str:

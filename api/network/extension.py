@@ -31,6 +31,12 @@ EXTENSIONS: tuple[Extension, ...] = (
         "2013-07-23",
     ),
     Extension(
+        "allowed-address-pairs-atomic",
+        "Atomically add/remove allowed address pairs",
+        "Address pairs come and go one by one, whoever else changes them.",
+        "2023-11-01",
+    ),
+    Extension(
         "auto-allocated-topology",
         "Auto Allocated Topology Services",
         "A network, its subnets and a router to the default external network, made for a project at once.",
@@ -47,10 +53,12 @@ EXTENSIONS: tuple[Extension, ...] = (
     Extension(
         "binding-extended", "Port Bindings Extended", "Several bindings of a port, one of them active.", "2017-07-17"
     ),
+    Extension("data-plane-status", "Data plane status", "What who watches the data plane says of ports.", "2017-01-01"),
     Extension("dns-domain-ports", "dns_domain for ports", "Ports have a domain of their own.", "2017-06-25"),
     Extension(
         "dns-integration", "DNS Integration", "Names of ports and floating IPs, domains of networks.", "2015-08-15"
     ),
+    Extension("empty-string-filtering", "Empty String Filtering", "Lists of what has an empty value.", "2018-05-01"),
     Extension(
         "expose-port-forwarding-in-fip",
         "Add a port forwarding field to the body of floating IP",
@@ -87,6 +95,10 @@ EXTENSIONS: tuple[Extension, ...] = (
         "Port forwardings of whole ranges.",
         "2021-05-31",
     ),
+    Extension("ip_allocation", "IP Allocation", "Ports say how they came by their addresses.", "2016-06-10"),
+    Extension(
+        "ip-substring-filtering", "IP address substring filtering", "Ports found by part of an address.", "2017-11-28"
+    ),
     Extension("l2_adjacency", "L2 Adjacency", "Whether a network is one broadcast domain.", "2016-04-12"),
     Extension("multi-provider", "Multi Provider Network", "Networks of several segments.", "2013-06-27"),
     Extension("net-mtu", "Network MTU", "Networks say their MTU.", "2015-03-25"),
@@ -104,6 +116,12 @@ EXTENSIONS: tuple[Extension, ...] = (
         "2015-01-01",
     ),
     Extension("pagination", "Pagination support", "Lists come page by page.", "2016-06-12"),
+    Extension(
+        "port-mac-address-regenerate",
+        "Port MAC address regenerate",
+        "A port takes another MAC by chance.",
+        "2018-05-03",
+    ),
     Extension("port-security", "Port Security", "Networks and ports with or without anti-spoofing.", "2012-07-23"),
     Extension(
         "port-security-groups-filtering",
@@ -224,6 +242,9 @@ EXTENSIONS: tuple[Extension, ...] = (
         "2022-07-08",
     ),
     Extension("subnet-service-types", "Subnet service types", "Subnets that serve some owners of ports.", "2016-03-15"),
+    Extension(
+        "tag-ports-during-bulk-creation", "Tag Ports During Bulk Creation", "Ports are made with tags.", "2019-12-29"
+    ),
     Extension("trunk", "Trunk Extension", "Many networks over one port, by tags.", "2016-01-01"),
     Extension("trunk-details", "Trunk port details", "Parents of trunks show their subports.", "2016-01-01"),
     Extension(

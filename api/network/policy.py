@@ -63,6 +63,8 @@ def _ports() -> dict[str, Check | str]:
     for verb in ("get", "create", "update", "delete"):
         rules[f"{verb}_port_binding"] = OPERATOR
     rules["update_port:mac_address"] = OPERATOR
+    rules["update_port:data_plane_status"] = any_of(ADMIN, role("data_plane_integrator"))
+    rules |= {f"{verb}_allowed_address_pairs": ALSO_SERVICES for verb in ("add", "remove")}
     rules["activate"] = OPERATOR
     rules["get_port:binding:host_id"] = OPERATOR
     rules["delete_port"] = ALSO_SERVICES

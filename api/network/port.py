@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from api.network.port_body import (
     CreateBody,
     NewPort,
+    PairsBody,
     PortChange,
     UpdateBody,
     address_pairs,
@@ -34,7 +35,7 @@ from api.network.resource import (
     viewed,
 )
 from api.network.words import bad
-from api.wire import Call
+from api.wire import Call, Put
 from api.wire.call import denied
 from bus import clock
 from bus.documents import AnyOf, Condition, ParentIn, Where
@@ -42,7 +43,7 @@ from bus.execute import AlreadyTaken, Wish
 from bus.log import Document
 from handlers.network.addressing import Picks, mac_address, with_addresses
 from handlers.network.network import not_found as network_not_found
-from handlers.network.plugging import PortWanted, planned, removing, worded
+from handlers.network.plugging import PortWanted, planned, refuse_insecure, removing, worded
 from handlers.network.port import PORTS, not_found
 from handlers.network.replugging import PortChange as Change
 from handlers.network.replugging import changing
@@ -50,7 +51,7 @@ from handlers.network.security_group import not_found as group_not_found
 from schema.event import Kind
 from schema.network.floating_ip import FLOATING_IP
 from schema.network.network import NETWORK, Network
-from schema.network.port import PORT, Port, UpdatePort
+from schema.network.port import PORT, AddAddressPairs, Port, RemoveAddressPairs, UpdatePort
 from schema.network.router import ROUTER
 from schema.network.security_group import SECURITY_GROUP
 from schema.refusal import Conflict
@@ -144,8 +145,8 @@ async def update(call: Call) -> dict[str, Any]:
     network = (await _networks(call, [before.state.network_id], any_of_them=True))[before.state.network_id]
     _refuse_forbidden(call, "update", body, network)
     fields = fields_of(body)
-    if "mac_address" in fields and fields["mac_address"] == before.state.mac_address:
-        del fields["mac_address"]
+    if body.mac_address is None:
+        fields["mac_address"] = mac_address()
     fresh = [it for it in fields.get("security_group_ids", ()) if it not in before.state.security_group_ids]
     await _refuse_groups(call, ((id, before.state.project_id) for id in fresh))
 
@@ -160,6 +161,26 @@ async def update(call: Call) -> dict[str, Any]:
             raise worded(taken, [fields.get("mac_address", "")]) from None
 
     return {"port": await viewed(call, RESOURCE, await with_addresses(call.cloud, attempt))}
+
+
+async def add_pairs(call: Call) -> dict[str, Any]:
+    return await _change_pairs(call, AddAddressPairs)
+
+
+async def remove_pairs(call: Call) -> dict[str, Any]:
+    return await _change_pairs(call, RemoveAddressPairs)
+
+
+async def _change_pairs(call: Call, command: type[AddAddressPairs | RemoveAddressPairs]) -> dict[str, Any]:
+    """Some address pairs more or less, whoever else changes others."""
+    before = await to_change(call, RESOURCE, call.path["id"], "update_port")
+    port: Port = before.state
+    network = (await _networks(call, [port.network_id], any_of_them=True))[port.network_id]
+    call.must("update_port:allowed_address_pairs", project_id=network.project_id)
+    pairs = address_pairs(call.body.port.allowed_address_pairs, port.mac_address)
+    refuse_insecure((), pairs, secured=port.port_security_enabled)
+    [document] = await call.execute(Wish(PORTS, port.id, command(pairs=pairs)))
+    return {"port": await viewed(call, RESOURCE, document)}
 
 
 async def delete(call: Call) -> None:
@@ -237,8 +258,9 @@ def _change(body: PortChange, fields: dict[str, Any], port: Port) -> Change:
         more["extra_dhcp_opts"] = dhcp_options(body.extra_dhcp_opts or (), port.extra_dhcp_opts)
     if body.qos_policy_id is not UNSET:
         more["qos_policy_id"] = body.qos_policy_id
-    if body.propagate_uplink_status is not UNSET:
-        more["propagate_uplink_status"] = body.propagate_uplink_status
+    for name in ("propagate_uplink_status", "data_plane_status"):
+        if said(body, name):
+            more[name] = getattr(body, name)
     return Change(
         fields=fields | more,
         fixed_ips=UNSET if body.fixed_ips is UNSET else wanted_addresses(body.fixed_ips),
@@ -253,7 +275,7 @@ def _refuse_forbidden(call: Call, verb: str, body: NewPort | PortChange, network
     rules = []
     if body.device_owner and body.device_owner.startswith("network:"):
         rules.append("device_owner")
-    if body.mac_address:
+    if body.mac_address or (isinstance(body, PortChange) and body.mac_address is None):
         rules.append("mac_address")
     if body.fixed_ips is not UNSET:
         shared = {"*", call.token.project_id} & set(network.shared_with)
@@ -263,6 +285,8 @@ def _refuse_forbidden(call: Call, verb: str, body: NewPort | PortChange, network
             rules.append("fixed_ips:ip_address")
         if not shared and any(it.subnet_id for it in body.fixed_ips):
             rules.append("fixed_ips:subnet_id")
+    if isinstance(body, PortChange) and body.data_plane_status is not UNSET:
+        rules.append("data_plane_status")
     if body.port_security_enabled is not UNSET and body.port_security_enabled is not None:
         rules.append("port_security_enabled")
     if body.allowed_address_pairs:
@@ -330,6 +354,10 @@ def _ports(documents: Iterable[Document]) -> list[Document]:
     return list({it.stream: it for it in documents if it.stream.startswith("port/")}.values())
 
 
-routes = resource_routes(
-    RESOURCE, create=create, create_body=CreateBody, update=update, update_body=UpdateBody, delete=delete
-)
+routes = [
+    *resource_routes(
+        RESOURCE, create=create, create_body=CreateBody, update=update, update_body=UpdateBody, delete=delete
+    ),
+    Put("/ports/{id}/add_allowed_address_pairs", add_pairs, may="add_allowed_address_pairs", body=PairsBody),
+    Put("/ports/{id}/remove_allowed_address_pairs", remove_pairs, may="remove_allowed_address_pairs", body=PairsBody),
+]

@@ -11,11 +11,10 @@ from msgspec import UNSET, Meta, UnsetType, field
 
 from api.network.words import Body, LongText, Project, Text, Uuid, address, bad
 from handlers.network.addressing import Wanted
+from handlers.network.port import refuse_many_pairs
 from schema.network.wiring import AddressPair, DhcpOption
 from schema.refusal import Invalid
 
-PAIRS = 10
-"""Allowed address pairs of one port, at most, as Neutron has it."""
 VnicType = Literal[
     "normal",
     "direct",
@@ -79,7 +78,10 @@ class NewPort(PortBody, kw_only=True):
 
 
 class PortChange(PortBody):
+    """A MAC of null: another one, by chance."""
+
     propagate_uplink_status: bool | UnsetType = UNSET
+    data_plane_status: Literal["ACTIVE", "DOWN"] | None | UnsetType = UNSET
 
 
 class CreateBody(Body):
@@ -91,6 +93,14 @@ class CreateBody(Body):
 
 class UpdateBody(Body):
     port: PortChange
+
+
+class PairsChange(Body):
+    allowed_address_pairs: Annotated[list[PairBody], Meta(min_length=1)]
+
+
+class PairsBody(Body):
+    port: PairsChange
 
 
 def fields_of(body: PortBody) -> dict[str, Any]:
@@ -144,10 +154,7 @@ def address_pairs(bodies: Iterable[PairBody], port_mac: str) -> tuple[AddressPai
                 code="DuplicateAddressPairInRequest",
             )
         found.append(pair)
-    if len(found) > PAIRS:
-        raise Invalid(
-            f"The number of allowed address pair exceeds the maximum {PAIRS}.", code="AllowedAddressPairExhausted"
-        )
+    refuse_many_pairs(found)
     return tuple(found)
 
 

@@ -122,6 +122,7 @@ def _whole(
         "qos_policy_id": port.qos_policy_id,
         "qos_network_policy_id": network_policy,
         "propagate_uplink_status": port.propagate_uplink_status,
+        "data_plane_status": port.data_plane_status,
         "ip_allocation": port.ip_allocation,
         "numa_affinity_policy": None,
         "binding:vnic_type": port.binding.vnic_type,

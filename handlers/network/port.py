@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import UNSET
@@ -15,6 +15,7 @@ from schema.event import Command
 from schema.network.port import (
     PORT,
     ActivatePortBinding,
+    AddAddressPairs,
     AddPortAddress,
     AddPortBinding,
     AttachPort,
@@ -47,6 +48,7 @@ from schema.network.port import (
     PortUpdated,
     PortWired,
     ReaddressPort,
+    RemoveAddressPairs,
     RemovePortAddress,
     RemovePortBinding,
     ReportPortWired,
@@ -54,9 +56,12 @@ from schema.network.port import (
     UnbindPort,
     UpdatePort,
 )
-from schema.refusal import Conflict, NotFound
+from schema.network.wiring import AddressPair
+from schema.refusal import Conflict, Invalid, NotFound
 
 ABSENT, THERE, GONE = "absent", "there", "gone"
+PAIRS = 10
+"""Allowed address pairs of one port, at most, as Neutron has it."""
 
 ALLOWED: dict[type[Command], set[str]] = {
     CreatePort: {ABSENT},
@@ -64,6 +69,8 @@ ALLOWED: dict[type[Command], set[str]] = {
     AddPortAddress: {THERE, GONE},
     RemovePortAddress: {THERE, GONE},
     ReaddressPort: {THERE},
+    AddAddressPairs: {THERE},
+    RemoveAddressPairs: {THERE},
     AttachPort: {THERE},
     DetachPort: {THERE, GONE},
     BindPort: {THERE},
@@ -99,6 +106,8 @@ def decide(port: Port, command: Command) -> list[PortEvent]:
             return [PortAddressAdded(fixed_ip=command.fixed_ip)]
         case RemovePortAddress():
             return _remove_address(port, command)
+        case AddAddressPairs() | RemoveAddressPairs():
+            return [PortUpdated(allowed_address_pairs=_pairs_after(port, command))]
         case ReaddressPort():
             _refuse_readdressed(port, command.before)
             return [PortUpdated(fixed_ips=command.fixed_ips)]
@@ -197,6 +206,13 @@ def in_use_as_subport(port: Port) -> Conflict:
     return Conflict(f"Port {port.id} is currently a subport for trunk {port.trunk_id}.", code="PortInUseAsSubPort")
 
 
+def refuse_many_pairs(pairs: Sequence[AddressPair]) -> None:
+    if len(pairs) > PAIRS:
+        raise Invalid(
+            f"The number of allowed address pair exceeds the maximum {PAIRS}.", code="AllowedAddressPairExhausted"
+        )
+
+
 def binding_not_found(id: str, host: str) -> NotFound:
     return NotFound(f"Binding for port {id} for host {host} could not be found.", code="PortBindingNotFound")
 
@@ -252,6 +268,10 @@ def _already_so(port: Port, command: Command) -> bool:
             return there == (command.trunk_id, command.subport_of, command.segmentation_id)
         case AddPortAddress():
             return command.fixed_ip in port.fixed_ips
+        case AddAddressPairs():
+            return set(command.pairs) <= set(port.allowed_address_pairs)
+        case RemoveAddressPairs():
+            return set(command.pairs).isdisjoint(port.allowed_address_pairs)
         case ReaddressPort():
             return port.fixed_ips == command.fixed_ips
         case AttachPort():
@@ -264,6 +284,14 @@ def _already_so(port: Port, command: Command) -> bool:
 def _refuse_readdressed(port: Port, before: tuple[FixedIp, ...]) -> None:
     if port.fixed_ips != before:
         raise Outdated(f"Port {port.id} has other addresses by now; try again.", code="Conflict")
+
+
+def _pairs_after(port: Port, command: AddAddressPairs | RemoveAddressPairs) -> tuple[AddressPair, ...]:
+    if isinstance(command, RemoveAddressPairs):
+        return tuple(it for it in port.allowed_address_pairs if it not in command.pairs)
+    pairs = tuple(dict.fromkeys((*port.allowed_address_pairs, *command.pairs)))
+    refuse_many_pairs(pairs)
+    return pairs
 
 
 def _bound(port: Port, host: str) -> Binding:

@@ -62,6 +62,8 @@ class Port(State):
     dns_domain: str = ""
     qos_policy_id: str | None = None
     propagate_uplink_status: bool = True
+    data_plane_status: str | None = None
+    """What somebody who watches the data plane says of it: ACTIVE or DOWN."""
     ip_allocation: str = "immediate"
     """`none`: it was made without addresses on purpose."""
     binding: Binding = field(default_factory=lambda: Binding(host=""))
@@ -142,6 +144,7 @@ class PortUpdated(Event):
     dns_domain: str | UnsetType = UNSET
     qos_policy_id: str | None | UnsetType = UNSET
     propagate_uplink_status: bool | UnsetType = UNSET
+    data_plane_status: str | None | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
 
 
@@ -274,6 +277,7 @@ class UpdatePort(Command):
     dns_domain: str | UnsetType = UNSET
     qos_policy_id: str | None | UnsetType = UNSET
     propagate_uplink_status: bool | UnsetType = UNSET
+    data_plane_status: str | None | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
 
 
@@ -299,6 +303,16 @@ class ReaddressPort(Command):
 
     fixed_ips: tuple[FixedIp, ...]
     before: tuple[FixedIp, ...]
+
+
+class AddAddressPairs(Command):
+    """These too, whatever others are there."""
+
+    pairs: tuple[AddressPair, ...]
+
+
+class RemoveAddressPairs(Command):
+    pairs: tuple[AddressPair, ...]
 
 
 class AttachPort(Command):

@@ -174,6 +174,8 @@ async def test_macs(member, admin, inner):
     await admin.refused("PUT", f"/ports/{other['id']}", change, 409, "MacAddressInUse")
     changed = await _change(admin, other["id"], mac_address="fa:16:3e:00:00:02")
     assert changed["mac_address"] == "fa:16:3e:00:00:02"
+    another = (await _change(admin, other["id"], mac_address=None))["mac_address"]
+    assert another not in {"fa:16:3e:00:00:02", other["mac_address"]}
     body["port"]["mac_address"] = "nonsense"
     await member.refused("POST", "/ports", body, 400, "HTTPBadRequest")
 
@@ -230,6 +232,33 @@ async def test_port_security(served, member, inner):
         ([{"ip_address": "192.0.2.0/33"}], "HTTPBadRequest"),
     ]:
         await member.refused("PUT", one, {"port": {"allowed_address_pairs": pairs}}, 400, type)
+
+
+async def test_address_pairs_come_and_go_one_by_one(member, inner):
+    made = await _make(member, inner[0])
+    one = f"/ports/{made['id']}"
+    ips = [f"192.0.2.{n}" for n in range(1, 11)]
+
+    async def change(verb, *ips):
+        body = {"port": {"allowed_address_pairs": [{"ip_address": ip} for ip in ips]}}
+        answer = await member("PUT", f"{one}/{verb}_allowed_address_pairs", body)
+        return {it["ip_address"] for it in answer["port"]["allowed_address_pairs"]}
+
+    await asyncio.gather(*(change("add", ip) for ip in ips))
+    assert await change("add", ips[0]) == set(ips)
+    body = {"port": {"allowed_address_pairs": [{"ip_address": "192.0.2.99"}]}}
+    await member.refused("PUT", f"{one}/add_allowed_address_pairs", body, 400, "AllowedAddressPairExhausted")
+    assert await change("remove", *ips[1:], "192.0.2.99") == {ips[0]}
+
+
+async def test_the_state_of_the_data_plane_is_for_who_watches_it(member, admin, inner):
+    made = await _make(member, inner[0])
+    body = {"port": {"data_plane_status": "DOWN"}}
+    await member.refused("PUT", f"/ports/{made['id']}", body, 403, "PolicyNotAuthorized")
+    assert made["data_plane_status"] is None
+    assert (await _change(admin, made["id"], data_plane_status="DOWN"))["data_plane_status"] == "DOWN"
+    body["port"]["data_plane_status"] = "SIDEWAYS"
+    await admin.refused("PUT", f"/ports/{made['id']}", body, 400, "HTTPBadRequest")
 
 
 async def test_security_groups_are_the_projects_or_shared_with_it(served, member, inner):
@@ -346,6 +375,8 @@ async def test_filters_sorting_and_pages(member, inner):
     assert await names(f"fixed_ips=subnet_id={subnet_id}&fixed_ips=ip_address=10.0.0.254") == ["other"]
     assert await names(f"fixed_ips=subnet_id={uuid.uuid4()}&fixed_ips=ip_address=10.0.0.254") == []
     assert await names("status=ACTIVE") == []
+    assert await names("device_id=") == ["other"]
+    assert len(await names("binding:vnic_type=normal&binding:vif_type=unbound")) == 6
     assert await names("ip_allocation=none") == []
     page = await member("GET", "/ports?limit=4&sort_key=name&fields=name")
     assert page["ports"] == [{"name": name} for name in ("other", "p0", "p1", "p2")]

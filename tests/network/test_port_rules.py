@@ -4,6 +4,7 @@ from handlers.network.port import PORTS
 from handlers.network.router import Outdated
 from schema.network.port import (
     ActivatePortBinding,
+    AddAddressPairs,
     AddPortAddress,
     AddPortBinding,
     AttachPort,
@@ -29,13 +30,15 @@ from schema.network.port import (
     PortUpdated,
     PortWired,
     ReaddressPort,
+    RemoveAddressPairs,
     RemovePortAddress,
     RemovePortBinding,
     ReportPortWired,
     UnbindPort,
     UpdatePort,
 )
-from schema.refusal import Conflict, NotFound
+from schema.network.wiring import AddressPair
+from schema.refusal import Conflict, Invalid, NotFound
 from tests.story import Story
 
 ports = Story(PORTS)
@@ -127,3 +130,12 @@ def test_bound_to_the_host_that_prepared_it_has_one_binding():
     prepared = PortBindingAdded(binding=Binding(host="two", vif_type="bridge", status="INACTIVE"))
     moved = ports.given(created, bound, prepared).when(BindPort(host="two"))
     assert moved.then(PortBound(host="two", vif_type="bridge")).state.inactive_bindings == ()
+
+
+def test_address_pairs_come_and_go_whatever_others_are_there():
+    a, b = (AddressPair(ip=f"192.0.2.{n}", mac_address="fa:16:3e:00:00:01") for n in (1, 2))
+    one = ports.given(created, PortUpdated(allowed_address_pairs=(a,)))
+    both = one.when(AddAddressPairs(pairs=(b, a))).then(PortUpdated(allowed_address_pairs=(a, b)))
+    both.when(RemoveAddressPairs(pairs=(a,))).then(PortUpdated(allowed_address_pairs=(b,)))
+    many = tuple(AddressPair(ip=f"198.51.100.{n}", mac_address="fa:16:3e:00:00:01") for n in range(10))
+    one.when(AddAddressPairs(pairs=many)).refused("exceeds the maximum 10", Invalid)
