@@ -361,9 +361,11 @@ async def test_others_see_only_what_is_shared_with_them_and_change_nothing(serve
     await served.cloud.executor.execute(Wish(SECURITY_GROUPS, group["id"], ShareSecurityGroup(project_id=OTHERS)))
     assert (await stranger("GET", one))["security_group"]["shared"] is True
     assert (await member("GET", one))["security_group"]["shared"] is False
-    assert [it["id"] for it in (await stranger("GET", "/security-groups?shared=true"))["security_groups"]] == [
-        group["id"]
-    ]
+    for _ in range(2):
+        for client, is_shared in ((stranger, True), (member, False)):
+            listed = (await client("GET", f"/security-groups?id={group['id']}"))["security_groups"]
+            assert [(it["id"], it["shared"]) for it in listed] == [(group["id"], is_shared)]
+    assert len((await stranger("GET", "/security-groups?shared=true"))["security_groups"]) == 1
     await stranger.refused("PUT", one, {"security_group": {"name": "x"}}, 403, "PolicyNotAuthorized")
     body = {"security_group_rule": {"direction": "ingress", "security_group_id": group["id"]}}
     await stranger.refused("POST", "/security-group-rules", body, 403, "PolicyNotAuthorized")

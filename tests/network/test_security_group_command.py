@@ -46,8 +46,6 @@ async def test_security_groups_and_rules(openstack):
     assert len(rules) == 5
     assert len(await openstack(*group, "rule", "list", "www", "--protocol", "tcp", *JSON)) == 1
     await openstack(*group, "rule", "delete", rule["id"])
-    assert "could not be found" in (await openstack.refused(*group, "rule", "show", rule["id"])).lower() or True
-    await openstack(*group, "unset", "www", "--tag", "red")
     await openstack(*group, "delete", "www")
     template = ("default", *group, "rule")
     assert len(await openstack(*template, "list", *JSON)) == 4
@@ -81,18 +79,8 @@ async def test_rbac_policies(openstack):
     [flag] = await openstack(*rbac, "list", "--long", *JSON)
     assert (flag["Object Type"], flag["Action"]) == ("network", "access_as_shared")
     await openstack("security", "group", "create", "web")
-    made = await openstack(
-        *rbac,
-        "create",
-        "web",
-        "--type",
-        "security_group",
-        "--action",
-        "access_as_shared",
-        "--target-project",
-        "others",
-        *JSON,
-    )
+    what = ("web", "--type", "security_group", "--action", "access_as_shared")
+    made = await openstack(*rbac, "create", *what, "--target-project", "others", *JSON)
     assert made["object_type"] == "security_group"
     await openstack(*rbac, "set", made["id"], "--target-project", "admin")
     shown = await openstack(*rbac, "show", made["id"], *JSON)
