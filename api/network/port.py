@@ -48,6 +48,7 @@ from handlers.network.port import PORTS, not_found
 from handlers.network.replugging import PortChange as Change
 from handlers.network.replugging import changing
 from handlers.network.security_group import not_found as group_not_found
+from handlers.network.security_group import refuse_mixed
 from schema.event import Kind
 from schema.network.floating_ip import FLOATING_IP
 from schema.network.network import NETWORK, Network
@@ -123,6 +124,7 @@ async def create(call: Call) -> dict[str, Any]:
     networks = await _networks(call, {it.network_id for it in bodies})
     asked = [_wanted(call, it, networks[it.network_id]) for it in bodies]
     await _refuse_groups(call, ((id, it.project_id) for it in asked for id in it.security_group_ids or ()))
+    await refuse_mixed(call.cloud, [it.security_group_ids or () for it in asked])
     macs = [it.mac_address for it in asked if it.mac_address]
 
     async def attempt(picks: Picks) -> list[Document]:
@@ -149,6 +151,7 @@ async def update(call: Call) -> dict[str, Any]:
         fields["mac_address"] = mac_address()
     fresh = [it for it in fields.get("security_group_ids", ()) if it not in before.state.security_group_ids]
     await _refuse_groups(call, ((id, before.state.project_id) for id in fresh))
+    await refuse_mixed(call.cloud, [fields.get("security_group_ids", ()) if fresh else ()])
 
     async def attempt(picks: Picks) -> Document:
         port = await now(call, before.id)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from bus.cloud import Cloud
 from bus.execute import Aggregate, Wish
 from schema.changes import differing
 from schema.event import Command
@@ -101,6 +102,23 @@ def rule_exists(id: str) -> Conflict:
 def standing(ids: Iterable[str]) -> list[Wish]:
     """For the append of what comes to be in these groups, or to name them: refused when one is gone by then."""
     return [Wish(SECURITY_GROUPS, id, UpdateSecurityGroup()) for id in dict.fromkeys(ids)]
+
+
+async def refuse_mixed(cloud: Cloud, ports: Iterable[Sequence[str]]) -> None:
+    """Raises Conflict when a port is to be both in groups that follow connections and in such that do not.
+
+    `ports`: of each the ids of its groups.
+    """
+    several = [ids for ids in ports if len(ids) > 1]
+    streams = dict.fromkeys(SECURITY_GROUP.stream(id) for ids in several for id in ids)
+    found = {it.id: it.state for it in (await cloud.executor.load(list(streams))).values()} if several else {}
+    for ids in several:
+        if len({found[id].stateful for id in ids if id in found}) > 1:
+            raise Conflict(
+                "Error Cannot apply both stateful and stateless security groups on the same port at the same time "
+                "while attempting the operation.",
+                code="SecurityGroupConflict",
+            )
 
 
 def ending(id: str, *, even_default: bool) -> Wish:

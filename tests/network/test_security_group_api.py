@@ -165,6 +165,20 @@ async def test_a_group_in_use_stays_and_keeps_its_state(served, member):
     await member("DELETE", one, expect=204)
 
 
+async def test_a_port_is_not_in_stateful_and_stateless_groups_at_once(member):
+    follows, does_not = await _make(member, name="a"), await _make(member, name="b", stateful=False)
+    net = (await member("POST", "/networks", {"network": {}}, expect=201))["network"]
+    body = {"port": {"network_id": net["id"], "security_groups": [follows["id"], does_not["id"]]}}
+    subnet = {"subnet": {"network_id": net["id"], "ip_version": 4, "cidr": "10.0.0.0/24"}}
+    await member("POST", "/subnets", subnet, expect=201)
+    assert "stateful and stateless" in await member.refused("POST", "/ports", body, 409, "SecurityGroupConflict")
+    body["port"]["security_groups"] = [follows["id"]]
+    port = (await member("POST", "/ports", body, expect=201))["port"]
+    both = {"port": {"security_groups": [follows["id"], does_not["id"]]}}
+    await member.refused("PUT", f"/ports/{port['id']}", both, 409, "SecurityGroupConflict")
+    await member("PUT", f"/ports/{port['id']}", {"port": {"security_groups": [does_not["id"]]}})
+
+
 async def test_rules_of_others_that_name_a_group_go_with_it(member):
     named, web = await _make(member, name="named"), await _make(member, name="web")
     rule = await _rule(member, web, remote_group_id=named["id"])
