@@ -13,7 +13,8 @@ from typing import Any, Self
 from msgspec.structs import replace
 from pyroute2 import IPRoute
 
-from agents.network import namespace
+from agents.network import namespace, nft
+from agents.network.driver import Component
 from agents.network.firewall import Firewall
 from agents.network.firewall_rules import link_local
 from agents.network.namespace import Namespace, sysctl
@@ -53,22 +54,28 @@ class Guest:
     def arrivals(self, *frames: Any, at: Guest, seconds: float = PATIENCE_SECONDS) -> list[bool]:
         """Which of these frames reach another guest. An ARP question tells that all had their chance.
 
+        A second one is asked once the first is there: a switch may turn round what came to it in one go.
         Raises TimeoutError when not even that gets through.
         """
-        from scapy.layers.l2 import ARP, Ether
-
-        last = bytes(
-            Ether(src=self.mac, dst="ff:ff:ff:ff:ff:ff")
-            / ARP(op=1, hwsrc=self.mac, psrc=self.ip, pdst=f"10.99.{os.urandom(1)[0]}.{os.urandom(1)[0]}")
-        )
         wanted = [bytes(frame) for frame in frames]
+        heard: list[bytes] = []
         with at._raw() as hearing:
             hearing.settimeout(seconds)
-            self.send(*wanted, last)
-            heard: list[bytes] = []
-            while last not in heard:
-                heard.append(hearing.recv(65536)[: max(map(len, [last, *wanted]))])
+            for sent in (wanted, []):
+                last = self._question()
+                self.send(*sent, last)
+                longest = max(map(len, [last, *wanted]))
+                while last not in heard:
+                    heard.append(hearing.recv(65536)[:longest])
         return [frame in heard for frame in wanted]
+
+    def _question(self) -> bytes:
+        from scapy.layers.l2 import ARP, Ether
+
+        nobody = f"10.99.{os.urandom(1)[0]}.{os.urandom(1)[0]}"
+        return bytes(
+            Ether(src=self.mac, dst="ff:ff:ff:ff:ff:ff") / ARP(op=1, hwsrc=self.mac, psrc=self.ip, pdst=nobody)
+        )
 
     def socket(self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET) -> socket.socket:
         made = self.space.call(socket.socket, family, kind)
@@ -109,7 +116,7 @@ class Site:
         self.space = Namespace(self.name)
         self.pieces: dict[str, Piece] = {}
         self.guests: list[Guest] = []
-        self.firewall = Firewall(self.space)
+        self.firewall: Any = self._make()
 
     def __enter__(self) -> Self:
         return self
@@ -121,6 +128,9 @@ class Site:
         self.space.close()
         namespace.remove(self.name)
 
+    def _make(self) -> Component:
+        return Firewall(self.space)
+
     @property
     def world(self) -> World:
         return World(self.pieces)
@@ -128,8 +138,8 @@ class Site:
     async def apply(self, *pieces: Piece) -> dict[str, str]:
         """Have these too (or instead), and the firewall told of them alone."""
         for piece in pieces:
-            self.pieces[_key(piece)] = piece
-        return await self.firewall.apply(self.world, frozenset(map(_key, pieces)))
+            self.pieces[key_of(piece)] = piece
+        return await self.firewall.apply(self.world, frozenset(map(key_of, pieces)))
 
     async def drop(self, *keys: str) -> dict[str, str]:
         for key in keys:
@@ -139,30 +149,53 @@ class Site:
     async def sweep(self) -> dict[str, str]:
         return await self.firewall.apply(self.world, None)
 
+    async def restart(self) -> None:
+        """The next agent's, which knows nothing yet."""
+        await self.firewall.close()
+        self.firewall = self._make()
+
+    async def stamp(self) -> object:
+        """Another one after every change of the rules, whoever made it."""
+        return await self.space.run(nft.generation)
+
+    async def counters(self) -> dict[str, int]:
+        return await self.firewall.counters()
+
+    def grown(self, group: str, ip: str) -> object:
+        """The last change, if it made an address a member, and nothing else."""
+        return f"add element bridge cumulog members-{group}-4 {{ {ip} }}"
+
     def network(self, number: int = 1) -> WiredNetwork:
         network = WiredNetwork(id=f"{number:08x}-0000-4000-8000-000000000000", network_type="local")
-        self.pieces[_key(network)] = network
-        self.space.call(_make_bridge, bridge_name(network.id))
+        self.pieces[key_of(network)] = network
+        self._have_bridge(network)
         return network
+
+    def _have_bridge(self, network: WiredNetwork) -> None:
+        self.space.call(_make_bridge, bridge_name(network.id))
 
     def guest(self, network: WiredNetwork, number: int, *groups: WiredGroup, kernel: bool = True, **more: Any) -> Guest:
         """A guest with a port of the host's world, and with addresses of its own unless `kernel` is false."""
         port = port_of(network, number, *groups, **more)
-        self.pieces[_key(port)] = port
+        self.pieces[key_of(port)] = port
         for group in groups:
-            self.pieces.setdefault(_key(group), group)
+            self.pieces.setdefault(key_of(group), group)
         return self._plug(network, port, kernel)
 
-    def foot(self, network: WiredNetwork, number: int, *, kernel: bool = True) -> Guest:
+    async def foot(self, network: WiredNetwork, number: int, *, kernel: bool = True) -> Guest:
         """Something on the bridge that is no port of the world: a router's or DHCP server's foot, a tunnel."""
         port = port_of(network, number)
         return self._plug(network, replace(port, tap=f"h{port.id[:11]}"), kernel)
 
+    def _bridge_of(self, network: WiredNetwork) -> str:
+        """That a port is put into by who makes its tap; empty: none."""
+        return bridge_name(network.id)
+
     def _plug(self, network: WiredNetwork, port: WiredPort, kernel: bool) -> Guest:
         guest = Guest(self, f"g{len(self.guests)}", port)
         self.guests.append(guest)
-        self.space.call(_plug, bridge_name(network.id), port, guest.name)
-        guest.space.call(_settle, port, kernel)
+        self.space.call(_plug, self._bridge_of(network), port, guest.name)
+        guest.space.call(settle, port, kernel)
         return guest
 
 
@@ -206,7 +239,7 @@ def eventually(condition: Any, seconds: float = PATIENCE_SECONDS) -> None:
         time.sleep(0.02)
 
 
-def _key(piece: Piece) -> str:
+def key_of(piece: Piece) -> str:
     kinds = {WiredPort: "port", WiredNetwork: "network", WiredGroup: "group", Members: "members"}
     return f"{kinds[type(piece)]}/{piece.id}"
 
@@ -227,12 +260,12 @@ def _plug(bridge: str, port: WiredPort, inside: str) -> None:
             peer={"ifname": "eth0", "net_ns_fd": inside, "address": port.mac_address},
         )
         index = netlink.link_lookup(ifname=port.tap)[0]
-        master = netlink.link_lookup(ifname=bridge)[0]
+        master = netlink.link_lookup(ifname=bridge)[0] if bridge else 0
         sysctl(f"net/ipv6/conf/{port.tap}/disable_ipv6", 1)
         netlink.link("set", index=index, master=master, state="up")
 
 
-def _settle(port: WiredPort, kernel: bool) -> None:
+def settle(port: WiredPort, kernel: bool) -> None:
     for where in ("all", "default", "eth0"):
         sysctl(f"net/ipv6/conf/{where}/accept_dad", 0)
         if not kernel:

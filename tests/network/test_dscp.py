@@ -13,6 +13,7 @@ from scapy.layers.l2 import Ether
 
 from schema.network.wiring import Quality, WiredPort
 from tests.network.cabling import ANYTHING_OUT, Guest, Site, group, ingress
+from tests.network.ovs_place import OvsSite
 
 pytestmark = pytest.mark.live
 
@@ -20,10 +21,11 @@ OUT = group("out", *ANYTHING_OUT)
 OPEN = group("open", ingress(), ingress(ethertype="IPv6"), *ANYTHING_OUT)
 
 
-@pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    with Site() as site:
+@pytest.fixture(params=[Site, OvsSite], ids=["linuxbridge", "ovs"])
+async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    with request.param() as site:
         yield site
+        await site.firewall.close()
 
 
 def four(a: Guest, b: Guest, mark: int = 0, ecn: int = 0, payload: Any = None) -> Ether:

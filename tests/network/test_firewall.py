@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from scapy.layers.dhcp import BOOTP, DHCP
@@ -23,6 +23,7 @@ from scapy.layers.sctp import SCTP, SCTPChunkInit
 from agents.network.firewall_rules import link_local
 from schema.network.wiring import AddressPair, Members
 from tests.network.cabling import ANYTHING_OUT, Guest, Site, group, ingress
+from tests.network.ovs_place import OvsSite
 
 pytestmark = pytest.mark.live
 
@@ -31,10 +32,11 @@ OPEN = group("open", *ANYTHING_OUT, ingress(), ingress(ethertype="IPv6"))
 OUT_ONLY = group("out", *ANYTHING_OUT)
 
 
-@pytest.fixture
-def site() -> Iterator[Site]:
-    with Site() as site:
+@pytest.fixture(params=[Site, OvsSite], ids=["linuxbridge", "ovs"])
+async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    with request.param() as site:
         yield site
+        await site.firewall.close()
 
 
 def syn(sender: Guest, receiver: Guest, port: int, **ip: str) -> Ether:
@@ -90,7 +92,7 @@ async def test_a_guest_sends_only_from_its_own_mac_and_addresses(site: Site) -> 
         Ether(src=a.mac, dst=b.mac) / Dot1Q(vlan=7) / IP(src=a.ip, dst=b.ip) / UDP(dport=9),
     ]
     assert a.arrivals(*bad, at=b) == [False] * len(bad)
-    counters = await site.firewall.counters()
+    counters = await site.counters()
     assert counters["spoofed-mac"] == 3
     assert counters["spoofed-ip"] == 6
     assert counters["spoofed-arp"] == 3
@@ -115,13 +117,13 @@ async def test_neighbours_cannot_be_claimed_for_others(site: Site) -> None:
         advert(a.ip6, a.ip6), advert(local, local), advert(local, b.ip6), advert(a.ip6, "fd00::fe"), at=b
     ) == [True, True, False, False]
     assert a.arrivals(probe(a.ip6), probe(local), probe("fd00::99"), at=b) == [True, True, False]
-    assert (await site.firewall.counters())["spoofed-nd"] == 3
+    assert (await site.counters())["spoofed-nd"] == 3
 
 
 async def test_a_guest_is_no_dhcp_server_and_no_router(site: Site) -> None:
     network = site.network()
     a, b = site.guest(network, 1, OPEN, kernel=False), site.guest(network, 2, OPEN, kernel=False)
-    server = site.foot(network, 3, kernel=False)
+    server = await site.foot(network, 3, kernel=False)
     await site.sweep()
 
     def offer(of: Guest) -> Ether:
@@ -138,14 +140,14 @@ async def test_a_guest_is_no_dhcp_server_and_no_router(site: Site) -> None:
 
     assert a.arrivals(offer(a), advertise(a), announce(a), at=b) == [False] * 3
     assert server.arrivals(offer(server), advertise(server), announce(server), at=b) == [True] * 3
-    counters = await site.firewall.counters()
+    counters = await site.counters()
     assert (counters["rogue-dhcp"], counters["rogue-router"]) == (2, 1)
 
 
 async def test_a_guest_without_any_rule_still_gets_its_addresses(site: Site) -> None:
     network = site.network()
     a = site.guest(network, 1, kernel=False)
-    server = site.foot(network, 3, kernel=False)
+    server = await site.foot(network, 3, kernel=False)
     await site.sweep()
     local = link_local(a.mac)
     discover = (
@@ -223,7 +225,7 @@ async def test_two_protected_guests_on_one_host_need_leave_of_both(site: Site) -
 async def test_what_a_router_hands_on_is_judged_by_the_guests_rules(site: Site) -> None:
     network = site.network()
     b = site.guest(network, 2, group("web", ingress("tcp", 80)))
-    router = site.foot(network, 9)
+    router = await site.foot(network, 9)
     await site.sweep()
     with b.listen(80), b.listen(81):
         assert router.reaches(b, 80)
@@ -249,7 +251,7 @@ async def test_stateless_rules_know_no_connections(site: Site) -> None:
     a, b = site.guest(network, 1, OUT_ONLY, kernel=False), site.guest(network, 2, plain, kernel=False)
     c = site.guest(network, 3, plain, kernel=False)
     await site.sweep()
-    server = site.foot(network, 9, kernel=False)
+    server = await site.foot(network, 9, kernel=False)
 
     def exchange(guest: Guest) -> bool:
         ask = Ether(src=guest.mac, dst=server.mac) / IP(src=guest.ip, dst=server.ip) / UDP(sport=5000, dport=53) / b"q"
@@ -276,7 +278,7 @@ async def test_a_group_let_in_grows_by_element(site: Site) -> None:
     assert a.arrivals(syn(a, b, 80), at=b) == [False]
     members = site.world.members["inner"].addresses
     await site.apply(Members(id="inner", addresses=(*members, a.ip)))
-    assert site.firewall.commands == f"add element bridge cumulog members-inner-4 {{ {a.ip} }}"
+    assert site.firewall.commands == site.grown("inner", a.ip)
     assert a.arrivals(syn(a, b, 81), at=b) == [True]
     assert stranger.arrivals(syn(stranger, b, 81), at=b) == [False]
     await site.apply(Members(id="inner", addresses=(*members, a.ip, "10.0.0.3/32", "10.2.0.0/16")))
@@ -298,10 +300,10 @@ async def test_the_same_addresses_in_two_networks_share_nothing(site: Site) -> N
         head = Ether(src=sender.mac, dst=receiver.mac) / IP(src=sender.ip, dst=receiver.ip)
         return head / UDP(sport=53, dport=5000) / b"a"
 
-    foot = site.foot(one, 9, kernel=False)
+    foot = await site.foot(one, 9, kernel=False)
     asked = Ether(src=a.mac, dst=foot.mac) / IP(src=a.ip, dst=foot.ip) / UDP(sport=5000, dport=53) / b"q"
     assert a.arrivals(asked, at=foot) == [True]
     assert foot.arrivals(answer(foot, a), at=a) == [True]
-    foot2 = site.foot(two, 9, kernel=False)
+    foot2 = await site.foot(two, 9, kernel=False)
     assert foot2.arrivals(answer(foot2, a2), at=a2) == [False]
     assert (a.ip, b.ip) == (a2.ip, b2.ip)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from msgspec.structs import replace
@@ -11,9 +11,9 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.l2 import Ether
 
 from agents.network import nft
-from agents.network.firewall import Firewall
 from schema.network.wiring import AddressPair, Members, Quality
 from tests.network.cabling import ANYTHING_OUT, Guest, Site, group, ingress, port_of
+from tests.network.ovs_place import OvsSite
 
 pytestmark = pytest.mark.live
 
@@ -21,8 +21,16 @@ OUT_ONLY = group("out", *ANYTHING_OUT)
 SSH, WEB = ingress("tcp", 22), ingress("tcp", 80)
 
 
+@pytest.fixture(params=[Site, OvsSite], ids=["linuxbridge", "ovs"])
+async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    with request.param() as site:
+        yield site
+        await site.firewall.close()
+
+
 @pytest.fixture
-def site() -> Iterator[Site]:
+def linux() -> Iterator[Site]:
+    """Where rules and wiring are two parts, and the rules are nftables'."""
     with Site() as site:
         yield site
 
@@ -96,7 +104,7 @@ async def test_a_revocation_while_the_agent_was_away_cuts_when_it_is_back(site: 
     await site.sweep()
     ssh, web = Call(a, b, 22), Call(a, b, 80)
     calls += [ssh, web]
-    site.firewall = Firewall(site.space)
+    await site.restart()
     site.pieces["group/server"] = replace(server, rules=(WEB,))
     await site.sweep()
     assert not ssh.carries(seconds=1.0)
@@ -111,10 +119,10 @@ async def test_an_agent_that_starts_anew_changes_nothing(site: Site, calls: list
     await site.sweep()
     ssh = Call(a, b, 22)
     calls.append(ssh)
-    before = site.space.call(nft.generation)
-    site.firewall = Firewall(site.space)
+    before = await site.stamp()
+    await site.restart()
     assert await site.sweep() == {}
-    assert site.space.call(nft.generation) == before
+    assert await site.stamp() == before
     assert ssh.carries()
 
 
@@ -137,11 +145,11 @@ async def test_an_agent_that_starts_anew_changes_nothing(site: Site, calls: list
         "add chain bridge cumulog theirs",
     ],
 )
-async def test_what_somebody_did_to_the_rules_is_put_right(site: Site, harm: str) -> None:
-    network = site.network()
-    a = site.guest(network, 1, OUT_ONLY, kernel=False)
-    b = site.guest(network, 2, group("server", SSH), kernel=False)
-    await site.sweep()
+async def test_what_somebody_did_to_the_rules_is_put_right(linux: Site, harm: str) -> None:
+    network = linux.network()
+    a = linux.guest(network, 1, OUT_ONLY, kernel=False)
+    b = linux.guest(network, 2, group("server", SSH), kernel=False)
+    await linux.sweep()
 
     def fine() -> bool:
         head = Ether(src=a.mac, dst=b.mac) / IP(src=a.ip, dst=b.ip)
@@ -149,30 +157,30 @@ async def test_what_somebody_did_to_the_rules_is_put_right(site: Site, harm: str
         return a.arrivals(head / TCP(dport=22), head / TCP(dport=23), spoofed, at=b) == [True, False, False]
 
     assert fine()
-    site.space.call(nft.apply, harm)
-    assert await site.sweep() == {}
+    linux.space.call(nft.apply, harm)
+    assert await linux.sweep() == {}
     assert fine()
-    quiet = site.space.call(nft.generation)
-    await site.sweep()
-    assert site.space.call(nft.generation) == quiet
+    quiet = await linux.stamp()
+    await linux.sweep()
+    assert await linux.stamp() == quiet
 
 
-async def test_a_tap_that_outlives_its_port_passes_nothing(site: Site) -> None:
-    network = site.network()
-    a, b = site.guest(network, 1, OUT_ONLY), site.guest(network, 2, group("server", SSH))
-    c = site.guest(network, 3, secured=False)
-    await site.sweep()
+async def test_a_tap_that_outlives_its_port_passes_nothing(linux: Site) -> None:
+    network = linux.network()
+    a, b = linux.guest(network, 1, OUT_ONLY), linux.guest(network, 2, group("server", SSH))
+    c = linux.guest(network, 3, secured=False)
+    await linux.sweep()
     with b.listen(22), c.listen(22):
         assert a.reaches(b, 22)
-        await site.drop(f"port/{b.port.id}", f"port/{c.port.id}", "group/server")
+        await linux.drop(f"port/{b.port.id}", f"port/{c.port.id}", "group/server")
         for guest in (b, c):
             assert not a.reaches(guest, 22, seconds=0.3)
         with a.listen(9):
             assert not c.reaches(a, 9, seconds=0.3)
-        site.firewall = Firewall(site.space)
-        await site.sweep()
+        await linux.restart()
+        await linux.sweep()
         assert not a.reaches(b, 22, seconds=0.3)
-        await site.apply(b.port, group("server", SSH))
+        await linux.apply(b.port, group("server", SSH))
         assert a.reaches(b, 22)
 
 
@@ -254,10 +262,10 @@ async def test_pairs_and_members_of_any_width_are_taken(site: Site) -> None:
     head = Ether(src=a.mac, dst=b.mac)
     anywhere = head / IP(src="192.0.2.77", dst=b.ip) / UDP()
     assert a.arrivals(anywhere, at=b) == [True]
-    quiet = site.space.call(nft.generation)
-    site.firewall = Firewall(site.space)
+    quiet = await site.stamp()
+    await site.restart()
     await site.sweep()
-    assert site.space.call(nft.generation) == quiet
+    assert await site.stamp() == quiet
     few = tuple(AddressPair(ip=it, mac_address="") for it in cidrs[1:4])
     fewer = Members(id="inner", addresses=(*cidrs[2:5], b.ip))
     assert await site.apply(replace(a.port, address_pairs=few), fewer) == {}
@@ -265,37 +273,37 @@ async def test_pairs_and_members_of_any_width_are_taken(site: Site) -> None:
     assert a.arrivals(head / IP(src="10.1.2.3", dst=b.ip) / UDP(), at=b) == [True]
 
 
-async def test_rules_are_there_before_the_tap(site: Site) -> None:
-    network = site.network()
+async def test_rules_are_there_before_the_tap(linux: Site) -> None:
+    network = linux.network()
     server = group("server", SSH)
-    a = site.guest(network, 1, OUT_ONLY)
-    await site.sweep()
+    a = linux.guest(network, 1, OUT_ONLY)
+    await linux.sweep()
     port = port_of(network, 2, server)
-    assert await site.apply(server, port) == {}
-    b = site._plug(network, port, kernel=True)
+    assert await linux.apply(server, port) == {}
+    b = linux._plug(network, port, kernel=True)
     with b.listen(22), b.listen(23):
         assert a.reaches(b, 22)
         assert not a.reaches(b, 23, seconds=0.3)
 
 
-async def test_what_others_do_to_our_rules_is_noticed_and_nothing_else(site: Site) -> None:
+async def test_what_others_do_to_our_rules_is_noticed_and_nothing_else(linux: Site) -> None:
     noticed = asyncio.Event()
-    await site.firewall.start(noticed.set)
+    await linux.firewall.start(noticed.set)
     try:
-        network = site.network()
-        site.guest(network, 1, OUT_ONLY)
-        await site.sweep()
+        network = linux.network()
+        linux.guest(network, 1, OUT_ONLY)
+        await linux.sweep()
         for number in range(2, 12):
-            await site.apply(port_of(network, number, OUT_ONLY))
-        await site.space.run(nft.apply, "add table inet theirs")
-        await site.apply(replace(OUT_ONLY, rules=(SSH,)))
+            await linux.apply(port_of(network, number, OUT_ONLY))
+        await linux.space.run(nft.apply, "add table inet theirs")
+        await linux.apply(replace(OUT_ONLY, rules=(SSH,)))
         await asyncio.sleep(0)  # the kernel's words are read here
-        await site.space.run(nft.generation)
+        await linux.space.run(nft.generation)
         assert not noticed.is_set()
-        await site.space.run(nft.apply, "delete table inet cumulog")
+        await linux.space.run(nft.apply, "delete table inet cumulog")
         async with asyncio.timeout(5):
             await noticed.wait()
-        await site.sweep()
-        assert await site.space.run(nft.listed, "inet", "cumulog")
+        await linux.sweep()
+        assert await linux.space.run(nft.listed, "inet", "cumulog")
     finally:
-        await site.firewall.close()
+        await linux.firewall.close()

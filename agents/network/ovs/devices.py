@@ -58,18 +58,19 @@ class Devices:
         self.seen = Seen()
         self._unsure = True
         self._kernel: netlink.Socket | None = None
+        self._ear: netlink.Socket | None = None
         self._watch: Watch | None = None
         self._ours: set[str] = set()
 
     async def start(self, heard: Callable[[], None]) -> None:
-        groups = netlink.LINKS | netlink.NEIGHBOURS
-        self._watch = Watch(await self._namespace.run(netlink.Socket, groups), heard)
+        self._ear = await self._namespace.run(netlink.Socket, netlink.LINKS | netlink.NEIGHBOURS)
+        self._watch = Watch(self._ear, heard)
 
     def close(self) -> None:
-        for it in (self._watch, self._kernel):
+        for it in (self._watch, self._ear, self._kernel):
             if it:
                 it.close()
-        self._watch = self._kernel = None
+        self._watch = self._ear = self._kernel = None
 
     def others(self) -> bool:
         """Whether somebody else changed something since the last time."""

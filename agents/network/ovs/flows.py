@@ -16,7 +16,7 @@ Listing = Mapping[str, tuple[str, ...]]
 """Cookie → the flows that bear it, as the switch words them."""
 
 _REMEMBERED = 1 << 16
-_LINE = re.compile(r"\s*cookie=(0x[0-9a-f]+), (.*)")
+_LINE = re.compile(r"\s*(?:cookie=(0x[0-9a-f]+), )?(.*actions=.*)")
 
 
 class Flow(NamedTuple):
@@ -69,7 +69,7 @@ def read(listing: str) -> Listing:
     found: dict[str, list[str]] = {}
     for line in listing.splitlines():
         if match := _LINE.fullmatch(line):
-            found.setdefault(match[1], []).append(match[2])
+            found.setdefault(match[1] or "0x0", []).append(match[2])
     return {cookie: tuple(sorted(lines)) for cookie, lines in found.items()}
 
 

@@ -94,39 +94,49 @@ def named_members(groups: Iterable[WiredGroup]) -> set[tuple[str, Direction]]:
 
 def rule_matches(rule: WiredRule) -> tuple[str, ...]:
     """The rule as Open vSwitch says it, without its remote group; several for a range of ports. Raises ValueError."""
-    family, field, version = _FAMILIES[rule.ethertype]
-    remote = ""
-    if rule.remote_prefix:
-        network = network_of(rule.remote_prefix)
-        if network.version != version:
-            raise ValueError(f"{rule.remote_prefix} is not {rule.ethertype}")
-        remote = f",{field}_{_SIDES[rule.direction]}={network}" if network.prefixlen else ""
-    return tuple(what + remote for what in _protocol_matches(rule, family, version))
-
-
-def _protocol_matches(rule: WiredRule, family: str, version: int) -> Iterator[str]:
+    family, _, version = _FAMILIES[rule.ethertype]
     number = ANY if rule.protocol in {None, "any"} else protocol_number(rule.protocol or "")
-    if number == ANY:
-        yield family
-        return
     number = ICMP_V6 if version == 6 and number == ICMP else number
+    remote = _remote(rule)
     low, high = rule.port_min, rule.port_max
+    if number == ANY:
+        return (family + remote,)
     if number == (ICMP if version == 4 else ICMP_V6):
         name = "icmp" if version == 4 else "icmp6"
         kind = f",icmp_type={low}" if low is not None else ""
         code = f",icmp_code={high}" if low is not None and high is not None else ""
-        yield name + kind + code
-    elif number not in PORTED or low is None:
-        yield f"{family},nw_proto={number}"
-    elif number not in _NAMED:
+        return (name + kind + code + remote, *([_later(rule, number)] if kind else []))
+    if number not in PORTED or low is None:
+        return (f"{family},nw_proto={number}{remote}",)
+    if number not in _NAMED:
         raise ValueError(f"Open vSwitch does not look into the ports of {rule.protocol}")
-    else:
-        name = _NAMED[number] + ("6" if version == 6 else "")
-        for value, mask in port_masks(low, low if high is None else high):
-            if not mask:
-                yield name
-            else:
-                yield f"{name},tp_dst={value}" if mask == _MOST_PORT else f"{name},tp_dst={value:#06x}/{mask:#06x}"
+    name = _NAMED[number] + ("6" if version == 6 else "")
+    ports = [_masked(*it) for it in port_masks(low, low if high is None else high)]
+    exact = [f"{name},tp_dst={it}{remote}" if it else name + remote for it in ports]
+    return (*exact, *([_later(rule, number)] if all(ports) else []))
+
+
+def _later(rule: WiredRule, number: int) -> str:
+    """Fragments but the first bear no ports. Without the first, which is judged by them, they are of no use."""
+    return f"{_FAMILIES[rule.ethertype][0]},ip_frag=later,nw_proto={number}{_remote(rule)}"
+
+
+def _remote(rule: WiredRule) -> str:
+    """Raises ValueError."""
+    if not rule.remote_prefix:
+        return ""
+    _, field, version = _FAMILIES[rule.ethertype]
+    network = network_of(rule.remote_prefix)
+    if network.version != version:
+        raise ValueError(f"{rule.remote_prefix} is not {rule.ethertype}")
+    return f",{field}_{_SIDES[rule.direction]}={network}" if network.prefixlen else ""
+
+
+def _masked(value: int, mask: int) -> str:
+    """Empty: any."""
+    if not mask:
+        return ""
+    return str(value) if mask == _MOST_PORT else f"{value:#06x}/{mask:#06x}"
 
 
 def port_masks(low: int, high: int) -> Iterator[tuple[int, int]]:

@@ -25,6 +25,11 @@ async def listed(switch: str) -> Listing:
     return flows.read(await _ofctl(["--no-stats", "--no-names", "dump-flows", switch]))
 
 
+async def prepare(switch: str) -> None:
+    """Have the first fragment of a packet be matched by its ports, as long as the switch runs. Raises FlowsRefused."""
+    await _ofctl(["set-frags", switch, "nx-match"])
+
+
 async def counted(switch: str) -> dict[str, int]:
     """Cookie → packets. Raises FlowsRefused."""
     counts: dict[str, int] = {}

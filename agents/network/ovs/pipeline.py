@@ -80,7 +80,6 @@ def _icmp6(type: int) -> str:
     return f"icmp6,icmp_type={type}"
 
 
-_SECURED_SENDER = bits(ABOUT, SECURED)
 TRACKING = f"ct(table={SENDING},zone={ZONE})"
 _ESTABLISHED = ("ct_state=+trk+est-inv", "ct_state=+trk+rel-inv")
 

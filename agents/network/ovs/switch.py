@@ -98,6 +98,11 @@ class OvsSwitch:
         )
 
     @property
+    def folder(self) -> Path:
+        """Of its daemons' files."""
+        return self._processes.folder
+
+    @property
     def database(self) -> str:
         """Where the switch's database is, as ovs-vsctl wants to hear it."""
         return self._processes.database_at
@@ -240,6 +245,8 @@ class OvsSwitch:
     async def _change(self, wanted: Mapping[str, Flow], *, look: bool) -> bool:
         """Have these flows and no others; whether there was anything to do. Raises FlowsRefused."""
         switch = self._processes.openflow
+        if self._there is None:
+            await openflow.prepare(switch)
         if look or self._there is None:
             self._there = await openflow.listed(switch)
         lines = flows.plan(wanted, self._there, self._worded)
