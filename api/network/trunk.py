@@ -181,8 +181,7 @@ async def remove_subports(call: Call) -> dict[str, Any]:
     body: SubportsBody = call.body
     before = await to_change(call, RESOURCE, call.path["id"])
     trunk = await _now(call, before.id)
-    going = [it.port_id for it in body.sub_ports]
-    wishes = removing_subports(trunk, going, await ports_of(call.cloud, [trunk]))
+    wishes = removing_subports(trunk, [it.port_id for it in body.sub_ports])
     return await viewed(call, RESOURCE, (await call.execute(*wishes))[0])
 
 

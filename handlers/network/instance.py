@@ -24,7 +24,9 @@ async def instance_data(cloud: Cloud, host: str, port_id: str, router_id: str = 
     port = await _living(cloud, PORT, port_id)
     if port is None or (port.host != host and not await _routes(cloud, host, router_id, port.network_id)):
         return None
-    server = await _living(cloud, SERVER, port.device_id)
+    # A trunk's subport is on its parent's card.
+    card = await _living(cloud, PORT, port.subport_of) if port.subport_of else port
+    server = await _living(cloud, SERVER, card.device_id) if card is not None else None
     if server is None:
         return InstanceData(port_id=port_id)
     return InstanceData(port_id=port_id, server_id=server.id, seed=(await seeds_of(cloud, [server]))[server.id])

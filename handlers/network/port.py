@@ -174,26 +174,33 @@ def not_found(id: str) -> NotFound:
 
 def refuse_as_parent(port: Port) -> None:
     """Raises Conflict when no trunk can have it as its parent: its guest has it, or will take it along when it goes."""
-    if port.subport_of:
-        raise in_use_as_subport(port)
+    _refuse_subport(port)
     if port.trunk_id or port.host or port.made_by or port.device_owner.startswith("network:"):
-        raise Conflict(
-            f"Port {port.id} is currently in use and is not eligible for use as a parent port.", code="ParentPortInUse"
-        )
+        raise parent_in_use(port)
 
 
 def refuse_as_subport(port: Port) -> None:
     """Raises Conflict when no trunk can have it as a subport."""
-    if port.subport_of:
-        raise in_use_as_subport(port)
+    _refuse_subport(port)
     if port.trunk_id:
-        raise in_use_as_parent(port)
+        raise parent_in_use(port)
     if port.device_id or port.made_by:
         raise Conflict(
             f"Unable to complete operation on port {port.id} for network {port.network_id}. Port already has an "
             f"attached device {port.device_id or port.made_by}.",
             code="PortInUse",
         )
+
+
+def parent_in_use(port: Port) -> Conflict:
+    return Conflict(
+        f"Port {port.id} is currently in use and is not eligible for use as a parent port.", code="ParentPortInUse"
+    )
+
+
+def _refuse_subport(port: Port) -> None:
+    if port.subport_of:
+        raise Conflict(f"Port {port.id} is in use by another trunk.", code="TrunkPortInUse")
 
 
 def in_use_as_parent(port: Port) -> Conflict:

@@ -15,7 +15,7 @@ from bus.cloud import Cloud
 from bus.documents import Where
 from bus.execute import Wish
 from bus.log import Document
-from handlers.network.port import PORTS, refuse_as_parent, refuse_as_subport
+from handlers.network.port import PORTS, parent_in_use, refuse_as_parent, refuse_as_subport
 from handlers.network.port import not_found as port_not_found
 from handlers.network.quota import giving_back, taking
 from handlers.network.trunk import TRUNKS, disabled, in_error, subport_not_found
@@ -52,15 +52,17 @@ async def making(cloud: Cloud, id: str, command: CreateTrunk, ports: Mapping[str
 
 async def adding(cloud: Cloud, trunk: Trunk, subports: Sequence[TrunkSubport], ports: Mapping[str, Port]) -> list[Wish]:
     """More subports of a trunk; `ports`: they and its own. Raises Conflict, NotFound."""
-    _refuse_fixed(trunk, ports)
+    _refuse_disabled(trunk)
+    if trunk_status(trunk, ports) == "ERROR":
+        raise in_error(trunk.id)
     parent = ports[trunk.port_id]
     await _refuse_subports(cloud, parent, subports, ports)
     return [Wish(TRUNKS, trunk.id, AddSubports(subports=tuple(subports))), *_joining(trunk.id, parent, subports)]
 
 
-def removing_subports(trunk: Trunk, port_ids: Sequence[str], ports: Mapping[str, Port]) -> list[Wish]:
-    """Subports of a trunk less. Raises Conflict, NotFound."""
-    _refuse_fixed(trunk, ports)
+def removing_subports(trunk: Trunk, port_ids: Sequence[str]) -> list[Wish]:
+    """Subports of a trunk less: what may mend one that is in error. Raises Conflict, NotFound."""
+    _refuse_disabled(trunk)
     there = {it.port_id for it in trunk.subports}
     for id in port_ids:
         if id not in there:
@@ -151,12 +153,9 @@ def _leaving(trunk_id: str, port_ids: Iterable[str]) -> list[Wish]:
     return [Wish(PORTS, id, LeaveTrunk(trunk_id=trunk_id)) for id in port_ids]
 
 
-def _refuse_fixed(trunk: Trunk, ports: Mapping[str, Port]) -> None:
-    """Raises Conflict when its subports cannot change now."""
+def _refuse_disabled(trunk: Trunk) -> None:
     if not trunk.admin_state_up:
         raise disabled(trunk.id)
-    if trunk_status(trunk, ports) == "ERROR":
-        raise in_error(trunk.id)
 
 
 async def _refuse_subports(
@@ -165,10 +164,7 @@ async def _refuse_subports(
     """Raises NotFound, Conflict when one of these cannot be a subport of that parent."""
     for it in subports:
         if it.port_id == parent.id:
-            raise Conflict(
-                f"Port {parent.id} is currently in use and is not eligible for use as a parent port.",
-                code="ParentPortInUse",
-            )
+            raise parent_in_use(parent)
         if it.port_id not in ports:
             raise port_not_found(it.port_id)
         refuse_as_subport(ports[it.port_id])

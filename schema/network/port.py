@@ -460,9 +460,10 @@ def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
         case PortTrunked():
             return replace(port, trunk_id=event.trunk_id, generation=port.generation + 1)
         case PortJoinedTrunk():
-            return _nowhere(replace(applied(port, event), device_owner=SUBPORT))
+            return _nowhere(replace(applied(port, event), device_id=event.trunk_id, device_owner=SUBPORT))
         case PortLeftTrunk() if port.subport_of:
-            return _nowhere(replace(port, trunk_id="", subport_of="", segmentation_id=0, device_owner=""))
+            left = replace(port, trunk_id="", subport_of="", segmentation_id=0)
+            return _nowhere(replace(left, device_id="", device_owner=""))
         case PortLeftTrunk():
             return replace(port, trunk_id="", generation=port.generation + 1)
         case PortDeleted():

@@ -77,7 +77,7 @@ def test_what_is_disabled_stays_as_it_is():
 def test_a_parent_is_on_no_host_and_in_no_other_trunk():
     parent = ports.given(port).when(TrunkPort(trunk_id="t")).then(PortTrunked(trunk_id="t"))
     parent.when(TrunkPort(trunk_id="u")).refused("not eligible", Conflict)
-    parent.when(JoinTrunk(trunk_id="u", subport_of="x", segmentation_id=1)).refused("parent port for trunk t", Conflict)
+    parent.when(JoinTrunk(trunk_id="u", subport_of="x", segmentation_id=1)).refused("not eligible", Conflict)
     parent.when(DeletePort()).refused("parent port for trunk t", Conflict)
     parent.when(LeaveTrunk(trunk_id="t")).then(PortLeftTrunk()).when(DeletePort()).then(PortDeleted())
     parent.after(bound).when(LeaveTrunk(trunk_id="t")).refused("in use", Conflict)
@@ -89,12 +89,13 @@ def test_a_parent_is_on_no_host_and_in_no_other_trunk():
 def test_a_subport_is_nobody_elses():
     wish = JoinTrunk(trunk_id="t", subport_of="parent", segmentation_id=10)
     sub = ports.given(port).when(wish).then(joined)
-    assert sub.state.device_owner == SUBPORT
+    assert (sub.state.device_owner, sub.state.device_id) == (SUBPORT, "t")
     sub.when(DeletePort()).refused("subport for trunk t", Conflict)
     sub.when(AttachPort(device_id="s", device_owner="compute:nova")).refused("subport for trunk t", Conflict)
-    sub.when(TrunkPort(trunk_id="u")).refused("subport for trunk t", Conflict)
+    sub.when(TrunkPort(trunk_id="u")).refused("in use by another trunk", Conflict)
+    sub.when(JoinTrunk(trunk_id="u", subport_of="x", segmentation_id=1)).refused("in use by another trunk", Conflict)
     left = sub.after(bound).when(LeaveTrunk(trunk_id="t")).then(PortLeftTrunk())
-    assert (left.state.host, left.state.device_owner, left.state.subport_of) == ("", "", "")
+    assert (left.state.host, left.state.device_owner, left.state.device_id, left.state.subport_of) == ("", "", "", "")
     taken = PortCreated(project_id="p", parent_id="n", device_id="server")
     ports.given(taken).when(wish).refused("attached device server", Conflict)
 

@@ -87,7 +87,7 @@ async def test_ports_say_what_they_are_in_a_trunk(served, member):
     shown = {it["id"]: it for it in (await member("GET", "/ports"))["ports"]}
     assert shown[parent]["trunk_details"] == details
     assert "trunk_details" not in shown[sub]
-    assert shown[sub]["device_owner"] == "trunk:subport"
+    assert (shown[sub]["device_owner"], shown[sub]["device_id"]) == ("trunk:subport", made["id"])
     await member("PUT", f"/trunks/{made['id']}/remove_subports", {"sub_ports": [{"port_id": sub}]})
     assert (await member("GET", f"/ports/{parent}"))["port"]["trunk_details"]["sub_ports"] == []
     assert (await member("GET", f"/ports/{sub}"))["port"]["device_owner"] == ""
@@ -109,13 +109,13 @@ async def test_a_port_is_in_one_trunk_in_one_way(served, member):
         await member.refused("POST", "/trunks", {"trunk": body}, 409, type)
 
     await refused({"port_id": parent}, "ParentPortInUse")
-    await refused({"port_id": sub}, "PortInUseAsSubPort")
-    await refused({"port_id": other, "sub_ports": [_sub(sub, 10)]}, "PortInUseAsSubPort")
-    await refused({"port_id": other, "sub_ports": [_sub(parent, 10)]}, "PortInUseAsTrunkParent")
+    await refused({"port_id": sub}, "TrunkPortInUse")
+    await refused({"port_id": other, "sub_ports": [_sub(sub, 10)]}, "TrunkPortInUse")
+    await refused({"port_id": other, "sub_ports": [_sub(parent, 10)]}, "ParentPortInUse")
     await refused({"port_id": other, "sub_ports": [_sub(other, 10)]}, "ParentPortInUse")
     for subport, type in (
         (_sub(parent, 20), "ParentPortInUse"),
-        (_sub(sub, 20), "PortInUseAsSubPort"),
+        (_sub(sub, 20), "TrunkPortInUse"),
         (_sub(other, 10), "DuplicateSubPort"),
     ):
         await member.refused("PUT", f"{one}/add_subports", {"sub_ports": [subport]}, 409, type)
@@ -226,8 +226,10 @@ async def test_a_trunk_is_as_far_as_its_host(served, member):
     await wired(late, up=False, fault="this host has no trunks")
     assert await reacted() == "DEGRADED"
     await wired(parent, up=False, fault="broken")
-    body = {"sub_ports": [{"port_id": late}]}
-    await member.refused("PUT", f"/trunks/{made['id']}/remove_subports", body, 409, "TrunkInErrorState")
+    more = {"sub_ports": [_sub(await _port(served), 30)]}
+    await member.refused("PUT", f"/trunks/{made['id']}/add_subports", more, 409, "TrunkInErrorState")
+    left = await member("PUT", f"/trunks/{made['id']}/remove_subports", {"sub_ports": [{"port_id": late}]})
+    assert left["sub_ports"] == [_sub(sub, 10)]
     await execute(Wish(PORTS, parent, UnbindPort()))
     assert await reacted() == "DOWN"
     assert (await _state(served, sub)).host == ""

@@ -5,12 +5,14 @@ import pytest
 from agents.network.simulated import SimulatedNetwork
 from bus.consumer import Reactions
 from bus.execute import Wish
+from handlers.network.instance import instance_data
 from handlers.network.port import PORTS
 from handlers.network.trunking import TrunkReactor, ending, making, ports_of, trunk_status
-from schema.network.port import PORT, BindPort, UnbindPort
+from schema.compute.server import SERVER, Order, ServerFlavor, ServerRequested
+from schema.network.port import PORT, AttachPort, BindPort, UnbindPort
 from schema.network.trunk import TRUNK, CreateTrunk, TrunkSubport
 from schema.network.wiring import Subport
-from tests.network.wiring import Wired, until, wiring
+from tests.network.wiring import Wired, happened, until, wiring
 
 
 @pytest.fixture
@@ -84,3 +86,19 @@ async def test_a_reaction_that_was_missed_is_made_up_for(wired):
     for _ in range(2):
         await reactor.react([await wired.cloud.documents.get(TRUNK, "t")])
         assert (await wired.state(PORT, "p1")).host == "h1"
+
+
+async def test_a_guest_is_itself_on_every_network_of_its_trunk(wired):
+    await trunk(wired)
+    flavor = ServerFlavor(id="1", name="m1", vcpus=1, ram_mb=64, disk_gb=1)
+    born = ServerRequested(name="web", project_id="p", order=Order(user_id="u"), flavor=flavor)
+    await wired.happens(happened(SERVER, "s", born))
+    await wired.happens(
+        Wish(PORTS, "p0", AttachPort(device_id="s", device_owner="compute:nova")),
+        Wish(PORTS, "p0", BindPort(host="h1")),
+        Wish(PORTS, "p1", BindPort(host="h1")),
+    )
+    for id in ("p0", "p1"):
+        answer = await instance_data(wired.cloud, "h1", id)
+        assert answer is not None
+        assert answer.server_id == "s"
