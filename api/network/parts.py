@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlencode
 
-from api.network.resource import selected
+from api.network.resource import links_of, selected
 from api.wire import Call
 from api.wire.query import boolean
 from schema.refusal import Invalid, NotFound
@@ -32,8 +31,9 @@ def listed(call: Call, plural: str, views: Sequence[View], fields: Sequence[str]
     if reverse:
         page.reverse()
     answer: dict[str, Any] = {plural: [selected(call, it) for it in page]}
-    if limit and page:
-        answer[f"{plural}_links"] = _links(call, page, found)
+    if limit:
+        ids = [it["id"] for it in page]
+        answer[f"{plural}_links"] = links_of(call, ids, full=len(ids) >= limit, reverse=reverse)
     return answer
 
 
@@ -76,20 +76,3 @@ def _page(views: list[View], marker: str | None, limit: int) -> list[View]:
         if not start:
             raise NotFound(f"The marker {marker[:64]} could not be found.", code="MarkerNotFound")
     return views[start : start + limit] if limit else views[start:]
-
-
-def _links(call: Call, page: list[View], found: list[View]) -> list[dict[str, str]]:
-    links = []
-    if page[-1] is not found[-1]:
-        links.append({"rel": "next", "href": _url(call, page[-1]["id"], reverse=False)})
-    if page[0] is not found[0]:
-        links.append({"rel": "previous", "href": _url(call, page[0]["id"], reverse=True)})
-    return links
-
-
-def _url(call: Call, marker: str, *, reverse: bool) -> str:
-    pairs = [(name, value) for name, value in call.query.items() if name not in {"marker", "page_reverse"}]
-    pairs.append(("marker", marker))
-    if reverse:
-        pairs.append(("page_reverse", "True"))
-    return f"{call.host_url}{call.request.raw_path.partition('?')[0]}?{urlencode(pairs)}"

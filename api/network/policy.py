@@ -104,8 +104,7 @@ POLICY: dict[str, Check | str] = {
         for what in ("shared", "router:external", "is_default", "segments", *PROVIDER)
     },
     **{f"get_network:{what}": ADMIN for what in ("segments", *PROVIDER)},
-    **{f"{verb}_subnet:{what}": ADMIN for verb in ("create", "update") for what in ("segment_id", "service_types")},
-    "get_subnet:segment_id": ADMIN,
+    **{f"{verb}_subnet:segment_id": ADMIN for verb in ("get", "create", "update")},
     **{f"{verb}_segment": ADMIN for verb in ("get", "create", "update", "delete")},
     "get_availability_zone": everybody,
     "get_extension": everybody,

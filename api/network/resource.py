@@ -116,7 +116,7 @@ def listing(resource: Resource) -> Handler:
             documents.reverse()
         views = await resource.view(call, documents)
         answer: dict[str, Any] = {resource.plural: [selected(call, view) for view in views]}
-        if page.limited and documents:
+        if page.limited:
             answer[f"{resource.plural}_links"] = _links(call, page, [document.id for document in documents])
         return answer
 
@@ -132,7 +132,7 @@ async def _written_page(call: Call, resource: Resource, page: _Page) -> bytes:
     if page.reverse:
         rows.reverse()
     answer: dict[str, Any] = {resource.plural: msgspec.Raw(await resource.many(call, rows))}
-    if page.limited and rows:
+    if page.limited:
         answer[f"{resource.plural}_links"] = _links(call, page, [id for id, _ in rows])
     return msgspec.json.encode(answer)
 
@@ -356,20 +356,27 @@ def _sort(
 
 
 def _links(call: Call, page: _Page, ids: Sequence[str]) -> list[dict[str, str]]:
-    """`next` and `previous`, as far as there may be any."""
-    full = len(ids) >= page.limit
-    onward, back = (page.marker is not None, full) if page.reverse else (full, page.marker is not None)
+    return links_of(call, ids, full=len(ids) >= page.limit, reverse=page.reverse)
+
+
+def links_of(call: Call, ids: Sequence[str], *, full: bool, reverse: bool) -> list[dict[str, str]]:
+    """`next` and `previous` of a page, as Neutron gives them.
+
+    A page that is not full is the last one on its way, and the way back is always there; from an empty page it leads
+    to the end.
+    """
     links = []
-    if onward:
-        links.append({"rel": "next", "href": _url(call, ids[-1], reverse=False)})
-    if back:
-        links.append({"rel": "previous", "href": _url(call, ids[0], reverse=True)})
+    if full or reverse:
+        links.append({"rel": "next", "href": _url(call, ids[-1] if ids else "", reverse=False)})
+    if full or not reverse:
+        links.append({"rel": "previous", "href": _url(call, ids[0] if ids else "", reverse=True)})
     return links
 
 
 def _url(call: Call, marker: str, *, reverse: bool) -> str:
     pairs = [(name, value) for name, value in call.query.items() if name not in {"marker", "page_reverse"}]
-    pairs.append(("marker", marker))
+    if marker:
+        pairs.append(("marker", marker))
     if reverse:
         pairs.append(("page_reverse", "True"))
     return f"{call.host_url}{call.request.raw_path.partition('?')[0]}?{urlencode(pairs)}"

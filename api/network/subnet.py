@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,6 @@ from api.network.resource import (
 )
 from api.network.words import Body, LongText, Project, Text, Uuid, address, bad, cidr, refuse_read_only
 from api.wire import Call
-from api.wire.call import denied
 from api.wire.query import boolean
 from bus import clock
 from bus.documents import Condition, Where
@@ -40,8 +40,8 @@ from schema.refusal import Invalid, NotFound
 
 Mode = Literal["dhcpv6-stateful", "dhcpv6-stateless", "slaac"]
 PrefixLength = Annotated[int, Meta(ge=0, le=128)]
-OWNERS = ("network:", "neutron:", "compute:", "baremetal:")
-"""What the owner of a port begins with."""
+OWNER = re.compile(r"[\w-]+:.*")
+"""The owner of a port, or what it begins with: `compute:`, `network:dhcp`."""
 
 
 class PoolBody(Body):
@@ -146,9 +146,15 @@ def _owners(call: Call, subnet: Subnet) -> list[str]:
 
 
 def _seen(call: Call) -> list[list[Where]]:
-    """Those in networks of the caller's project, or shared with it."""
+    """Those in networks that the caller sees."""
     mine = call.token.project_id or ""
-    return [[_in_networks(call, lambda it: it.project_id == mine or bool({"*", mine} & set(it.shared_with)))]]
+    return [
+        [
+            _in_networks(
+                call, lambda it: it.project_id == mine or bool({"*", mine} & {*it.shared_with, *it.external_for})
+            )
+        ]
+    ]
 
 
 def _in_networks(call: Call, wanted: Any) -> Where:
@@ -220,9 +226,8 @@ async def update(call: Call) -> dict[str, Any]:
     body: SubnetChange = call.body.subnet
     before = await to_change(call, RESOURCE, call.path["id"])
     refuse_read_only(body, _READ_ONLY)
-    for name in ("segment_id", "service_types"):
-        if getattr(body, name) is not UNSET and not call.may(f"update_subnet:{name}"):
-            raise denied(f"update_subnet:{name}")
+    if body.segment_id is not UNSET:
+        call.must("update_subnet:segment_id")
     if body.segment_id:
         _refuse_segment(call, body.segment_id, before.state.network_id)
     change = UpdateSubnet(
@@ -277,10 +282,8 @@ def _refuse_network(call: Call, body: NewSubnet, document: Document | None) -> N
     ):
         raise network_not_found(body.network_id)
     call.must("create_subnet", project_id=network.project_id)
-    for name in ("segment_id", "service_types"):
-        if getattr(body, name) and not call.may(f"create_subnet:{name}"):
-            raise denied(f"create_subnet:{name}")
     if body.segment_id:
+        call.must("create_subnet:segment_id")
         _refuse_segment(call, body.segment_id, network.id)
 
 
@@ -374,7 +377,7 @@ def _routes(bodies: Iterable[RouteBody]) -> tuple[HostRoute, ...]:
 
 def _service_types(types: Sequence[str]) -> tuple[str, ...]:
     for nth, it in enumerate(types):
-        if not it.startswith(OWNERS):
+        if not OWNER.fullmatch(it):
             raise Invalid(
                 f"Subnet service type {it[:64]} does not correspond to a valid device owner.",
                 code="InvalidSubnetServiceType",

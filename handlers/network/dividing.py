@@ -18,7 +18,7 @@ from handlers.network.network import NETWORKS
 from handlers.network.network import not_found as network_not_found
 from handlers.network.port import PORTS
 from handlers.network.quota import giving_back, taking
-from handlers.network.ranges import SMALLEST_MTU_V6, refuse_subnet
+from handlers.network.ranges import SMALLEST_MTU, refuse_subnet
 from handlers.network.subnet import SUBNETS, in_use
 from schema.changes import differing, given
 from schema.network.network import NETWORK, AddNetworkSubnet, Network, NoteSubnetChange, RemoveNetworkSubnet
@@ -112,10 +112,11 @@ async def subnet_ended(cloud: Cloud, subnet: Subnet) -> list[Wish]:
 
 
 def refuse_mtu(network: Network, mtu: int, subnet: Subnet) -> None:
-    """Raises Conflict when IPv6 does not fit through."""
-    if subnet.ip_version == 6 and mtu < SMALLEST_MTU_V6:
+    """Raises Conflict when what its IP asks of every network does not fit through."""
+    smallest = SMALLEST_MTU[subnet.ip_version]
+    if mtu < smallest:
         raise Conflict(
-            f"MTU of {network.id} is not valid, subnet requires a minimum of {SMALLEST_MTU_V6}",
+            f"MTU of {network.id} is not valid, subnet requires a minimum of {smallest}",
             code="NetworkMTUSubnetConflict",
         )
 

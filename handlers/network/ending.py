@@ -9,14 +9,18 @@ from bus.documents import Where
 from bus.execute import Wish
 from handlers.network.addressing import unmaking
 from handlers.network.dhcp import is_dhcp
+from handlers.network.floating_ip import FLOATING_IPS
 from handlers.network.network import NETWORKS
 from handlers.network.quota import giving_back
 from handlers.network.sharable import forgetting
 from handlers.network.subnet import SUBNETS
+from schema.network.floating_ip import FLOATING_IP, DeleteFloatingIp
 from schema.network.network import DeleteNetwork, Network, RemoveNetworkSubnet
 from schema.network.port import PORT, Port, macs_of
 from schema.network.subnet import SUBNET, DeleteSubnet
 from schema.refusal import Conflict
+
+FLOATING = "network:floatingip"
 
 
 async def network_ended(cloud: Cloud, network: Network, *, with_them: Collection[str] = ()) -> list[Wish]:
@@ -25,11 +29,12 @@ async def network_ended(cloud: Cloud, network: Network, *, with_them: Collection
     `with_them`: ports whose own end is in the same append, before.
     """
     ports = [port for port in await _ports_in(cloud, network.id) if port.id not in with_them]
-    used = [port.id for port in ports if not is_dhcp(port)]
+    wishes, idle = await _idle_ended(cloud, ports)
+    used = [port.id for port in ports if not is_dhcp(port) and port.id not in idle]
     if used:
         raise in_use(network.id, used)
     subnets = await cloud.documents.get_many(SUBNET, network.subnet_ids)
-    wishes = await forgetting(cloud, network.id)
+    wishes += await forgetting(cloud, network.id)
     for port in ports:
         wishes += unmaking(port)
     for id in network.subnet_ids:
@@ -38,6 +43,18 @@ async def network_ended(cloud: Cloud, network: Network, *, with_them: Collection
             wishes += giving_back(subnets[id].state.project_id, "subnet", [id])
     wishes.append(Wish(NETWORKS, network.id, DeleteNetwork(), vacant=(macs_of(network.id),)))
     return [*wishes, *giving_back(network.project_id, "network", [network.id])]
+
+
+async def _idle_ended(cloud: Cloud, ports: Iterable[Port]) -> tuple[list[Wish], set[str]]:
+    """The end of floating IPs that lead nowhere, and their ports, whose end is not in it."""
+    outer = {port.device_id: port.id for port in ports if port.device_owner == FLOATING}
+    found = await cloud.documents.get_many(FLOATING_IP, list(outer)) if outer else {}
+    idle = [it.state for it in found.values() if it.state.living and not it.state.router_id]
+    wishes = []
+    for floating in idle:
+        wishes.append(Wish(FLOATING_IPS, floating.id, DeleteFloatingIp(expected=floating.changes)))
+        wishes += giving_back(floating.project_id, "floatingip", [floating.id])
+    return wishes, {outer[floating.id] for floating in idle}
 
 
 async def _ports_in(cloud: Cloud, network_id: str) -> list[Port]:

@@ -105,13 +105,7 @@ def mtu_for(asked: int, segments: Sequence[Segment]) -> int:
     largest = largest_mtu(segments)
     if asked > largest:
         raise invalid_input(f"Requested MTU is too big, maximum is {largest}")
-    if asked and asked < SMALLEST_MTU:
-        raise invalid_input(f"Requested MTU is too small, minimum is {SMALLEST_MTU}")
     return asked or largest
-
-
-SMALLEST_MTU = 68
-"""Of IPv4."""
 
 
 class Numbering:

@@ -203,7 +203,7 @@ async def test_outside_networks(admin, member, stranger):
     listed = await stranger("GET", "/networks?router:external=True")
     assert [it["id"] for it in listed["networks"]] == [outside["id"]]
     assert (await stranger("GET", "/networks?router:external=False"))["networks"] == []
-    await stranger.refused("GET", f"/subnets/{subnet['id']}", None, 404, "SubnetNotFound")
+    assert (await stranger("GET", f"/subnets/{subnet['id']}"))["subnet"]["router:external"] is True
     assert [it["id"] for it in (await admin("GET", "/subnets?router:external=true"))["subnets"]] == [subnet["id"]]
     body = {"network": {"router:external": True, "is_default": True}}
     await admin.refused("POST", "/networks", body, 409, "DefaultExternalNetworkExists")
@@ -213,9 +213,21 @@ async def test_outside_networks(admin, member, stranger):
     await admin.refused("PUT", one, {"network": {"router:external": False}}, 409, "ExternalNetworkInUse")
     await admin.refused("DELETE", one, None, 409, "NetworkInUse")
     await admin.refused("DELETE", f"/subnets/{subnet['id']}", None, 409, "SubnetInUse")
+    inner = {"subnet": {"network_id": outside["id"], "ip_version": 4, "cidr": "10.0.0.0/24"}}
+    await stranger.refused("POST", "/subnets", inner, 403, "PolicyNotAuthorized")
     await member("DELETE", f"/routers/{router['id']}", expect=204)
     inner = (await admin("PUT", one, {"network": {"router:external": False}}))["network"]
     assert inner["router:external"] is False
+
+
+async def test_floating_ips_that_lead_nowhere_go_with_an_outside_network(served, admin, member):
+    outside = await _make(admin, **{"router:external": True})
+    await _subnet(admin, outside, "203.0.113.0/27")
+    body = {"floatingip": {"floating_network_id": outside["id"]}}
+    await member("POST", "/floatingips", body, expect=201)
+    await admin("DELETE", f"/networks/{outside['id']}", expect=204)
+    assert (await member("GET", "/floatingips"))["floatingips"] == []
+    assert await served.cloud.documents.find(PORT) == []
 
 
 async def test_it_takes_its_subnets_and_its_dhcp_port_along(served, member):
@@ -270,5 +282,11 @@ async def test_tags_revisions_and_pages(member):
     await member("PUT", one, {"network": {"name": "x"}}, If_Match=f"revision_number={revision}")
     page = await member("GET", "/networks?limit=2&sort_key=name&sort_dir=desc")
     assert [it["name"] for it in page["networks"]] == ["x", "n4"]
-    assert [it["rel"] for it in page["networks_links"]] == ["next"]
+    assert [it["rel"] for it in page["networks_links"]] == ["next", "previous"]
+    last = await member("GET", "/networks?limit=9&sort_key=name")
+    assert [it["rel"] for it in last["networks_links"]] == ["previous"]
+    beyond = await member("GET", f"/networks?limit=2&sort_key=name&marker={last['networks'][-1]['id']}")
+    [back] = beyond["networks_links"]
+    there = await member("GET", back["href"].partition("/networking/v2.0")[2])
+    assert (beyond["networks"], [it["name"] for it in there["networks"]]) == ([], ["n4", "x"])
     assert await member("GET", f"{one}?fields=name") == {"network": {"name": "x"}}

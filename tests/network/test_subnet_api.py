@@ -281,15 +281,15 @@ async def test_ipv6_wants_room(member, network):
     await member.refused("PUT", f"/networks/{network}", {"network": {"mtu": 1279}}, 409, "NetworkMTUSubnetConflict")
 
 
-async def test_service_types_and_segments_are_the_operators(member, admin, network):
-    body = _body(network, service_types=["compute:nova"])
-    await member.refused("POST", "/subnets", body, 403, "PolicyNotAuthorized")
-    made = await _make(admin, network, service_types=["compute:nova"], tenant_id=PROJECT)
-    assert (made["service_types"], made["segment_id"]) == (["compute:nova"], None)
+async def test_service_types_and_segments(member, admin, network):
+    made = await _make(member, network, service_types=["compute:nova", "network:dhcp"])
+    assert made["service_types"] == ["compute:nova", "network:dhcp"]
+    assert (await admin("GET", f"/subnets/{made['id']}"))["subnet"]["segment_id"] is None
     wrong = _body(network, "10.1.0.0/24", service_types=["nova"])
     await admin.refused("POST", "/subnets", wrong, 400, "InvalidSubnetServiceType")
     lost = _body(network, "10.1.0.0/24", segment_id="5" * 32)
     await admin.refused("POST", "/subnets", lost, 404, "SegmentNotFound")
+    await member.refused("POST", "/subnets", lost, 403, "PolicyNotAuthorized")
 
 
 async def test_a_networks_owner_rules_its_subnets(served, admin, member, network):
