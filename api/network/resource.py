@@ -10,6 +10,7 @@ is not there for them (404); what they see and may not do is forbidden (403).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -255,6 +256,22 @@ class _Page(msgspec.Struct, frozen=True):
 
 
 _PAGING = frozenset({"limit", "marker", "page_reverse", "sort_key", "sort_dir", "fields"})
+
+
+def _changed_since(call: Call, values: Sequence[str]) -> list[Condition]:
+    """What was made or changed at that time or later. Raises Invalid."""
+    text = values[-1]
+    try:
+        at = datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError:
+        raise Invalid(
+            "Invalid input for operation: The input changed_since must be in the following format: "
+            "YYYY-MM-DDTHH:MM:SS[Z].",
+            code="InvalidInput",
+        ) from None
+    return [Where("updated_at", ">=", at if at.tzinfo else at.replace(tzinfo=UTC))]
+
+
 _COMMON = {
     "id": Filter(),
     "name": Filter(),
@@ -262,6 +279,7 @@ _COMMON = {
     "tenant_id": Filter("project_id"),
     "description": Filter(),
     "revision_number": Filter("version", int),
+    "changed_since": Filter(condition=_changed_since),
 }
 _TAG_FILTERS = frozenset({"tags", "tags-any", "not-tags", "not-tags-any"})
 _SORTABLE = frozenset({"id", "name", "project_id", "created_at", "updated_at"})

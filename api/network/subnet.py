@@ -28,7 +28,7 @@ from bus.execute import Wish
 from bus.log import Document
 from handlers.network.addressing import Picks, with_addresses
 from handlers.network.allotting import Allotted, PoolWanted, allotted
-from handlers.network.dividing import subnet_changed, subnet_ended, subnets_made
+from handlers.network.dividing import caught_up, subnet_changed, subnet_ended, subnets_made
 from handlers.network.network import not_found as network_not_found
 from handlers.network.ranges import default_gateway, default_pools
 from handlers.network.refusing import bad_request
@@ -218,6 +218,8 @@ async def create(call: Call) -> dict[str, Any]:
         return (await call.execute(*await subnets_made(call.cloud, wanted), *taking))[: len(ids)]
 
     documents = await with_addresses(call.cloud, attempt)
+    if late := await caught_up(call.cloud, [document.state for document in documents]):
+        await call.cloud.executor.execute(*late)
     views = await view(call, documents)
     return {"subnets": views} if many else {"subnet": views[0]}
 

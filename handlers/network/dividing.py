@@ -121,6 +121,15 @@ def refuse_mtu(network: Network, mtu: int, subnet: Subnet) -> None:
         )
 
 
+async def caught_up(cloud: Cloud, subnets: Sequence[Subnet]) -> list[Wish]:
+    """What ports still lack that came into a network while subnets did whose addresses follow from MACs."""
+    wishes: list[Wish] = []
+    for subnet in subnets:
+        if follows_mac(subnet):
+            wishes += await _followed(cloud, subnet.network_id, [subnet])
+    return wishes
+
+
 async def _followed(cloud: Cloud, network_id: str, subnets: Sequence[Subnet]) -> list[Wish]:
     """The ports that are there already get an address in each of these."""
     if not subnets:
@@ -128,7 +137,10 @@ async def _followed(cloud: Cloud, network_id: str, subnets: Sequence[Subnet]) ->
     where = [Where("parent_id", "=", network_id), Where("device_owner", "not in", sorted(CHOSEN))]
     wishes = []
     for document in await cloud.documents.find(PORT, where=where, limit=None):
+        has = {fixed.subnet_id for fixed in document.state.fixed_ips}
         for subnet in subnets:
+            if subnet.id in has:
+                continue
             fixed = FixedIp(subnet_id=subnet.id, ip_address=eui64(subnet.cidr, document.state.mac_address))
             wishes.append(Wish(PORTS, document.id, AddPortAddress(fixed_ip=fixed)))
             wishes.append(Wish(SUBNETS, subnet.id, AllocateAddress(ip=fixed.ip_address, port_id=document.id)))

@@ -270,7 +270,7 @@ class Model:
         self._use_policy(f"port/{id}", before, after)
         self._ports_of_network.follow(id, before, after, lambda it: it.network_id)
         self._ports_of_device.follow(id, before, after, _device)
-        self._dhcp_of_network.follow(id, before, after, lambda it: it.network_id if it.device_owner == DHCP else None)
+        self._dhcp_of_network.follow(id, before, after, lambda it: it.network_id if _answers(it) else None)
         self._subports.follow(id, before, after, lambda it: it.subport_of)
         self._move_addresses(before, after)
         self._reseat(id)
@@ -524,6 +524,11 @@ class Model:
 
     def _named_by(self, group_id: str) -> frozenset[str]:
         return named_members(self.get(SECURITY_GROUP, group_id))
+
+
+def _answers(port: Port) -> bool:
+    """Whether it is a network's own DHCP port, not one that somebody made by that owner's name."""
+    return port.device_owner == DHCP and port.made_by == port.network_id
 
 
 def _reach(host: NetworkHost | None) -> tuple[str, tuple[str, ...]] | None:

@@ -155,6 +155,7 @@ def port(history: Happens, chance: Random) -> None:
         device_id=_one(chance, device),
         security_group_ids=_some(chance, "g"),
         port_security_enabled=chance.random() < 0.8,
+        made_by=lies_in if owner == "network:dhcp" and chance.random() < 0.8 else "",
     )
     _happens(
         history,

@@ -280,6 +280,9 @@ async def test_tags_revisions_and_pages(member):
     revision = (await member("GET", one))["network"]["revision_number"]
     await member("PUT", one, {"network": {"name": "x"}}, expect=412, If_Match=f"revision_number={revision - 1}")
     await member("PUT", one, {"network": {"name": "x"}}, If_Match=f"revision_number={revision}")
+    assert len((await member("GET", "/networks?changed_since=2020-01-01T00:00:00Z"))["networks"]) == 5
+    assert (await member("GET", "/networks?changed_since=2999-01-01T00:00:00"))["networks"] == []
+    await member.refused("GET", "/networks?changed_since=yesterday", None, 400, "InvalidInput")
     page = await member("GET", "/networks?limit=2&sort_key=name&sort_dir=desc")
     assert [it["name"] for it in page["networks"]] == ["x", "n4"]
     assert [it["rel"] for it in page["networks_links"]] == ["next", "previous"]
