@@ -105,8 +105,8 @@ class Seen(msgspec.Struct):
                 if not entry.to:  # a MAC has one entry in a bridge
                     master = self.links[device].master
                     for name, entries in self.entries.items():
-                        if self.links[name].master == master:
-                            entries.discard(entry)
+                        if name in self.links and self.links[name].master == master:
+                            entries -= {it for it in entries if it.mac_address == entry.mac_address and not it.to}
                 else:
                     _drop_others(self.entries.get(device, set()), entry)
                 self.entries.setdefault(device, set()).add(entry)
@@ -195,12 +195,22 @@ def _entries(it: Wanted, link: Link, there: Link, seen: Seen) -> tuple[list[Step
     known = seen.entries.get(link.name, set()) if there.index else set()
     if there.master != link.master:
         known = {entry for entry in known if entry.to}
-    replaced = {entry.mac_address for entry in asked.keys() - known if entry.to} - {EVERYBODY}
-    return [Forward(link.name, entry, key) for entry, key in asked.items() if entry not in known], [
+    lacking = {entry: key for entry, key in asked.items() if entry not in known and not _follows(entry, it, seen)}
+    # Of a MAC that gets another entry, the one before goes by that.
+    replaced = {(entry.mac_address, bool(entry.to)) for entry in lacking} - {(EVERYBODY, True)}
+    return [Forward(link.name, entry, key) for entry, key in lacking.items()], [
         Unforward(link.name, entry)
         for entry in sorted(known - asked.keys())
-        if not entry.to or entry.mac_address not in replaced
+        if (entry.mac_address, bool(entry.to)) not in replaced and not _follows(entry, it, seen)
     ]
+
+
+def _follows(entry: Entry, it: Wanted, seen: Seen) -> bool:
+    """Whether it is somewhere in the network's bridge, and may be there."""
+    if entry.sticks:
+        return False
+    there = any(entry in seen.entries.get(name, ()) for name in it.links)
+    return there and any(entry in entries for entries in it.entries.values())
 
 
 def _drop_others(entries: set[Entry], entry: Entry) -> None:

@@ -164,7 +164,8 @@ def tunnel_entries(world: World, network: WiredNetwork, own_ip: str) -> dict[Ent
     for peer in world.peers_of.get(network.id, ()):
         if _is_elsewhere(peer.endpoint_ip, own_ip):
             found[Entry(peer.mac_address, peer.endpoint_ip)] = f"peer/{peer.id}"
-            found[Entry(peer.mac_address)] = f"peer/{peer.id}"
+            # One that may come here any moment, with what is running in it, has its tap already.
+            found[Entry(peer.mac_address, sticks=peer.id not in world.ports)] = f"peer/{peer.id}"
     return found
 
 

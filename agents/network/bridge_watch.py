@@ -98,5 +98,7 @@ def _on_neighbour(kind: int, body: bytes, seen: Seen, names: dict[int, str], our
     if neighbour:
         known = seen.neighbours.get(device, {}).get(neighbour.ip, "")
         return f"a neighbour of {device} was changed" if known != (neighbour.mac_address if there else "") else ""
+    if entry and not entry.sticks and any(entry in entries for entries in seen.entries.values()):
+        return ""  # it follows its guest
     differs = entry is not None and there != (entry in seen.entries.get(device, set()))
     return f"an entry of {device} was changed" if differs else ""

@@ -21,7 +21,7 @@ EVERYBODY = "00:00:00:00:00:00"
 _HEAD = struct.Struct("=BxxxiHBB")
 _TO, _MAC = 1, 2
 _STATIC, _PERMANENT = 0x40, 0x80
-_SELF, _MASTER = 0x02, 0x04
+_SELF, _MASTER, _STICKY = 0x02, 0x04, 0x40
 
 
 class Entry(NamedTuple):
@@ -29,6 +29,8 @@ class Entry(NamedTuple):
 
     mac_address: str
     to: str = ""
+    sticks: bool = True
+    """It stays, wherever else the MAC is heard. One that does not follows its guest, as what is learned does."""
 
 
 class Neighbour(NamedTuple):
@@ -90,7 +92,7 @@ def parse_entry(body: bytes) -> Entry | None:
     if flags & _SELF:
         to = found.get(_TO, b"")
         return Entry(mac, str(ipaddress.ip_address(to))) if state & _PERMANENT and len(to) in {4, 16} else None
-    return Entry(mac) if state & _STATIC else None
+    return Entry(mac, sticks=bool(flags & _STICKY)) if state & _STATIC else None
 
 
 def parse_neighbour(body: bytes) -> Neighbour | None:
@@ -104,7 +106,8 @@ def parse_neighbour(body: bytes) -> Neighbour | None:
 
 
 def _bridge_entry(device: int, it: Entry) -> bytes:
-    return _HEAD.pack(BRIDGE_FAMILY, device, _STATIC, _MASTER, 0) + attribute(_MAC, mac_bytes(it.mac_address))
+    flags = _MASTER | _STICKY if it.sticks else _MASTER
+    return _HEAD.pack(BRIDGE_FAMILY, device, _STATIC, flags, 0) + attribute(_MAC, mac_bytes(it.mac_address))
 
 
 def _tunnel_entry(device: int, it: Entry) -> bytes:

@@ -114,6 +114,25 @@ def test_a_network_that_cannot_be_had_is_refused_in_words(of, words):
         assert word in str(refused.value)
 
 
+def test_an_entry_that_follows_its_guest_is_left_where_it_is_until_it_is_known():
+    mac, tunnel, tap = elsewhere(7).mac_address, tunnel_name(1001), port(network(), 7).tap
+    world = World({f"network/{network().id}": network(), "port/7": port(network(), 7), "peer/7": elsewhere(7)})
+    seen, asked = Seen({}, {}, {}), wanted(world, network().id, (), OWN)
+    done(plan([asked], seen, ()), seen)
+    assert Entry(mac, sticks=False) in seen.entries[tunnel]
+    seen.entries[tunnel].discard(Entry(mac, sticks=False))
+    seen.entries[tap] = {Entry(mac, sticks=False)}  # it was heard here
+    assert plan([asked], seen, ()) == []
+    here = wanted(World({f"network/{network().id}": network(), "port/7": port(network(), 7)}), network().id, (), OWN)
+    steps = plan([here], seen, ())
+    assert [step for step in steps if isinstance(step, Forward)] == [
+        Forward(tap, Entry(mac), "port/" + elsewhere(7).id)
+    ]
+    assert [step.entry for step in steps if isinstance(step, Unforward)] == [Entry(mac, "10.77.0.9")]
+    done(steps, seen)
+    assert plan([here], seen, ()) == []
+
+
 def done(steps: list[Step], seen: Seen) -> None:
     """As the kernel would."""
     for step in steps:
@@ -271,3 +290,18 @@ async def test_an_address_that_two_guests_share_is_reached_where_it_is(fabric, h
     assert one.pings(virtual[0])
     assert virtual[1] in one.run("ip", "neighbour", "show", virtual[0])
     await far.switch.close()
+
+
+async def test_a_guest_that_comes_running_is_found_before_anybody_tells_of_it(fabric, host):
+    noticed = Noticed(host)
+    await noticed.start()
+    near, coming = port(network(), 1), port(network(), 7)
+    host.has(replace(network(), endpoints=("10.77.0.9",)), near, coming, elsewhere(7))
+    one, guest = host.guest(near), host.guest(coming)
+    await host.sweep()
+    assert not one.pings(guest.ip, seconds=1)
+    assert guest.pings(one.ip)
+    assert one.pings(guest.ip)
+    assert not noticed.anything
+    await host.sweep()
+    assert one.pings(guest.ip)

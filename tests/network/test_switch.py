@@ -200,6 +200,42 @@ async def test_who_left_is_not_spoken_to(two):
         assert not [it for it in drained(fabric) if bytes(one.to_all()) in it]
 
 
+async def test_nobody_takes_over_the_mac_of_another(two):
+    """Were it not for anti-spoofing: here a guest with port security off, say."""
+    one, other = two.guests()
+    third = two.a.guest(port(two.network, 3))
+    await two.a.wire(third.port)
+    await two.b.wire(peer(third.port, two.a))
+    await two.sweep()
+    stolen = Ether(src=two.one.mac_address, dst="ff:ff:ff:ff:ff:ff") / IP(src=other.ip, dst="10.0.255.9") / ICMP()
+    for thief, sees in ((other, third), (third, other)):
+        with sees.raw() as heard:
+            thief.send(stolen, thief.to_all())
+            arrives(heard, stolen, thief.to_all())
+        assert third.pings(one.ip)
+        assert other.pings(one.ip)
+
+
+async def test_a_port_that_may_come_here_is_where_it_is_until_it_comes(two):
+    """A live migration: the port is here already, with its tap, and its guest still runs elsewhere."""
+    one, other = two.guests()
+    await two.sweep()
+    third = two.a.guest(port(two.network, 3))
+    await two.a.wire(third.port)
+    await two.b.wire(peer(third.port, two.a))
+    coming = two.a.guest(two.two)
+    await two.a.wire(two.two)  # it is a peer as well
+    await two.a.sweep()
+    assert third.pings(other.ip)
+    assert one.pings(other.ip6)
+    await two.a.unwire(f"peer/{two.two.id}")
+    await two.b.unwire(f"port/{two.two.id}", f"peer/{two.one.id}", f"peer/{third.port.id}", f"network/{two.network.id}")
+    assert third.pings(coming.ip)
+    assert one.pings(coming.ip6)
+    await two.a.sweep()
+    assert coming.pings(one.ip)
+
+
 async def test_a_flat_network_is_what_is_outside(fabric, make):
     a, b = fabric.host(), fabric.host()
     outside = network(3, network_type="flat", physical_network="external", segmentation_id=None, mtu=1500)
@@ -238,7 +274,7 @@ async def test_a_port_that_is_down_is_silent(two):
     await two.b.wire(replace(two.two, admin_up=False))
     assert not one.pings(other.ip, seconds=1)
     await two.b.wire(two.two)
-    assert one.pings(other.ip)
+    await until(lambda: one.pings(other.ip, seconds=1))  # the guest's card takes a while to see that it is up
 
 
 # Somebody else's doings
