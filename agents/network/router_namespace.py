@@ -21,8 +21,9 @@ from agents.network.announcing import Announcer
 from agents.network.interface import set_neighbours
 from agents.network.metadata_server import InnerFoot, Through
 from agents.network.namespace import FOLDER, enter
+from agents.network.nft import NftRefused
 from agents.network.router_kernel import LOOPBACK, Seen, Step
-from agents.network.router_rules import Foot, Layout, layout, networks_of
+from agents.network.router_rules import SILENCE, Foot, Layout, layout, networks_of
 from agents.network.router_watch import Watch
 from agents.network.switch import Attachment, CannotWire, Switch
 from agents.network.world import World
@@ -52,6 +53,10 @@ _SETTINGS: dict[str, int] = {
     "net/ipv4/conf/all/arp_announce": 2,
 }
 """Each foot answers for its own addresses only, and nothing is learned from what comes in."""
+
+
+_NO_ARP = 8
+"""Of `arp_ignore`: no address is answered for."""
 
 
 class Serving(Protocol):
@@ -264,9 +269,17 @@ class RouterNamespace:
 
 
 def silence(name: str) -> None:
-    """Take all interfaces of a router's namespace down; nothing happens when it is not there."""
-    with suppress(OSError), enter(name), netlink.Socket() as kernel:
-        router_kernel.silence(kernel)
+    """Have it neither hear nor say anything; nothing happens when it is not there.
+
+    Interfaces are taken down only where rules cannot be made: for each the kernel waits until no packet is under way.
+    """
+    with suppress(OSError), enter(name):
+        try:
+            nft.apply(SILENCE)
+            namespace.sysctl("net/ipv4/conf/all/arp_ignore", _NO_ARP)
+        except (OSError, NftRefused):
+            with netlink.Socket() as kernel:
+                router_kernel.silence(kernel)
 
 
 def _make(name: str) -> int:

@@ -22,6 +22,18 @@ from agents.network.vpn_rules import TUNNEL, UDP_PORTS
 from schema.network.wiring import Forwarding, RouterPort, WiredNetwork, WiredRouter, WiredSubnet
 
 TABLE = "cumulog_router"
+SILENT = "cumulog_silence"
+SILENCE = f"""
+table inet {SILENT} {{
+  chain in {{
+    type filter hook prerouting priority -400; policy drop
+  }}
+  chain out {{
+    type filter hook output priority -400; policy drop
+  }}
+}}
+"""
+"""What a router is under while its host has no lease. Any ruleset of `TABLE` ends it."""
 ANY = {4: "0.0.0.0/0", 6: "::/0"}
 MAIN, METADATA_TABLE = 254, 169
 """Numbers of routing tables. The latter is for what metadata answers."""
@@ -246,7 +258,8 @@ def _forwarded(forwardings: Sequence[Forwarding]) -> Iterable[str]:
 def _table(lines: Sequence[str]) -> str:
     """Replaces the table that is there, whatever is in it, in one transaction."""
     body = "\n".join(f"  {line}" for line in lines)
-    return f"table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n{body}\n}}\n"
+    fresh = "".join(f"table inet {name}\ndelete table inet {name}\n" for name in (SILENT, TABLE))
+    return f"{fresh}table inet {TABLE} {{\n{body}\n}}\n"
 
 
 def _map(name: str, types: str, pairs: Sequence[tuple[str, str]]) -> list[str]:

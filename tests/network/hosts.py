@@ -242,12 +242,8 @@ class Guest:
     @contextmanager
     def flood(self, ip: str, every_seconds: float = 0.005) -> Iterator[Flood]:
         """Ping without a pause while this lasts."""
-        command = _inside(self.name, "ping", "-q", "-i", str(every_seconds), "-W", "1", ip)
-        flood = Flood(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        try:
+        with Flood.of(self.name, ip, every_seconds) as flood:
             yield flood
-        finally:
-            flood.stop()
 
     def lease(self, folder: Path) -> dict[str, str]:
         """Ask for an address until there is one, and take it; what was told."""
@@ -277,6 +273,17 @@ class Flood:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.sent, self.lost = 0, -1
+
+    @classmethod
+    @contextmanager
+    def of(cls, name: str, ip: str, every_seconds: float) -> Iterator[Self]:
+        """From a namespace, without a pause while this lasts."""
+        command = _inside(name, "ping", "-q", "-i", str(every_seconds), "-W", "1", ip)
+        flood = cls(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        try:
+            yield flood
+        finally:
+            flood.stop()
 
     def stop(self) -> None:
         """What was under way when it ends does not count as lost: one packet at most."""

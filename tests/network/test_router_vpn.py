@@ -238,6 +238,33 @@ async def test_policies_are_carried_out(pair, words):
     assert await in_thread(pair.here.pings, "10.2.0.5")
 
 
+async def test_ipv6_sites_are_joined_as_well(places, short_folder):
+    east = network("east", subnet("se", "2001:db8:1::/64", gateway_ip="2001:db8:1::1"))
+    west = network("west", subnet("sw", "2001:db8:2::/64", gateway_ip="2001:db8:2::1"))
+    public = network("public", subnet("sp", "2001:db8:ff::/64", gateway_ip="2001:db8:ff::1", dhcp=False))
+    made, guests = [], []
+    for number, (place, net) in enumerate(zip(places, (east, west), strict=True), 1):
+        host = Host(place, net, public)
+        host.routers = host.agent(tunnels=Tunnels(short_folder / net.id))
+        guests.append(host.guest(net, 5))
+        guests[-1].leads_by(f"2001:db8:{number}::1")
+        made.append(host)
+    join(*places, "public")
+    for number, (host, net) in enumerate(zip(made, (east, west), strict=True), 1):
+        ends = [f"2001:db8:ff::{number}0", f"2001:db8:ff::{3 - number}0"]
+        it = connection(*ends, f"2001:db8:{number}::/64", f"2001:db8:{3 - number}::/64")
+        of = router(foot(net, 1), gateway=foot(public, number * 16), connections=(it,), gateway_ips=())
+        assert await host.apply(net, public, of) == {}
+    try:
+        await until(lambda: guests[0].pings("2001:db8:2::5"))
+        assert await in_thread(guests[1].sees, guests[0], "2001:db8:2::5", 80) == "2001:db8:1::5"
+    finally:
+        for host, guest in zip(made, guests, strict=True):
+            await host.apply(public)
+            await host.routers.close()
+            guest.close()
+
+
 async def test_what_cannot_be_done_is_an_error_and_spoils_nothing_else(pair):
     near, far = both()
     strange = replace(near, id="bad", ipsec=IpsecPolicyWords(transform_protocol="ah"), peer_cidrs=("10.9.0.0/24",))

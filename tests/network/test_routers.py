@@ -320,6 +320,11 @@ async def test_one_that_is_fenced_is_silent_at_once(host, near, outside):
     assert (await host.routers.routers()) == {}
     await bring(host, of)
     assert await in_thread(outside.pings, "203.0.113.10")
+    await host.routers.fence()
+    assert not await in_thread(outside.pings, "203.0.113.10", seconds=1)
+    await bring(host, of)  # the lease came back in time
+    assert await in_thread(outside.pings, "203.0.113.10")
+    assert await in_thread(outside.sees, near, "203.0.113.1", 80) == "203.0.113.10"
 
 
 async def test_one_that_is_switched_off_is_not_there(host, near, outside):
