@@ -32,7 +32,7 @@ from agents.network.vpn import Tunnels
 from agents.network.world import World
 from bus.config import Settings
 from schema.compute.domain import Seed
-from schema.network.wiring import NetworkHostFacts, Piece, RouterSeen, WiredPort
+from schema.network.wiring import NetworkHostFacts, RouterSeen, WiredPort
 
 T = TypeVar("T")
 
@@ -89,6 +89,8 @@ class Assembly:
         self._routers = routers
         self._shaping = shaping
         self._dhcp = dhcp
+        self._withheld: frozenset[str] = frozenset()
+        """Keys of the ports that have no tap yet, for they have no rules."""
 
     async def start(self, on_change: Callable[[], None], ask: AskInstance) -> None:
         self._metadata.start(ask)
@@ -101,7 +103,10 @@ class Assembly:
 
     async def apply(self, world: World, touched: Touched) -> Faults:
         protecting = await self._firewall.apply(world, touched)
-        safe = await self._without_unprotected(world, protecting)
+        waiting, self._withheld = self._withheld, await self._unprotected(world, protecting)
+        if touched is not None:
+            touched |= waiting
+        safe = _without(world, self._withheld)
         wiring = await self._switch.apply(safe, touched)
         await self._metadata.apply(safe, touched)
         rest = await _all(*(part.apply(safe, touched) for part in (self._shaping, self._dhcp, self._routers)))
@@ -122,18 +127,11 @@ class Assembly:
         await self._metadata.close()
         self._inside.close()
 
-    async def _without_unprotected(self, world: World, faults: Faults) -> World:
-        """Without the ports that have no rules yet, and therefore get no tap. Whoever has a tap keeps it."""
+    async def _unprotected(self, world: World, faults: Faults) -> frozenset[str]:
+        """Keys of the ports that have no rules yet, and no tap. Whoever has a tap keeps it."""
         doubtful = [port for port in world.ports.values() if _is_blamed(port, faults)] if faults else []
-        taps = await self._inside.run(_lacking, [port.tap for port in doubtful]) if doubtful else set()
-        if not taps:
-            return world
-        pieces: dict[str, Piece] = {
-            key: piece
-            for key, piece in world.pieces.items()
-            if not (isinstance(piece, WiredPort) and piece.tap in taps)
-        }
-        return World(pieces, endpoint_ip=world.endpoint_ip)
+        there = await self._inside.run(_interfaces) if doubtful else set()
+        return frozenset(f"port/{port.id}" for port in doubtful if port.tap not in there)
 
 
 def merged(of: Iterable[Faults]) -> Faults:
@@ -141,7 +139,9 @@ def merged(of: Iterable[Faults]) -> Faults:
     found: Faults = {}
     for faults in of:
         for key, text in faults.items():
-            found[key] = f"{found[key]}; {text}" if key in found else text
+            said = found.setdefault(key, text)
+            if text not in said:
+                found[key] = f"{said}; {text}"
     return found
 
 
@@ -149,10 +149,16 @@ def _is_blamed(port: WiredPort, faults: Faults) -> bool:
     return f"port/{port.id}" in faults or any(f"group/{id}" in faults for id in port.group_ids)
 
 
-def _lacking(taps: Iterable[str]) -> set[str]:
-    """Those that there are not, in the namespace of this thread."""
-    there = {name for _, name in socket.if_nameindex()}
-    return {tap for tap in taps if tap not in there}
+def _without(world: World, keys: frozenset[str]) -> World:
+    if not keys:
+        return world
+    pieces = {key: piece for key, piece in world.pieces.items() if key not in keys}
+    return World(pieces, endpoint_ip=world.endpoint_ip)
+
+
+def _interfaces() -> set[str]:
+    """In the namespace of this thread."""
+    return {name for _, name in socket.if_nameindex()}
 
 
 async def _all(*works: Awaitable[T]) -> list[T]:
