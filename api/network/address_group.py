@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from api.network.resource import Resource, common, project_of, resource_routes, several, to_change, viewed
+from api.network.resource import Resource, common, found, project_of, resource_routes, several, to_change, viewed
 from api.network.security_group import sharing
 from api.network.words import Body, LongText, Project, Text, bad
 from api.wire import Call, Put
@@ -89,7 +89,7 @@ async def create(call: Call) -> dict[str, Any]:
                 name=body.name,
                 project_id=project_of(call, body.project_id, body.tenant_id),
                 description=body.description,
-                addresses=_addresses(body.addresses or ()),
+                addresses=_addresses(body.addresses or (), whole=True),
             ),
         )
         for body in bodies
@@ -100,12 +100,12 @@ async def create(call: Call) -> dict[str, Any]:
 
 async def update(call: Call) -> dict[str, Any]:
     body: GroupChange = call.body.address_group
-    before = await to_change(call, RESOURCE, call.path["id"])
+    before = await _own(call)
     return await _change(call, before, UpdateAddressGroup(name=body.name, description=body.description))
 
 
 async def delete(call: Call) -> None:
-    before = await to_change(call, RESOURCE, call.path["id"])
+    before = await _own(call)
     try:
         await call.execute(ending(before.id), *await forgetting(call.cloud, before.id))
     except StillHeld:
@@ -113,7 +113,7 @@ async def delete(call: Call) -> None:
 
 
 async def add_addresses(call: Call) -> dict[str, Any]:
-    before = await to_change(call, RESOURCE, call.path["id"])
+    before = await _own(call)
     wanted = _addresses(call.body.addresses)
     there = [it for it in wanted if it in before.state.addresses]
     if there:
@@ -124,7 +124,7 @@ async def add_addresses(call: Call) -> dict[str, Any]:
 
 
 async def remove_addresses(call: Call) -> dict[str, Any]:
-    before = await to_change(call, RESOURCE, call.path["id"])
+    before = await _own(call)
     wanted = _addresses(call.body.addresses)
     absent = [it for it in wanted if it not in before.state.addresses]
     if absent:
@@ -132,20 +132,31 @@ async def remove_addresses(call: Call) -> dict[str, Any]:
     return await _change(call, before, RemoveAddresses(addresses=wanted))
 
 
+async def _own(call: Call) -> Document:
+    """The one to change. What is only shared with the caller is, for this, not there: so Neutron has it."""
+    document = await found(call, RESOURCE, call.path["id"])
+    if not call.token.is_admin and document.state.project_id != call.token.project_id:
+        raise NotFound("The resource could not be found.", code="HTTPNotFound")
+    return await to_change(call, RESOURCE, document.id)
+
+
 async def _change(call: Call, before: Document, command: Any) -> dict[str, Any]:
     [document] = await call.execute(Wish(ADDRESS_GROUPS, before.id, command))
     return {RESOURCE.name: await viewed(call, RESOURCE, document)}
 
 
-def _addresses(texts: Sequence[str]) -> tuple[str, ...]:
-    """Networks in their usual form, each once; an address is one of its own. Raises Invalid."""
-    found: dict[str, None] = {}
+def _addresses(texts: Sequence[str], *, whole: bool = False) -> tuple[str, ...]:
+    """Networks in their usual form, each once. `whole`: an address must say that it is one. Raises Invalid."""
+    networks: dict[str, None] = {}
     for text in texts:
         try:
-            found[str(ipaddress.ip_network(text, strict=False))] = None
+            network = str(ipaddress.ip_network(text, strict=False))
         except ValueError:
             raise bad("addresses", f"'{text[:64]}' is not a valid IP subnet") from None
-    return tuple(found)
+        if whole and "/" not in text:
+            raise bad("addresses", f"'{text}' isn't a recognized IP subnet cidr, '{network}' is recommended")
+        networks[network] = None
+    return tuple(networks)
 
 
 routes = [

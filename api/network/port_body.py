@@ -117,7 +117,10 @@ def fields_of(body: PortBody) -> dict[str, Any]:
     if body.port_security_enabled is not UNSET and body.port_security_enabled is not None:
         found["port_security_enabled"] = body.port_security_enabled
     if body.security_groups is not UNSET:
-        found["security_group_ids"] = tuple(dict.fromkeys(body.security_groups or ()))
+        groups = tuple(body.security_groups or ())
+        if len(set(groups)) < len(groups):
+            raise bad("security_groups", f"Duplicate items in the list: '{', '.join(groups)}'")
+        found["security_group_ids"] = groups
     return found
 
 

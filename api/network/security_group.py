@@ -54,6 +54,8 @@ class NewGroup(Body):
     stateful: bool = True
     tenant_id: Project | None = None
     project_id: Project | None = None
+    security_group: NewGroup | None = None
+    """In a list of them, each may be wrapped once more."""
 
 
 class CreateBody(Body):
@@ -175,7 +177,7 @@ async def create(call: Call) -> dict[str, Any]:
     making: list[Wish] = []
     beside: list[Wish] = []
     counted: dict[str, tuple[list[str], list[str]]] = {}
-    for body in bodies:
+    for body in (it.security_group or it for it in bodies):
         if body.name.lower() == DEFAULT:
             raise default_exists()
         id, project_id = clock.uuid4(), project_of(call, body.project_id, body.tenant_id)

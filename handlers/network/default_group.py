@@ -74,6 +74,7 @@ async def _making(cloud: Cloud, project_id: str, id: str) -> list[Wish]:
 
 
 def _rule(template: DefaultRule, group_id: str, id: str) -> SecurityRule:
+    """What a template says is its own description, not the rule's."""
     return SecurityRule(
         id=id,
         direction=template.direction,
@@ -84,5 +85,4 @@ def _rule(template: DefaultRule, group_id: str, id: str) -> SecurityRule:
         remote_ip_prefix=template.remote_ip_prefix,
         remote_group_id=group_id if template.from_own_group else template.remote_group_id,
         remote_address_group_id=template.remote_address_group_id,
-        description=template.description,
     )

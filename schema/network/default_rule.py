@@ -36,18 +36,29 @@ class DefaultRule(Word):
         return self.remote_group_id == PARENT
 
 
+_OUT, _IN = "Legacy default SG rule for egress traffic", "Legacy default SG rule for ingress traffic"
+
 STANDARD = (
     DefaultRule(
-        id="d2ac8a3e-60f5-5d1c-9f5c-6c0f0c5be0a1", direction="egress", ethertype="IPv4", used_in_default_sg=True
+        id="d2ac8a3e-60f5-5d1c-9f5c-6c0f0c5be0a1",
+        direction="egress",
+        ethertype="IPv4",
+        used_in_default_sg=True,
+        description=_OUT,
     ),
     DefaultRule(
-        id="d2ac8a3e-60f5-5d1c-9f5c-6c0f0c5be0a2", direction="egress", ethertype="IPv6", used_in_default_sg=True
+        id="d2ac8a3e-60f5-5d1c-9f5c-6c0f0c5be0a2",
+        direction="egress",
+        ethertype="IPv6",
+        used_in_default_sg=True,
+        description=_OUT,
     ),
     DefaultRule(
         id="d2ac8a3e-60f5-5d1c-9f5c-6c0f0c5be0a3",
         direction="ingress",
         ethertype="IPv4",
         remote_group_id=PARENT,
+        description=_IN,
         used_in_default_sg=True,
         used_in_non_default_sg=False,
     ),
@@ -56,6 +67,7 @@ STANDARD = (
         direction="ingress",
         ethertype="IPv6",
         remote_group_id=PARENT,
+        description=_IN,
         used_in_default_sg=True,
         used_in_non_default_sg=False,
     ),

@@ -23,7 +23,7 @@ async def _make(client, **fields):
 
 
 async def test_a_groups_life(served, member):
-    made = await _make(member, name="offices", description="d", addresses=["10.0.0.1", "10.1.2.3/16", "fd00::/64"])
+    made = await _make(member, name="offices", description="d", addresses=["10.0.0.1/32", "10.1.2.3/16", "fd00::/64"])
     assert made["addresses"] == ["10.0.0.1/32", "10.1.0.0/16", "fd00::/64"]
     assert (made["project_id"], made["shared"], made["revision_number"]) == (PROJECT, False, 1)
     one = f"/address-groups/{made['id']}"
@@ -47,7 +47,9 @@ async def test_addresses_come_and_go(member):
     assert left["address_group"]["addresses"] == ["10.0.1.0/24"]
     await member.refused("PUT", f"{one}/remove_addresses", {"addresses": ["10.0.0.1"]}, 404, "AddressesNotFound")
     await member.refused("PUT", f"{one}/add_addresses", {"addresses": ["nowhere"]}, 400, "HTTPBadRequest")
-    await member.refused("POST", "/address-groups", {"address_group": {"addresses": ["x"]}}, 400, "HTTPBadRequest")
+    for text in ("x", "10.0.0.1"):
+        body = {"address_group": {"addresses": [text]}}
+        await member.refused("POST", "/address-groups", body, 400, "HTTPBadRequest")
 
 
 async def test_what_a_rule_names_stays(member):
@@ -62,6 +64,6 @@ async def test_what_a_rule_names_stays(member):
 
 
 async def test_several_at_once(member):
-    body = {"address_groups": [{"name": "a"}, {"name": "b", "addresses": ["10.0.0.1"]}]}
+    body = {"address_groups": [{"name": "a"}, {"name": "b", "addresses": ["10.0.0.1/32"]}]}
     made = (await member("POST", "/address-groups", body, expect=201))["address_groups"]
     assert [(it["name"], it["addresses"]) for it in made] == [("a", []), ("b", ["10.0.0.1/32"])]

@@ -267,8 +267,10 @@ async def test_security_groups_are_the_projects_or_shared_with_it(served, member
         command = CreateSecurityGroup(name=f"g{id}", project_id=project)
         await served.cloud.executor.execute(Wish(SECURITY_GROUPS, str(uuid.UUID(int=int(id))), command))
     mine, theirs = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
-    made = await _make(member, network_id, security_groups=[mine, mine])
+    made = await _make(member, network_id, security_groups=[mine])
     assert made["security_groups"] == [mine]
+    twice = {"port": {"security_groups": [mine, mine]}}
+    await member.refused("PUT", f"/ports/{made['id']}", twice, 400, "HTTPBadRequest")
     for id in (theirs, str(uuid.uuid4())):
         body = {"port": {"security_groups": [mine, id]}}
         await member.refused("PUT", f"/ports/{made['id']}", body, 404, "SecurityGroupNotFound")

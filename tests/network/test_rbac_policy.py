@@ -200,6 +200,9 @@ async def test_an_address_group_is_shared(member, stranger):
     body = {"address_group": {"addresses": ["10.0.0.0/8"]}}
     addresses = (await member("POST", "/address-groups", body, expect=201))["address_group"]
     policy = await _share(member, "address_group", addresses["id"])
+    one = f"/address-groups/{addresses['id']}"
+    assert (await stranger("GET", one))["address_group"]["shared"] is True
+    await stranger.refused("PUT", one, {"address_group": {"name": "x"}}, 404, "HTTPNotFound")
     group = await _group(stranger, name="g")
     rule = {"direction": "ingress", "security_group_id": group["id"], "remote_address_group_id": addresses["id"]}
     made = await stranger("POST", "/security-group-rules", {"security_group_rule": rule}, expect=201)

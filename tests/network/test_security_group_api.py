@@ -116,7 +116,7 @@ async def test_a_groups_life(member):
 
 
 async def test_several_at_once(member):
-    body = {"security_groups": [{"name": "a"}, {"name": "b"}]}
+    body = {"security_groups": [{"name": "a"}, {"security_group": {"name": "b"}}]}
     made = (await member("POST", "/security-groups", body, expect=201))["security_groups"]
     assert [it["name"] for it in made] == ["a", "b"]
     rules = [
