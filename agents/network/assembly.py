@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -25,6 +25,7 @@ from agents.network.firewall import Firewall
 from agents.network.linux_bridge import LinuxBridge
 from agents.network.metadata import Metadata
 from agents.network.namespace import Namespace
+from agents.network.ovs.switch import OvsSwitch
 from agents.network.routers import Routers
 from agents.network.shaping import Shaping
 from agents.network.switch import Switch
@@ -55,13 +56,15 @@ async def open_driver(settings: Settings, host: str, place: HostPlace) -> Networ
     """A host's driver. Nothing is looked at or touched before `start`."""
     folder = settings.home / "network" / host
     inside = Namespace(place.namespace)
-    switch = LinuxBridge(inside, fabric=place.fabric, interfaces=place.interfaces)
+    way: dict[str, Any] = {"fabric": place.fabric, "interfaces": place.interfaces}
+    ovs = settings.network.driver == "ovs"
+    switch: Switch = OvsSwitch(inside, folder / "ovs", **way) if ovs else LinuxBridge(inside, **way)
     metadata = Metadata()
     return Assembly(
         inside,
-        firewall=Firewall(inside, switch.bridge_of),
+        firewall=None if ovs else Firewall(inside, switch.bridge_of),
         switch=switch,
-        shaping=Shaping(inside),
+        shaping=Shaping(inside, both_ways=not ovs),
         metadata=metadata,
         dhcp=Dhcp(inside, place.tag, switch, folder / "dhcp", metadata=metadata),
         routers=Routers(place.tag, switch, metadata=metadata, tunnels=Tunnels(folder / "vpn")),
@@ -75,13 +78,14 @@ class Assembly:
         self,
         inside: Namespace,
         *,
-        firewall: Watchful,
+        firewall: Watchful | None,
         switch: Switch,
         shaping: Component,
         metadata: Metadata,
         dhcp: Component,
         routers: RouterHolder,
     ) -> None:
+        """`firewall`: None, the switch protects ports itself."""
         self._inside = inside
         self._firewall = firewall
         self._switch = switch
@@ -95,14 +99,15 @@ class Assembly:
     async def start(self, on_change: Callable[[], None], ask: AskInstance) -> None:
         self._metadata.start(ask)
         for part in (self._firewall, self._switch, self._routers):
-            await part.start(on_change)
+            if part:
+                await part.start(on_change)
 
     async def facts(self) -> NetworkHostFacts:
         facts = await self._switch.facts()
         return replace(facts, capabilities=(*facts.capabilities, "vpn")) if vpn.available() else facts
 
     async def apply(self, world: World, touched: Touched) -> Faults:
-        protecting = await self._firewall.apply(world, touched)
+        protecting = await self._firewall.apply(world, touched) if self._firewall else {}
         waiting, self._withheld = self._withheld, await self._unprotected(world, protecting)
         if touched is not None:
             touched |= waiting
@@ -123,7 +128,7 @@ class Assembly:
 
     async def close(self) -> None:
         parts = (self._routers, self._dhcp, self._shaping, self._switch, self._firewall)
-        await _all(*(part.close() for part in parts))
+        await _all(*(part.close() for part in parts if part))
         await self._metadata.close()
         self._inside.close()
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from agents.network import netlink, traffic_control
 from agents.network.driver import Faults, Touched
@@ -67,15 +68,18 @@ class Step(NamedTuple):
 
 
 class Shaping:
-    """A component of the Linux bridge driver; after the switch, for a limit needs its tap."""
+    """A component of both drivers; after the switch, for a limit needs its tap."""
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, *, both_ways: bool = True) -> None:
+        """`both_ways`: False, the switch itself holds back what comes from guests."""
         self._namespace = namespace
+        self._both_ways = both_ways
         self._idle = False
         """Nothing is limited here, and nothing was found that is."""
 
     async def apply(self, world: World, touched: Touched) -> Faults:
-        wanted = {port.tap: shape for port in world.ports.values() if (shape := shape_of(port)) is not None}
+        shapes = ((port.tap, shape_of(port, both_ways=self._both_ways)) for port in world.ports.values())
+        wanted = {tap: shape for tap, shape in shapes if shape is not None}
         if not wanted and self._idle and touched is not None:
             return {}
         keys = {port.tap: f"port/{id}" for id, port in world.ports.items()}
@@ -92,9 +96,9 @@ class Shaping:
         """Nothing to let go of."""
 
 
-def shape_of(port: WiredPort) -> Shape | None:
+def shape_of(port: WiredPort, *, both_ways: bool = True) -> Shape | None:
     """None: the port has no limits, or no tap of its own."""
-    toward, away = rate_of(port.quality, "ingress"), rate_of(port.quality, "egress")
+    toward, away = rate_of(port.quality, "ingress"), rate_of(port.quality, "egress") if both_ways else None
     if port.parent_id or (toward is None and away is None):
         return None
     return Shape(toward, away, f"ifb{port.id[:11]}" if away else "")
@@ -109,6 +113,11 @@ def rate_of(quality: Quality, direction: Direction) -> Rate | None:
     bytes_per_second = limit.max_kbps * 1000 // 8
     burst = limit.max_burst_kbps * 1000 // 8 or int(bytes_per_second * _BURST_SECONDS)
     return Rate(bytes_per_second, max(burst, _LEAST_BURST_BYTES))
+
+
+def policed(rate: Rate) -> Rate:
+    """As it has to be where nothing waits, and what is over the rate is dropped: TCP needs longer bursts there."""
+    return replace(rate, burst_bytes=max(rate.burst_bytes, int(rate.bytes_per_second * _POLICED_BURST_SECONDS)))
 
 
 def plan(wanted: Mapping[str, Shape], taps: Iterable[str], seen: Seen) -> list[Step]:
@@ -166,8 +175,8 @@ def _both(quality: Quality) -> Iterable[tuple[Direction, Rate]]:
 
 
 def _over(rate: Rate) -> str:
-    burst = max(rate.burst_bytes, int(rate.bytes_per_second * _POLICED_BURST_SECONDS))
-    return f"limit rate over {rate.bytes_per_second} bytes/second burst {burst} bytes drop"
+    held = policed(rate)
+    return f"limit rate over {held.bytes_per_second} bytes/second burst {held.burst_bytes} bytes drop"
 
 
 _ORDER = ("leave incoming", "unlimit", "remove ifb", "add ifb", "limit", "redirect")

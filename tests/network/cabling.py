@@ -166,7 +166,7 @@ class Site:
         return f"add element bridge cumulog members-{group}-4 {{ {ip} }}"
 
     def network(self, number: int = 1) -> WiredNetwork:
-        network = WiredNetwork(id=f"{number:08x}-0000-4000-8000-000000000000", network_type="local")
+        network = WiredNetwork(id=f"{number:08x}-0000-4000-8000-000000000000", network_type="local", mtu=1500)
         self.pieces[key_of(network)] = network
         self._have_bridge(network)
         return network

@@ -45,6 +45,8 @@ class Plugged(msgspec.Struct, frozen=True):
     feet: Mapping[str, tuple[Attachment, Place]]
     fabrics: Mapping[str, Place]
     """By network: its tunnel or wire. A network that has none is this host's alone."""
+    meters: Mapping[tuple[str, Direction], int] = {}
+    """By port and direction, of those that the switch holds back."""
 
 
 class HostFlows:
@@ -127,13 +129,17 @@ class HostFlows:
 
 def place_of(port: WiredPort, world: World, plugged: Plugged) -> Place | None:
     """None: it is not plugged in here (yet)."""
-    if not port.parent_id:
-        place = plugged.taps.get(port.id)
-        return replace(place, tag=0) if place and port.subports else place
-    parent, place = world.ports.get(port.parent_id), plugged.taps.get(port.parent_id)
-    if parent is None or place is None or not parent.admin_up:
+    place = plugged.taps.get(port.parent_id or port.id)
+    if place is None:
         return None
-    return replace(place, tag=port.segmentation_id)
+    tag = 0 if port.subports else None
+    if port.parent_id:
+        parent = world.ports.get(port.parent_id)
+        if parent is None or not parent.admin_up:
+            return None
+        tag = port.segmentation_id
+    meters = plugged.meters
+    return Place(place.number, tag, meters.get((port.id, "egress"), 0), meters.get((port.id, "ingress"), 0))
 
 
 def _of_port(port: WiredPort, place: Place, network: int, world: World, *, tracked: bool) -> list[Flow]:

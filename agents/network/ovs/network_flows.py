@@ -52,6 +52,8 @@ class Place(msgspec.Struct, frozen=True):
     """Frames bear it there. 0: they bear none, and those that do are another's; None: whatever they bear."""
     meter: int = 0
     """Holds back what comes in, if not 0."""
+    meter_out: int = 0
+    """Holds back what goes out, if not 0."""
 
 
 class Receiver(msgspec.Struct, frozen=True):
@@ -204,10 +206,13 @@ def _entry(place: Place, sender: str, network: int, about: int, table: int) -> F
 
 
 def _out(place: Place) -> str:
-    if not place.tag:
-        return f"output:{place.number}"
-    # Whoever gets the frame after this one gets it without the tag.
-    return f"clone(push_vlan:0x8100,set_field:{place.tag | _TAGGED_BIT}->vlan_vid,output:{place.number})"
+    output = f"output:{place.number}"
+    if place.tag:
+        # Whoever gets the frame after this one gets it without the tag.
+        output = f"push_vlan:0x8100,set_field:{place.tag | _TAGGED_BIT}->vlan_vid,{output}"
+    if place.meter_out:
+        output = f"meter:{place.meter_out},{output}"
+    return f"clone({output})" if "," in output else output
 
 
 def _by_mac(receivers: Iterable[Receiver]) -> Mapping[str, list[Receiver]]:

@@ -7,10 +7,11 @@ and a framework of its own; `ovs-ofctl` comes with the switch, and takes a bundl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from agents.network.ovs import flows
+from agents.network.ovs import flows, meters
 from agents.network.ovs.flows import Listing
+from agents.network.ovs.meters import Limit
 
 _SECONDS = 30.0
 _LONGEST_ERROR = 500
@@ -44,6 +45,18 @@ async def change(switch: str, lines: Sequence[str]) -> None:
     """All of it or nothing, at once for every packet. Raises FlowsRefused."""
     if lines:
         await _ofctl(["bundle", switch, "-"], "\n".join(f"flow {line}" for line in lines) + "\n")
+
+
+async def metered(switch: str) -> dict[int, Limit]:
+    """Raises FlowsRefused."""
+    return meters.read(await _ofctl(["dump-meters", switch]))
+
+
+async def tell(switch: str, words: Iterable[str]) -> None:
+    """One after the other, of what bundles do not take. Raises FlowsRefused."""
+    for it in words:
+        command, argument = it.split(" ", 1)
+        await _ofctl([command, switch, argument])
 
 
 async def _ofctl(arguments: Sequence[str], words: str = "") -> str:

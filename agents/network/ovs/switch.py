@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from agents.network import namespace
@@ -22,13 +23,14 @@ from agents.network.driver import Faults, Touched
 from agents.network.firewall import revoked
 from agents.network.namespace import Namespace
 from agents.network.nft import NftRefused
-from agents.network.ovs import bridge, connections, flows, openflow
+from agents.network.ovs import bridge, connections, flows, meters, openflow
 from agents.network.ovs.bridge import BRIDGE, Numbers
 from agents.network.ovs.database import Database, Row
 from agents.network.ovs.devices import Devices, Ends
 from agents.network.ovs.flows import Flow, Listing
 from agents.network.ovs.host_flows import HostFlows, Plugged
 from agents.network.ovs.jsonrpc import Connection, RpcError
+from agents.network.ovs.meters import Limit
 from agents.network.ovs.network_flows import Place
 from agents.network.ovs.openflow import FlowsRefused
 from agents.network.ovs.pipeline import DROP_COUNTERS, STATIC
@@ -77,6 +79,8 @@ class OvsSwitch:
         """As it was carried out the last time."""
         self._there: Listing | None = None
         """The flows that are there; None: to be looked at."""
+        self._limits: dict[int, Limit] | None = None
+        """The meters that are there; None: to be looked at."""
         self._worded: dict[str, tuple[str, ...]] = {}
         """As the switch worded them."""
         self._left = bridge.Seen()
@@ -185,7 +189,7 @@ class OvsSwitch:
         if self._store and self._control and not self._control.gone and not self._store.gone:
             return self._store, self._control
         await self._let_go()
-        self._there = None
+        self._there = self._limits = None
         self._store = await self._processes.database(self._heard, self._heard)
         self._control, anew = await self._processes.switch(self._store, self._heard)
         if anew:
@@ -231,10 +235,13 @@ class OvsSwitch:
         taken = ends.numbers.keys() - set(self._devices.interfaces.values())
         await self._namespace.run(self._silence.ensure, taken)
         plugged, refused = plug(ends, numbers, interfaces(store))
+        limits = meters.wanted(world)
+        plugged = msgspec.structs.replace(plugged, meters=meters.numbered(limits))
         wanted = self._flows.of(world, plugged)
         faults |= refused | self._flows.faults
         unsure = self._there is None
-        if (await self._change(wanted, look=look) and unsure) or revoked(self._world, world):
+        changed = await self._change(wanted, {plugged.meters[it]: limit for it, limit in limits.items()}, look=look)
+        if (changed and unsure) or revoked(self._world, world):
             judge = Judge(world, numbers.networks)
             count = await connections.cut(control, set(numbers.networks.values()), lambda it: not judge.allows(it))
             if count:
@@ -242,19 +249,25 @@ class OvsSwitch:
         self._world = world
         return faults
 
-    async def _change(self, wanted: Mapping[str, Flow], *, look: bool) -> bool:
-        """Have these flows and no others; whether there was anything to do. Raises FlowsRefused."""
+    async def _change(self, wanted: Mapping[str, Flow], limits: Mapping[int, Limit], *, look: bool) -> bool:
+        """Have these flows and meters and no others; whether a flow changed. Raises FlowsRefused."""
         switch = self._processes.openflow
         if self._there is None:
             await openflow.prepare(switch)
         if look or self._there is None:
             self._there = await openflow.listed(switch)
+            if limits or self._limits is None or self._limits:
+                self._limits = await openflow.metered(switch)
         lines = flows.plan(wanted, self._there, self._worded)
+        first, last = meters.plan(limits, self._limits or {})
         try:
+            await openflow.tell(switch, first)
             await openflow.change(switch, lines)
+            await openflow.tell(switch, last)
         except FlowsRefused:
-            self._there = None
+            self._there = self._limits = None
             raise
+        self._limits = dict(limits)
         self.commands = lines or self.commands
         known = {cookie: self._worded.get(cookie, words) for cookie, words in self._there.items() if words != _UNSEEN}
         self._worded = {cookie: words for cookie, words in known.items() if cookie in wanted and len(words) == 1}
