@@ -15,14 +15,14 @@ from api.wire.query import boolean
 from api.wire.route import Route
 from bus import clock
 from bus.documents import Where
-from bus.execute import AlreadyTaken, Wish
+from bus.execute import AlreadyTaken, StillHeld, Wish
 from bus.log import Document
-from handlers.network.addressing import Picks, with_addresses
 from handlers.network.qos_policy import (
     QOS_POLICIES,
     changing,
     default_policy,
     ending,
+    in_use,
     not_found,
     reworded,
     rule_not_found,
@@ -152,7 +152,6 @@ def _view(call: Call, document: Document) -> dict[str, Any]:
     policy: QosPolicy = document.state
     return {
         **common(document),
-        "revision_number": policy.revision,
         "is_default": policy.is_default,
         "shared": not {EVERYBODY, call.token.project_id}.isdisjoint(policy.shared_with),
         "rules": [
@@ -186,11 +185,9 @@ RESOURCE = Resource(
     filters={
         "is_default": Filter(type=bool),
         "shared": Filter(condition=_by_shared),
-        "revision_number": Filter("revision", int),
     },
     retagging=lambda id, tags: Wish(QOS_POLICIES, id, UpdateQosPolicy(tags=tags)),
     shared=_shared_with,
-    revision=lambda document: document.state.revision,
 )
 
 
@@ -232,26 +229,22 @@ async def update(call: Call) -> dict[str, Any]:
     before = await to_change(call, RESOURCE, call.path["id"], "update_policy")
     changes = UpdateQosPolicy(name=body.name, description=body.description, is_default=body.is_default)
 
-    async def attempt(picks: Picks) -> Document:
-        wishes = [Wish(QOS_POLICIES, before.id, changes)]
-        if body.shared is True and EVERYBODY not in before.state.shared_with:
-            wishes.append(Wish(QOS_POLICIES, before.id, ShareQosPolicy(project_id=EVERYBODY)))
-            wishes += recording("qos_policy", before.id, before.state.project_id)
-        elif body.shared is False:
-            wishes.append(await unsharing(call.cloud, before.id, EVERYBODY))
-            wishes += await forgetting(call.cloud, before.id, SHARED, EVERYBODY)
-        return await _execute(call, *wishes)
-
-    return await _answer(call, await with_addresses(call.cloud, attempt))
+    wishes = [Wish(QOS_POLICIES, before.id, changes)]
+    if body.shared is True and EVERYBODY not in before.state.shared_with:
+        wishes.append(Wish(QOS_POLICIES, before.id, ShareQosPolicy(project_id=EVERYBODY)))
+        wishes += recording("qos_policy", before.id, before.state.project_id)
+    elif body.shared is False:
+        wishes.append(await unsharing(call.cloud, before.id, EVERYBODY))
+        wishes += await forgetting(call.cloud, before.id, SHARED, EVERYBODY)
+    return await _answer(call, await _execute(call, *wishes))
 
 
 async def delete(call: Call) -> None:
     before = await to_change(call, RESOURCE, call.path["id"], "delete_policy")
-
-    async def attempt(picks: Picks) -> None:
-        await call.execute(await ending(call.cloud, before.id), *await forgetting(call.cloud, before.id))
-
-    await with_addresses(call.cloud, attempt)
+    try:
+        await call.execute(ending(before.id), *await forgetting(call.cloud, before.id))
+    except StillHeld as held:
+        raise in_use(before.id, held.key) from None
 
 
 async def _execute(call: Call, *wishes: Wish) -> Document:

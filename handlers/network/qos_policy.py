@@ -8,11 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from bus import clock
 from bus.cloud import Cloud
 from bus.documents import Where
 from bus.execute import Aggregate, AlreadyTaken, Wish
-from handlers.network.router import Outdated
 from schema.changes import differing, given
 from schema.event import Command, Kind
 from schema.network.floating_ip import FLOATING_IP
@@ -32,7 +30,6 @@ from schema.network.qos_policy import (
     QosPolicyShared,
     QosPolicyUnshared,
     QosPolicyUpdated,
-    QosPolicyUsed,
     QosRule,
     QosRuleAdded,
     QosRuleChanged,
@@ -42,6 +39,7 @@ from schema.network.qos_policy import (
     UnshareQosPolicy,
     UpdateQosPolicy,
     UseQosPolicy,
+    users_of,
 )
 from schema.network.router import ROUTER
 from schema.refusal import Conflict, Forbidden, NotFound, Refused
@@ -83,18 +81,12 @@ def decide(policy: QosPolicy, command: Command) -> Sequence[QosPolicyEvent]:
         case ShareQosPolicy():
             return [QosPolicyShared(project_id=command.project_id)]
         case UnshareQosPolicy():
-            _refuse_used_since(policy, command)
             if command.user:
                 raise _needed(policy.id, command.user)
             return [QosPolicyUnshared(project_id=command.project_id)]
         case UseQosPolicy():
-            if not command.operator and not policy.usable(command.project_id):
-                raise not_found(policy.id)
-            return [QosPolicyUsed(use_id=command.use_id)]
+            raise not_found(policy.id)  # not for that project
         case DeleteQosPolicy():
-            _refuse_used_since(policy, command)
-            if command.user:
-                raise Conflict(f"QoS Policy {policy.id} is used by {command.user}.", code="QosPolicyInUse")
             return [QosPolicyDeleted()]
     raise TypeError(f"QoS policies know no {type(command).__name__}")
 
@@ -121,8 +113,7 @@ def using(policy_id: str | None, project_id: str, *, operator: bool = False) -> 
     """
     if not policy_id:
         return []
-    use = UseQosPolicy(use_id=clock.uuid4(), project_id=project_id, operator=operator)
-    return [Wish(QOS_POLICIES, policy_id, use)]
+    return [Wish(QOS_POLICIES, policy_id, UseQosPolicy(project_id=project_id, operator=operator))]
 
 
 async def changing(
@@ -151,17 +142,19 @@ async def default_policy(cloud: Cloud, project_id: str) -> str | None:
     return found[0].id if found else None
 
 
-async def ending(cloud: Cloud, policy_id: str) -> Wish:
-    """The end of a policy. Void (`Outdated`) if somebody takes it meanwhile: then ask again."""
-    uses = await _uses(cloud, policy_id)
-    return Wish(QOS_POLICIES, policy_id, DeleteQosPolicy(user=await _user(cloud, policy_id), expected=uses))
+def ending(policy_id: str) -> Wish:
+    """The end of a policy; StillHeld when something has it."""
+    return Wish(QOS_POLICIES, policy_id, DeleteQosPolicy(), vacant=(users_of(policy_id),))
+
+
+def in_use(policy_id: str, user: str) -> Conflict:
+    """`user`: as what it holds is called, `port 4f…`."""
+    return Conflict(f"QoS Policy {policy_id} is used by {user}.", code="QosPolicyInUse")
 
 
 async def unsharing(cloud: Cloud, policy_id: str, project_id: str) -> Wish:
-    """That a project (`*`: any) may use it no more; refused while something of theirs has it. Void as `ending` is."""
-    streams = [QOS_POLICY.stream(policy_id)]
-    cloud.executor.forget(streams)
-    document = (await cloud.executor.load(streams)).get(streams[0])
+    """That a project (`*`: any) may use it no more; refused while something of theirs has it."""
+    document = (await cloud.executor.load([QOS_POLICY.stream(policy_id)])).get(QOS_POLICY.stream(policy_id))
     if document is None or not document.state.living:
         raise not_found(policy_id)
     policy: QosPolicy = document.state
@@ -173,13 +166,7 @@ async def unsharing(cloud: Cloud, policy_id: str, project_id: str) -> Wish:
         user = await _user(cloud, policy_id, Where("project_id", "not in", sorted(others)))
     else:
         user = await _user(cloud, policy_id, Where("project_id", "=", project_id))
-    return Wish(QOS_POLICIES, policy_id, UnshareQosPolicy(project_id=project_id, user=user, expected=policy.uses))
-
-
-async def _uses(cloud: Cloud, policy_id: str) -> int:
-    """As of before the users are looked for: whoever takes it later is noticed."""
-    document = (await cloud.executor.load([QOS_POLICY.stream(policy_id)])).get(QOS_POLICY.stream(policy_id))
-    return document.state.uses if document is not None else 0
+    return Wish(QOS_POLICIES, policy_id, UnshareQosPolicy(project_id=project_id, user=user))
 
 
 _USERS: tuple[tuple[Kind[Any], str, str], ...] = (
@@ -224,7 +211,7 @@ def _already_so(policy: QosPolicy, command: Command) -> bool:
         case UnshareQosPolicy():
             return command.project_id not in policy.shared_with
         case UseQosPolicy():
-            return policy.use_id == command.use_id
+            return command.operator or policy.usable(command.project_id)
     return False
 
 
@@ -244,11 +231,6 @@ def _refuse_second(policy: QosPolicy, rule: QosRule) -> None:
                 f"Rule {rule.type} conflicts with rule {it.id} which already exists in QoS Policy {policy.id}.",
                 code="QoSRulesConflict",
             )
-
-
-def _refuse_used_since(policy: QosPolicy, command: UnshareQosPolicy | DeleteQosPolicy) -> None:
-    if command.expected is not UNSET and command.expected != policy.uses:
-        raise Outdated(f"QoS Policy {policy.id} was given to something else meanwhile; try again.", code="Conflict")
 
 
 def _needed(policy_id: str, user: str) -> Conflict:

@@ -352,7 +352,7 @@ class Model:
 
     def _policy_changed(self, before: QosPolicy | None, after: QosPolicy | None) -> None:
         if not _differ(before, after, "rules"):
-            return  # only somebody took it
+            return
         for user in list(self._users_of_policy[_id(before, after)]):
             what, _, id = user.partition("/")
             match what:

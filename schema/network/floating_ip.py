@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from schema.changes import applied
 from schema.compute.domain import Word
 from schema.event import Command, Event, Key, Kind, State
+from schema.network.qos_policy import using
 
 
 class PortForwarding(Word):
@@ -215,6 +216,7 @@ def _unique(floating: FloatingIp) -> Iterable[Key]:
     for it in floating.forwardings:
         for number in {it.internal_port, it.internal_port_end}:
             yield "forwarded", f"{it.internal_port_id} {it.internal_ip_address} {it.protocol} {number}"
+    yield from using(floating.qos_policy_id, f"floatingip {floating.id}")
 
 
 FLOATING_IP = Kind("floating-ip", FloatingIp, FloatingIpEvent, evolve, unique=_unique)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from schema.changes import applied
 from schema.compute.domain import Word
 from schema.event import Command, Event, Key, Kind, State
+from schema.network.qos_policy import using
 from schema.network.wiring import NetworkType
 
 
@@ -298,6 +299,7 @@ def unique(network: Network) -> Iterable[Key]:
         yield TOPOLOGY, network.project_id
     for segment in network.segments:
         yield from carried(segment)
+    yield from using(network.qos_policy_id, f"network {network.id}")
 
 
 def carried(segment: Segment) -> Iterable[Key]:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from schema.changes import applied
 from schema.compute.domain import Word
 from schema.event import Command, Event, Key, Kind, State
+from schema.network.qos_policy import using
 from schema.network.security_group import members_of
 from schema.network.wiring import AddressPair, DhcpOption
 
@@ -509,6 +510,7 @@ def _unique(port: Port) -> Iterable[Key]:
         yield "dhcp", port.network_id
     for id in port.security_group_ids:
         yield members_of(id), port.id
+    yield from using(port.qos_policy_id, f"port {port.id}")
 
 
 def macs_of(network_id: str) -> str:

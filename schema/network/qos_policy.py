@@ -2,8 +2,8 @@
 
 (absent) ──QosPolicyCreated──▶ there ──QosRuleAdded, QosRuleChanged, QosRuleRemoved──▶ there ──QosPolicyDeleted──▶ gone
 
-Ports, networks, floating IPs and routers' gateways say themselves which policy they have. A policy only counts how
-often it was taken, in the same append as what took it: who wishes its end says up to which use it looked for users.
+Ports, networks, floating IPs and routers' gateways say themselves which policy they have, and hold a reservation in its
+scope for as long: while there is one, the policy stays.
 """
 
 from __future__ import annotations
@@ -46,12 +46,6 @@ class QosPolicy(State):
     shared_with: tuple[str, ...] = ()
     """Projects that RBAC lets use it; `*`: all of them (`shared`)."""
     tags: tuple[str, ...] = ()
-    revision: int = 0
-    """Neutron's revision_number: it is taken without one."""
-    uses: int = 0
-    """How often it was taken."""
-    use_id: str = ""
-    """The last time."""
 
     def rule(self, id: str) -> QosRule | None:
         return next((it for it in self.rules if it.id == id), None)
@@ -100,12 +94,6 @@ class QosPolicyUnshared(Event):
     project_id: str
 
 
-class QosPolicyUsed(Event):
-    """Something was given it, in the same append."""
-
-    use_id: str
-
-
 class QosPolicyDeleted(Event):
     pass
 
@@ -118,7 +106,6 @@ QosPolicyEvent = (
     | QosRuleRemoved
     | QosPolicyShared
     | QosPolicyUnshared
-    | QosPolicyUsed
     | QosPolicyDeleted
 )
 
@@ -159,38 +146,27 @@ class ShareQosPolicy(Command):
 
 
 class UnshareQosPolicy(Command):
-    """`user`: something of that project's that has it (`port 4f…`); `expected`: the `uses` it was looked for at."""
+    """`user`: something that has it and may not any more (`port 4f…`)."""
 
     project_id: str
     user: str = ""
-    expected: int | UnsetType = UNSET
 
 
 class UseQosPolicy(Command):
-    """Goes into the append that gives something this policy. Refused where that project may not use it.
+    """Goes into the append that gives something this policy, and changes nothing of it.
 
-    `operator`: an administrator gives it, who may give any. `use_id` is of this one time.
+    Refused where that project may not use it. `operator`: an administrator gives it, who may give any.
     """
 
-    use_id: str
     project_id: str = ""
     operator: bool = False
 
 
 class DeleteQosPolicy(Command):
-    """`user`: something that has it (`port 4f…`); `expected`: the `uses` it was looked for at."""
-
-    user: str = ""
-    expected: int | UnsetType = UNSET
+    pass
 
 
 def evolve(policy: QosPolicy, event: QosPolicyEvent, at: datetime) -> QosPolicy:
-    if isinstance(event, QosPolicyUsed):
-        return replace(policy, uses=policy.uses + 1, use_id=event.use_id)
-    return replace(_evolved(policy, event, at), revision=policy.revision + 1)
-
-
-def _evolved(policy: QosPolicy, event: QosPolicyEvent, at: datetime) -> QosPolicy:
     match event:
         case QosPolicyCreated() | QosPolicyUpdated():
             return applied(policy, event)
@@ -206,7 +182,17 @@ def _evolved(policy: QosPolicy, event: QosPolicyEvent, at: datetime) -> QosPolic
             return replace(policy, shared_with=tuple(it for it in policy.shared_with if it != event.project_id))
         case QosPolicyDeleted():
             return replace(policy, deleted_at=at)
-    return policy
+
+
+def users_of(policy_id: str) -> str:
+    """The scope of the reservations that what has this policy holds."""
+    return f"qos-policy {policy_id}"
+
+
+def using(policy_id: str | None, user: str) -> Iterable[Key]:
+    """What something that has this policy (if any) reserves. `user`: as Neutron names it, `port 4f…`."""
+    if policy_id:
+        yield users_of(policy_id), user
 
 
 def _unique(policy: QosPolicy) -> Iterable[Key]:

@@ -7,6 +7,7 @@ Which floating IPs go through it is on its stream too, so that none comes while 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from msgspec import UNSET, UnsetType, field
@@ -14,8 +15,9 @@ from msgspec.structs import replace
 
 from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Key, Kind, State
 from schema.network.port import FixedIp
+from schema.network.qos_policy import using
 from schema.network.wiring import HostRoute
 
 
@@ -300,4 +302,10 @@ def _without(router: Router, port_id: str) -> tuple[RouterInterface, ...]:
     return tuple(it for it in router.interfaces if it.port_id != port_id)
 
 
-ROUTER = Kind("router", Router, RouterEvent, evolve)
+def _unique(router: Router) -> Iterable[Key]:
+    """Its way out may have a QoS policy, which stays for as long."""
+    if router.gateway:
+        yield from using(router.gateway.qos_policy_id, f"router {router.id}")
+
+
+ROUTER = Kind("router", Router, RouterEvent, evolve, unique=_unique)

@@ -59,7 +59,7 @@ from schema.network.qos_policy import (
     QOS_POLICY,
     QosPolicyCreated,
     QosPolicyDeleted,
-    QosPolicyUsed,
+    QosPolicyUpdated,
     QosRule,
     QosRuleAdded,
     QosRuleChanged,
@@ -295,7 +295,7 @@ def qos_policy(history: Happens, chance: Random) -> None:
         QosRuleChanged(rule=limit),
         QosRuleAdded(rule=mark),
         QosRuleRemoved(rule_id=chance.choice("lm")),
-        QosPolicyUsed(use_id="u"),
+        QosPolicyUpdated(name=chance.choice("ab")),
     )
 
 

@@ -28,7 +28,7 @@ from schema.network.port import (
 from schema.network.qos_policy import (
     QOS_POLICY,
     QosPolicyCreated,
-    QosPolicyUsed,
+    QosPolicyUpdated,
     QosRule,
     QosRuleAdded,
     QosRuleRemoved,
@@ -265,7 +265,7 @@ def test_a_ports_own_policy_goes_before_its_networks(history: History):
     history.happens(PORT, "p1", PortUpdated(qos_policy_id="q2"))
     assert quality("p1") == Quality(dscp_mark=46)
     history.model.take()
-    history.happens(QOS_POLICY, "q1", QosPolicyUsed(use_id="u"))
+    history.happens(QOS_POLICY, "q1", QosPolicyUpdated(name="slower"))
     assert history.model.take() == []
     history.happens(QOS_POLICY, "q1", QosRuleRemoved(rule_id="r"))
     assert set(history.model.take()) == {("h1", "port/p1"), ("h2", "port/p2")}

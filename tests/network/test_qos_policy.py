@@ -1,7 +1,6 @@
 """QoS policies: one rule of a type each way, one default for a project, and what is in use stays."""
 
 from handlers.network.qos_policy import QOS_POLICIES
-from handlers.network.router import Outdated
 from schema.network.qos_policy import (
     AddQosRule,
     ChangeQosRule,
@@ -12,7 +11,6 @@ from schema.network.qos_policy import (
     QosPolicyShared,
     QosPolicyUnshared,
     QosPolicyUpdated,
-    QosPolicyUsed,
     QosRule,
     QosRuleAdded,
     QosRuleChanged,
@@ -61,23 +59,17 @@ def test_rules_change_and_go():
 
 def test_a_policy_is_for_its_project_for_whom_it_is_shared_with_and_for_operators():
     mine = policies.given(created)
-    mine.when(UseQosPolicy(use_id="1", project_id="p")).then(QosPolicyUsed(use_id="1"))
-    mine.when(UseQosPolicy(use_id="1", project_id="q", operator=True)).then(QosPolicyUsed(use_id="1"))
-    mine.when(UseQosPolicy(use_id="1", project_id="q")).refused("could not be found", NotFound)
+    mine.when(UseQosPolicy(project_id="p")).then()
+    mine.when(UseQosPolicy(project_id="q", operator=True)).then()
+    mine.when(UseQosPolicy(project_id="q")).refused("could not be found", NotFound)
     for whom in ("q", "*"):
         shared = mine.when(ShareQosPolicy(project_id=whom)).then(QosPolicyShared(project_id=whom))
-        shared.when(UseQosPolicy(use_id="1", project_id="q")).then(QosPolicyUsed(use_id="1"))
+        shared.when(UseQosPolicy(project_id="q")).then()
         shared.when(UnshareQosPolicy(project_id=whom, user="port x")).refused("depend on it", Conflict)
         shared.when(UnshareQosPolicy(project_id=whom)).then(QosPolicyUnshared(project_id=whom))
 
 
-def test_what_is_in_use_or_was_taken_since_somebody_looked_stays():
-    used = policies.given(created, QosPolicyUsed(use_id="1"))
-    used.when(DeleteQosPolicy(user="port x", expected=1)).refused("is used by port x", Conflict)
-    used.when(DeleteQosPolicy(expected=0)).refused("meanwhile", Outdated)
-    used.when(DeleteQosPolicy(expected=1)).then(QosPolicyDeleted())
-    used.after(QosPolicyDeleted()).when(UseQosPolicy(use_id="2", project_id="p")).refused("not be found", NotFound)
-
-
-def test_being_taken_is_no_revision():
-    assert policies.given(created, QosPolicyUsed(use_id="1"), QosPolicyUpdated(name="n")).state.revision == 2
+def test_what_is_gone_is_nobodys():
+    gone = policies.given(created, QosPolicyDeleted())
+    for operator in (True, False):
+        gone.when(UseQosPolicy(project_id="p", operator=operator)).refused("not be found", NotFound)
