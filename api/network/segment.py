@@ -14,7 +14,7 @@ from api.wire import Call, Delete, Get, Post, Put
 from bus.documents import Where
 from bus.execute import Wish
 from bus.log import Document
-from handlers.network.network import NETWORKS, no_segment, not_found, segment_in_use
+from handlers.network.network import NETWORKS, no_segment, segment_in_use
 from handlers.network.segment import Numbering, SegmentWanted, segment, with_numbers
 from schema.network.network import (
     NETWORK,
@@ -88,8 +88,6 @@ async def create(call: Call) -> dict[str, Any]:
     fresh = segment(wanted, of)
 
     async def attempt(numbering: Numbering) -> Document:
-        if call.cloud.mirror(NETWORK).get(body.network_id) is None:
-            raise not_found(body.network_id)
         [numbered] = await numbering.numbered([fresh])
         return (await call.execute(Wish(NETWORKS, body.network_id, AddNetworkSegment(segment=numbered))))[0]
 
