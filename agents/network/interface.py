@@ -7,39 +7,34 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Container, Iterable, Iterator, Mapping
+import struct
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
+from agents.network import forwarding, netlink
+from agents.network.forwarding import Neighbour
+from agents.network.links import ip_bytes
 from agents.network.namespace import enter
+from agents.network.netlink import Request, attribute
 
-_PERMANENT = 0x80
+_NEW_ADDRESS, _DELETE_ADDRESS, _GET_ADDRESS = 20, 21, 22
+_HEAD = struct.Struct("=BBBBi")
+_ADDRESS, _LOCAL = 1, 2
 _NO_DAD = 0x02
 
 
 def index_of(namespace: str, interface: str) -> int:
     """Its number. Raises OSError when there is no such namespace, or no such interface in it."""
-    with _inside(namespace, interface) as (_, index):
-        return index
+    with enter(namespace):
+        return _index(namespace, interface)
 
 
 def set_addresses(namespace: str, interface: str, wanted: Iterable[str]) -> int:
     """Have it have these, with their prefixes, and no others; its number. Raises OSError."""
-    with _inside(namespace, interface) as (netlink, index):
-        there = {
-            f"{_value(it, 'IFA_LOCAL') or _value(it, 'IFA_ADDRESS')}/{it['prefixlen']}"
-            for it in netlink.get_addr(index=index)
-        }
-        asked = {str(ipaddress.ip_interface(it)) for it in wanted}
-        for address in sorted(asked - there):
-            ip, _, length = address.partition("/")
-            netlink.addr("replace", index=index, address=ip, prefixlen=int(length), flags=_NO_DAD)
-        for address in sorted(there - asked):
-            ip, _, length = address.partition("/")
-            netlink.addr("del", index=index, address=ip, prefixlen=int(length))
+    with _inside(namespace, interface) as (kernel, index):
+        asked, there = {str(ipaddress.ip_interface(it)) for it in wanted}, set(_addresses(kernel, index))
+        added = [_address(_NEW_ADDRESS, index, it) for it in sorted(asked - there)]
+        _send(kernel, [*added, *(_address(_DELETE_ADDRESS, index, it) for it in sorted(there - asked))])
         return index
 
 
@@ -50,35 +45,48 @@ def set_neighbours(
 
     `no_others`: those of before go, or those `among` these addresses. Raises OSError.
     """
-    with _inside(namespace, interface) as (netlink, index):
-        there: dict[str, str] = {}
-        if no_others:
-            for family in (socket.AF_INET, socket.AF_INET6):
-                for it in netlink.get_neighbours(family, ifindex=index, state=_PERMANENT):
-                    there[_value(it, "NDA_DST")] = _value(it, "NDA_LLADDR")
-        for ip, mac in wanted.items():
-            if there.get(ip) != mac:
-                netlink.neigh("replace", dst=ip, lladdr=mac, ifindex=index, family=_family(ip), state=_PERMANENT)
-        for ip in [it for it in there.keys() - wanted.keys() if among is None or it in among]:
-            netlink.neigh("del", dst=ip, lladdr=there[ip], ifindex=index, family=_family(ip))
+    with _inside(namespace, interface) as (kernel, index):
+        known = (it for device, it in forwarding.all_neighbours(kernel) if device == index) if no_others else ()
+        there = {it.ip: it for it in known}
+        asked = {ip: Neighbour(ip, mac) for ip, mac in wanted.items()}
+        gone = [it for ip, it in there.items() if ip not in asked and (among is None or ip in among)]
+        requests = [forwarding.know(index, it) for ip, it in asked.items() if there.get(ip) != it]
+        _send(kernel, [*requests, *(forwarding.forget(index, it) for it in gone)])
 
 
 @contextmanager
-def _inside(namespace: str, interface: str) -> Iterator[tuple[Any, int]]:
+def _inside(namespace: str, interface: str) -> Iterator[tuple[netlink.Socket, int]]:
     """A netlink socket in there, and the interface's number."""
+    with enter(namespace), netlink.Socket() as kernel:
+        yield kernel, _index(namespace, interface)
+
+
+def _index(namespace: str, interface: str) -> int:
     try:
-        with enter(namespace), IPRoute() as netlink:
-            found = netlink.link_lookup(ifname=interface)
-            if not found:
-                raise OSError(f"there is no interface {interface} in namespace {namespace}")
-            yield netlink, found[0]
-    except NetlinkError as error:
-        raise OSError(error.code, f"{interface} in namespace {namespace}: {error}") from error
+        return socket.if_nametoindex(interface)
+    except OSError as error:
+        raise OSError(error.errno, f"there is no interface {interface} in namespace {namespace}") from error
 
 
-def _value(message: Any, name: str) -> str:
-    return str(message.get_attr(name) or "")
+def _send(kernel: netlink.Socket, requests: Sequence[Request]) -> None:
+    for answer in kernel.send(requests):
+        if answer.number:
+            raise OSError(answer.number, str(answer))
 
 
-def _family(ip: str) -> int:
-    return socket.AF_INET6 if ":" in ip else socket.AF_INET
+def _addresses(kernel: netlink.Socket, index: int) -> Iterator[str]:
+    """With their prefixes."""
+    for _, body in kernel.ask(Request(_GET_ADDRESS, netlink.DUMP, _HEAD.pack(0, 0, 0, 0, 0))):
+        _, length, _, _, device = _HEAD.unpack_from(body)
+        found = netlink.attributes(body, _HEAD.size)
+        value = found.get(_LOCAL) or found.get(_ADDRESS)
+        if device == index and value:
+            yield f"{ipaddress.ip_address(value)}/{length}"
+
+
+def _address(kind: int, index: int, it: str) -> Request:
+    ip, _, length = it.partition("/")
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    value = ip_bytes(ip)
+    body = _HEAD.pack(family, int(length), _NO_DAD, 0, index) + attribute(_LOCAL, value) + attribute(_ADDRESS, value)
+    return Request(kind, netlink.CREATE | netlink.REPLACE if kind == _NEW_ADDRESS else 0, body)

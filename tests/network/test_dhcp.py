@@ -148,6 +148,7 @@ async def test_what_was_killed_or_deleted_comes_back(place, tmp_path):
         guest = place.guest(one)
         first = pid_of(tmp_path, "n1")
         os.kill(first, signal.SIGKILL)
+        await until(lambda: not runs(first))
         (tmp_path / "dhcp/n1/hosts/p1").unlink()
         assert await dhcp.apply(world(net, one), None) == {}
         assert pid_of(tmp_path, "n1") != first
