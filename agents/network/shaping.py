@@ -147,8 +147,8 @@ def plan(wanted: Mapping[str, Shape], taps: Iterable[str], seen: Seen) -> list[S
 def router_limits(router: WiredRouter, gateway: str) -> list[str]:
     """nft rules for a router's `forward` chain: limits of floating IPs, and of what goes by the gateway's own address.
 
-    `gateway`: the outer interface. What is over the limit is dropped there and then. Put them where a packet still
-    has (or has again) its fixed address: after DNAT, before SNAT.
+    `gateway`: the outer interface. What is over the limit is dropped there and then. Put them last, and where a packet
+    still has (or has again) its fixed address: after DNAT, before SNAT.
     """
     rules: list[str] = []
     for floating in router.floating:
@@ -156,8 +156,9 @@ def router_limits(router: WiredRouter, gateway: str) -> list[str]:
     others = ", ".join(sorted(it.fixed_ip for it in router.floating if ":" not in it.fixed_ip))
     for direction, rate in _both(router.quality):
         interface, side = ("iifname", "daddr") if direction == "ingress" else ("oifname", "saddr")
-        apart = f"ip {side} != {{ {others} }} " if others else ""
-        rules.append(f'{interface} "{gateway}" {apart}{_over(rate)}')
+        if others:
+            rules.append(f'{interface} "{gateway}" ip {side} {{ {others} }} accept')
+        rules.append(f'{interface} "{gateway}" {_over(rate)}')
     return rules
 
 

@@ -37,6 +37,7 @@ PROGRAM = "charon-systemd"
 READY_SECONDS = 5.0
 AGAIN_SECONDS = 30.0
 """A daemon that did not start is not tried again before that: other routers wait meanwhile."""
+MOST_LOG_BYTES = 1 << 20
 _LOOK_EVERY_SECONDS = 0.02
 _IFLA_MTU = 4
 _EVENTS = ("child-updown", "ike-updown")
@@ -110,7 +111,9 @@ class _Gateway:
             if self._wanted:
                 started = await self._run(router)
                 await self._load(faults)
+                await self._call()
                 await asyncio.to_thread(_set_mtu, self._namespace, tunnel_mtu(router))
+                await asyncio.to_thread(_shorten, self._folder / "log")
                 await self._hear(on_change)
             else:
                 await self.end()
@@ -213,8 +216,18 @@ class _Gateway:
             except ViciRefused as error:
                 faults[it.connection_id] = f"VPN: {error}"
 
-    async def _up(self) -> set[str]:
-        """Connections all of whose children carry traffic."""
+    async def _call(self) -> None:
+        """Those that are to be called and are not: charon gives up where a peer knows another key."""
+        vici = await self._talk()
+        under_way = await self._carrying()
+        for name, it in self._wanted.items():
+            if it.calls and name not in under_way:
+                for child in it.connection["children"]:
+                    with suppress(ViciRefused):
+                        await vici.request("initiate", {"ike": name, "child": child, "timeout": "-1"})
+
+    async def _carrying(self) -> dict[str, set[str]]:
+        """Name of each connection that is up or coming up → its children that carry traffic."""
         vici = await self._talk()
         told, _ = await vici.stream("list-sas", "list-sa")
         carrying: dict[str, set[str]] = {}
@@ -223,6 +236,11 @@ class _Gateway:
                 children = sa.get("child-sas", {}).values()
                 up = {it.get("name", "") for it in children if it.get("state") == "INSTALLED"}
                 carrying.setdefault(name, set()).update(up)
+        return carrying
+
+    async def _up(self) -> set[str]:
+        """Connections all of whose children carry traffic."""
+        carrying = await self._carrying()
         complete = {name for name, it in self._wanted.items() if len(carrying.get(name, ())) >= it.children}
         return {connection_of(name) for name in complete}
 
@@ -277,6 +295,13 @@ def _prepare(folder: Path, digest: str, text: str) -> None:
     if program is None:
         raise CannotStart(f"{PROGRAM} is not on this host: install Debian's charon-systemd and libcharon-extra-plugins")
     (inner / PROGRAM).symlink_to(program)
+
+
+def _shorten(log: Path) -> None:
+    """The daemon appends for ever."""
+    with suppress(FileNotFoundError):
+        if log.stat().st_size > MOST_LOG_BYTES:
+            os.truncate(log, 0)
 
 
 def _last_words(folder: Path) -> str:

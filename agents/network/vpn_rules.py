@@ -69,6 +69,8 @@ class Loaded(msgspec.Struct, frozen=True):
     shared: Mapping[str, Any]
     children: int
     """So many must be up for the connection to be."""
+    calls: bool = False
+    """This end calls the other, again and again."""
 
 
 def loaded(it: SiteConnection) -> Loaded:
@@ -102,7 +104,8 @@ def loaded(it: SiteConnection) -> Loaded:
     shared = {"type": "IKE", "data": it.psk.key, "owners": [it.local_id, it.peer_id]}
     digest = hashlib.sha256(msgspec.json.encode([connection, shared])).hexdigest()[:12]
     name = f"{it.id}.{digest}"
-    return Loaded(name, it.id, connection, {"id": name, **shared}, len(children))
+    calls = it.initiator == "bi-directional" and it.dpd_action != "clear"
+    return Loaded(name, it.id, connection, {"id": name, **shared}, len(children), calls)
 
 
 def connection_of(name: str) -> str:
@@ -139,9 +142,10 @@ def settings(folder: str, socket: str, gateway: str) -> str:
   filelog {{
     audit {{
       path = {folder}/log
-      append = no
+      append = yes
       flush_line = yes
       default = 0
+      ike = 1
     }}
   }}
   journal {{

@@ -159,6 +159,22 @@ async def test_a_wrong_key_keeps_it_down_and_nothing_goes_out_in_the_clear(pair)
     assert await in_thread(pair.here.pings, "10.2.0.5")
 
 
+async def test_who_answers_only_is_called_until_both_know_the_same_key(pair):
+    near, far = both()
+    listening = replace(far, initiator="response-only")
+    await pair.apply(of_east(near), of_west(replace(listening, psk=PreSharedKey(key="wrong"))))
+    await becomes(lambda: rejected(pair), True)
+    await pair.apply(of_east(near), of_west(listening))
+    await pair.apply(of_east(near), of_west(listening))
+    await pair.become("ACTIVE", "ACTIVE")
+
+
+async def rejected(pair: Pair) -> bool:
+    """Somebody called, and was sent away for good."""
+    log = pair.folders[pair.east].glob("*/log")
+    return any("AUTHENTICATION_FAILED" in it.read_text() for it in log)
+
+
 async def test_a_deleted_connection_leaves_nothing(pair, short_folder):
     near, far = both()
     await pair.apply(of_east(near), of_west(far))

@@ -169,5 +169,6 @@ def test_router_limits_are_rules_of_its_own_table() -> None:
     router = WiredRouter(id="r", generation=1, gateway=gateway, floating=(floating,), quality=limited(0, 16))
     assert router_limits(router, "qp") == [
         'iifname "qp" ip daddr 10.0.0.5 limit rate over 1000000 bytes/second burst 200000 bytes drop',
-        'oifname "qp" ip saddr != { 10.0.0.5 } limit rate over 2000000 bytes/second burst 400000 bytes drop',
+        'oifname "qp" ip saddr { 10.0.0.5 } accept',
+        'oifname "qp" limit rate over 2000000 bytes/second burst 400000 bytes drop',
     ]
