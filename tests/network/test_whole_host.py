@@ -77,9 +77,9 @@ class Pair:
         return self.guests[0], self.guests[1]
 
 
-@pytest.fixture
-async def hosts(tmp_path: Path) -> AsyncIterator[list[WholeHost]]:
-    async with whole_hosts(tmp_path / "home") as hosts:
+@pytest.fixture(params=["linuxbridge", "ovs"])
+async def hosts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[WholeHost]]:
+    async with whole_hosts(tmp_path / "home", driver=request.param) as hosts:
         yield hosts
 
 
@@ -92,7 +92,7 @@ async def test_guests_of_two_hosts_get_their_addresses_and_reach_each_other(pair
     one, other = await pair.wire(tmp_path)
     assert await asyncio.to_thread(one.pings, other.ip)
     assert await asyncio.to_thread(other.pings, one.ip, "-M", "do", "-s", str(1450 - 28))
-    for host in (pair.a, pair.b):
+    for host in (pair.a, pair.b) if not pair.a.ovs else ():
         tracked = await host.host.space.run(Path("/proc/thread-self/net/nf_conntrack").read_text)
         assert "10.0.0." in tracked
         assert "dport=4789" not in tracked
@@ -133,13 +133,22 @@ async def test_what_is_deleted_behind_an_agents_back_comes_back_and_disturbs_nob
         foot = f"q{second.network.dhcp_port_id[:11]}"
         return namespace.exists(dhcp) and foot in run(dhcp, "ip", "-o", "link", "show")
 
-    sabotage = {
-        "tap": (lambda: host.run("ip", "link", "delete", spare.tap), lambda: host.has_link(spare.tap)),
+    def plugged_in() -> bool:
+        return spare.tap in host.run("ovs-vsctl", pair.a.database, "list-ports", "br-int")
+
+    of_bridges = {
         "bridge": (lambda: host.run("ip", "link", "delete", bridge), lambda: host.has_link(bridge)),
-        "tunnel": (lambda: host.run("ip", "link", "delete", tunnel), lambda: host.has_link(tunnel)),
-        "namespace": (lambda: namespace.remove(dhcp), attached),
         "rules": (lambda: host.space.call(nft.apply, "delete table bridge cumulog"), lambda: has_rules(pair.a)),
         "state": (lambda: host.space.call(nft.apply, "delete table inet cumulog"), lambda: has_rules(pair.a)),
+    }
+    of_switches = {
+        "plug": (lambda: host.run("ovs-vsctl", pair.a.database, "del-port", spare.tap), plugged_in),
+    }
+    sabotage = {
+        "tap": (lambda: host.run("ip", "link", "delete", spare.tap), lambda: host.has_link(spare.tap)),
+        "tunnel": (lambda: host.run("ip", "link", "delete", tunnel), lambda: host.has_link(tunnel)),
+        "namespace": (lambda: namespace.remove(dhcp), attached),
+        **(of_switches if pair.a.ovs else of_bridges),
         "dnsmasq": (
             lambda: os.kill(int(pid_file.read_text()), signal.SIGKILL),
             lambda: second.network.id in Path(f"/proc/{pid_file.read_text().strip()}/cmdline").read_text(),
@@ -188,7 +197,7 @@ async def test_nothing_is_left_of_a_network_that_is_gone(pair, tmp_path):
     await pair.wire(tmp_path)
     host = pair.a.host
     pair.a.lacks(*host.pieces)
-    await until(lambda: not [it for it in host.links() if it["ifname"][:2] in {"br", "vx", "ta", "h0"}])
+    await until(lambda: not [it for it in host.links() if it["ifname"][:3] in {"br0", "vx1", "tap", "h00"}])
     await until(lambda: not namespace.names(f"{host.name}-d-"))
 
 

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from agents.network.agent import NetworkAgent
 from agents.network.assembly import open_driver
 from agents.network.fabric import HostPlace
 from agents.network.store import FileStore
-from bus.config import Settings
+from bus.config import Networking, Settings
 from schema.compute.domain import Lease
 from schema.network.wiring import (
     FromNetworkHost,
@@ -83,6 +84,7 @@ class WholeHost:
 
     def __init__(self, host: Host, settings: Settings) -> None:
         self.host, self.control = host, Control()
+        self.ovs = settings.network.driver == "ovs"
         self._settings = settings
         self._running: asyncio.Task[None] | None = None
 
@@ -102,6 +104,11 @@ class WholeHost:
         )
         self._running = asyncio.create_task(agent.run())
 
+    @property
+    def database(self) -> str:
+        """Of its Open vSwitch, as ovs-vsctl wants to hear it."""
+        return f"--db=unix:{self._settings.home}/network/{self.host.name}/ovs/db.sock"
+
     async def stop(self) -> None:
         """As when its process ends: all it made stays."""
         if self._running:
@@ -119,8 +126,10 @@ class WholeHost:
 
 
 @asynccontextmanager
-async def whole_hosts(folder: Path, count: int = 2) -> AsyncIterator[list[WholeHost]]:
-    settings = Settings(home=folder, host_name="h", hypervisor="none")
+async def whole_hosts(
+    folder: Path, count: int = 2, *, driver: Literal["linuxbridge", "ovs"] = "linuxbridge"
+) -> AsyncIterator[list[WholeHost]]:
+    settings = Settings(home=folder, host_name="h", hypervisor="none", network=Networking(driver=driver))
     with Fabric() as fabric:
         hosts = [WholeHost(fabric.host(), settings) for _ in range(count)]
         try:

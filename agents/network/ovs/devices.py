@@ -66,11 +66,11 @@ class Devices:
         self._ear = await self._namespace.run(netlink.Socket, netlink.LINKS | netlink.NEIGHBOURS)
         self._watch = Watch(self._ear, heard)
 
-    def close(self) -> None:
-        for it in (self._watch, self._ear, self._kernel):
-            if it:
-                it.close()
-        self._watch = self._ear = self._kernel = None
+    async def close(self) -> None:
+        if self._watch:
+            self._watch.close()
+            self._watch = None
+        await self._namespace.run(self._close_sockets)  # what a cancelled call began there ends before
 
     def others(self) -> bool:
         """Whether somebody else changed something since the last time."""
@@ -136,6 +136,12 @@ class Devices:
         if everything or self._unsure:
             observe(self._socket(), self.seen, only_links=not self._unsure and self._watch is not None)
             self._unsure = False
+
+    def _close_sockets(self) -> None:
+        for it in (self._ear, self._kernel):
+            if it:
+                it.close()
+        self._ear = self._kernel = None
 
     def _socket(self) -> netlink.Socket:
         if self._kernel is None:

@@ -174,7 +174,7 @@ class OvsSwitch:
 
     async def close(self) -> None:
         async with self._lock:
-            self._devices.close()
+            await self._devices.close()
             await self._let_go()
 
     def _blamed(self, key: str) -> str:
