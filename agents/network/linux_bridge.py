@@ -235,10 +235,11 @@ class LinuxBridge:
 
     def _facts(self) -> NetworkHostFacts:
         self._endpoint = self._find_endpoint()
+        there = {name for _, name in socket.if_nameindex()}
         return NetworkHostFacts(
             driver="linuxbridge",
             endpoint_ip=self._endpoint[0],
-            physical_networks=tuple(sorted(self._interfaces)),
+            physical_networks=tuple(sorted(it for it, name in self._interfaces.items() if name in there)),
         )
 
 

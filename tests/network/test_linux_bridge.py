@@ -305,3 +305,43 @@ async def test_a_guest_that_comes_running_is_found_before_anybody_tells_of_it(fa
     assert not noticed.anything
     await host.sweep()
     assert one.pings(guest.ip)
+
+
+async def test_tunnels_go_over_ipv6_as_well(fabric):
+    hosts = [fabric.host(), fabric.host()]
+    short = network(mtu=1430)
+    ports = [port(short, 1), port(short, 2)]
+    guests = []
+    for host, mine, theirs, other in zip(hosts, ports, reversed(ports), ("fd77::2", "fd77::1"), strict=True):
+        host.endpoint_ip = f"fd77::{host.number}"
+        host.run("ip", "address", "add", f"{host.endpoint_ip}/64", "dev", "fabric", "nodad")
+        host.switch = LinuxBridge(host.space, fabric=host.endpoint_ip)
+        host.has(replace(short, endpoints=(other,)), mine, replace(peer(theirs, host), endpoint_ip=other))
+        guests.append(host.guest(mine, 1430))
+        await host.sweep()
+        assert (await host.switch.facts()).endpoint_ip == host.endpoint_ip
+    assert guests[0].pings(guests[1].ip, "-M", "do", "-s", str(1430 - 28))
+    assert guests[1].pings(guests[0].ip6)
+    assert [host.fragments() for host in hosts] == [0, 0]
+    for host in hosts:
+        await host.switch.close()
+    long = network(2, mtu=1450)
+    with pytest.raises(CannotWire, match="1520"):
+        wanted(World({f"network/{long.id}": long}), long.id, (), Fabric(endpoint_ip="fd77::1", mtu=1500))
+
+
+async def test_a_host_says_what_it_has(host):
+    switch = LinuxBridge(host.space, fabric="fabric", interfaces={"external": "external", "far": "eth9"})
+    facts = await switch.facts()
+    assert (facts.driver, facts.endpoint_ip, facts.physical_networks) == ("linuxbridge", "10.77.0.1", ("external",))
+    assert "vlan" not in facts.capabilities
+    host.run("ip", "address", "replace", "10.77.9.9/24", "dev", "fabric")
+    host.run("ip", "address", "delete", "10.77.0.1/24", "dev", "fabric")
+    assert (await switch.facts()).endpoint_ip == "10.77.9.9"
+    await switch.close()
+    alone = LinuxBridge(host.space)
+    assert (await alone.facts()).endpoint_ip == ""
+    host.has(network(), port(network(), 1))
+    assert await alone.apply(host.world, None) == {}
+    assert host.has_link(port(network(), 1).tap)
+    await alone.close()

@@ -200,6 +200,17 @@ async def test_who_left_is_not_spoken_to(two):
         assert not [it for it in drained(fabric) if bytes(one.to_all()) in it]
 
 
+async def test_a_cable_that_was_pulled_carries_again_when_it_is_back(two, fabric):
+    one, other = two.guests()
+    await two.sweep()
+    assert one.pings(other.ip)
+    fabric.cut(two.a.number, up=False)
+    assert not one.pings(other.ip, seconds=1)
+    await two.sweep()
+    fabric.cut(two.a.number, up=True)
+    await until(lambda: one.pings(other.ip, seconds=1))
+
+
 async def test_nobody_takes_over_the_mac_of_another(two):
     """Were it not for anti-spoofing: here a guest with port security off, say."""
     one, other = two.guests()
