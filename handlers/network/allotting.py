@@ -8,6 +8,7 @@ import msgspec
 
 from bus.cloud import Cloud
 from bus.execute import Wish
+from schema.network.subnet import Subnet
 from schema.refusal import Invalid, NotFound
 
 
@@ -46,7 +47,7 @@ async def allotted(cloud: Cloud, wanted: PoolWanted) -> Allotted:
     raise pool_not_found(wanted.subnetpool_id)
 
 
-def given_back(subnet_id: str, cidr: str, subnetpool_id: str | None) -> Sequence[Wish]:
+def given_back(subnet: Subnet) -> Sequence[Wish]:
     """The wishes for the append that ends a subnet: its range returns to its pool, if it is of one."""
     return ()
 

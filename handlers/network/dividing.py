@@ -13,6 +13,7 @@ from bus.cloud import Cloud
 from bus.documents import Where
 from bus.execute import Wish
 from handlers.network.addressing import Picks, Wanted, eui64, follows_mac
+from handlers.network.allotting import given_back
 from handlers.network.dhcp import Spot, answering, is_dhcp, silent
 from handlers.network.network import NETWORKS
 from handlers.network.network import not_found as network_not_found
@@ -107,7 +108,7 @@ async def subnet_ended(cloud: Cloud, subnet: Subnet) -> list[Wish]:
         else:
             raise in_use(subnet.id)
     knowing = Wish(NETWORKS, subnet.network_id, RemoveNetworkSubnet(subnet_id=subnet.id))
-    back = giving_back(subnet.project_id, "subnet", [subnet.id])
+    back = [*giving_back(subnet.project_id, "subnet", [subnet.id]), *given_back(subnet)]
     return [*wishes, Wish(SUBNETS, subnet.id, DeleteSubnet()), knowing, *back]
 
 

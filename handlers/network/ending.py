@@ -8,6 +8,7 @@ from bus.cloud import Cloud
 from bus.documents import Where
 from bus.execute import Wish
 from handlers.network.addressing import unmaking
+from handlers.network.allotting import given_back
 from handlers.network.dhcp import is_dhcp
 from handlers.network.floating_ip import FLOATING_IPS
 from handlers.network.network import NETWORKS
@@ -17,7 +18,7 @@ from handlers.network.subnet import SUBNETS
 from schema.network.floating_ip import FLOATING_IP, DeleteFloatingIp
 from schema.network.network import DeleteNetwork, Network, RemoveNetworkSubnet
 from schema.network.port import PORT, Port, macs_of
-from schema.network.subnet import SUBNET, DeleteSubnet
+from schema.network.subnet import SUBNET, DeleteSubnet, Subnet
 from schema.refusal import Conflict
 
 FLOATING = "network:floatingip"
@@ -40,7 +41,8 @@ async def network_ended(cloud: Cloud, network: Network, *, with_them: Collection
     for id in network.subnet_ids:
         wishes += [Wish(SUBNETS, id, DeleteSubnet()), Wish(NETWORKS, network.id, RemoveNetworkSubnet(subnet_id=id))]
         if id in subnets:
-            wishes += giving_back(subnets[id].state.project_id, "subnet", [id])
+            subnet: Subnet = subnets[id].state
+            wishes += [*giving_back(subnet.project_id, "subnet", [id]), *given_back(subnet)]
     wishes.append(Wish(NETWORKS, network.id, DeleteNetwork(), vacant=(macs_of(network.id),)))
     return [*wishes, *giving_back(network.project_id, "network", [network.id])]
 

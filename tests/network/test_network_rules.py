@@ -1,19 +1,30 @@
 """Networks and subnets: who may use them, what keeps them, and that no address is given twice."""
 
+from msgspec.structs import replace
+
+from bus.execute import AlreadyTaken
 from handlers.network.network import NETWORKS
 from handlers.network.router import Outdated
 from handlers.network.subnet import SUBNETS, AddressTaken
 from schema.network.network import (
+    AddNetworkSegment,
     AddNetworkSubnet,
+    ChangeNetworkSegment,
     CreateNetwork,
     DeleteNetwork,
     NetworkCreated,
     NetworkDeleted,
+    NetworkSegmentAdded,
+    NetworkSegmentChanged,
+    NetworkSegmentRemoved,
     NetworkShared,
     NetworkSubnetAdded,
+    NetworkSubnetChanged,
     NetworkSubnetRemoved,
     NetworkUnshared,
     NetworkUpdated,
+    NoteSubnetChange,
+    RemoveNetworkSegment,
     RemoveNetworkSubnet,
     Segment,
     ShareNetwork,
@@ -76,6 +87,28 @@ def test_ranges_of_a_network_do_not_overlap():
     free.when(AddNetworkSubnet(subnet_id="t", cidr="10.0.0.128/25")).then(
         NetworkSubnetAdded(subnet_id="t", cidr="10.0.0.128/25")
     )
+
+
+def test_segments_come_and_go_but_for_the_last():
+    tagged = Segment(id="t", network_type="vlan", physical_network="external", segmentation_id=7)
+    both = networks.given(network).when(AddNetworkSegment(segment=tagged)).then(NetworkSegmentAdded(segment=tagged))
+    twice = AddNetworkSegment(segment=replace(tagged, id="u"))
+    both.when(twice).refused("already in use", AlreadyTaken)
+    named = both.when(ChangeNetworkSegment(segment_id="t", name="second"))
+    changed = named.then(NetworkSegmentChanged(segment_id="t", name="second"))
+    assert [(it.name, it.revision) for it in changed.state.segments] == [("", 0), ("second", 1)]
+    changed.when(ChangeNetworkSegment(segment_id="v", name="x")).refused("could not be found", NotFound)
+    left = changed.when(RemoveNetworkSegment(segment_id="s")).then(NetworkSegmentRemoved(segment_id="s"))
+    left.when(RemoveNetworkSegment(segment_id="t")).refused("its network has no other", Conflict)
+    doubled = CreateNetwork(project_id="p", segments=(vxlan, replace(vxlan, id="t")))
+    networks.given().when(doubled).refused("already in use", AlreadyTaken)
+
+
+def test_a_network_changes_with_its_subnets():
+    with_subnet = networks.given(network, NetworkSubnetAdded(subnet_id="s"))
+    told = with_subnet.when(NoteSubnetChange(subnet_id="s", revision=2))
+    told.then(NetworkSubnetChanged(subnet_id="s", revision=2))
+    with_subnet.when(NoteSubnetChange(subnet_id="gone", revision=2)).then()
 
 
 def test_a_network_is_shared_for_use_and_for_the_way_out():
