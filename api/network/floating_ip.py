@@ -258,7 +258,9 @@ async def inner_port(call: Call, floating: FloatingIp, id: str) -> Port:
         raise port_not_found(id)
     port: Port = document.state
     if port.project_id != floating.project_id and not call.token.is_admin:
-        if port.project_id != call.token.project_id:
+        networks = await call.cloud.documents.get_many(NETWORK, [port.network_id])
+        seen = {port.project_id, *(it.state.project_id for it in networks.values())}
+        if call.token.project_id not in seen:
             raise port_not_found(id)
         raise bad(
             f"Port {id} is associated with a different project than Floating IP {floating.id} and therefore cannot be "

@@ -115,6 +115,7 @@ async def test_it_leads_only_where_there_is_a_way(site):
     )
     bare = await port(site.cloud, id, {})
     stranger = await port(site.cloud, site.network, {site.subnet: "10.0.0.9"}, project="q" * 32)
+    hidden = await port(site.cloud, await network(site.cloud, project="q" * 32), {}, project="q" * 32)
 
     async def refused(status, type, **fields):
         body = {"floatingip": {"floating_network_id": site.outside, **fields}}
@@ -123,7 +124,8 @@ async def test_it_leads_only_where_there_is_a_way(site):
     await refused(404, "ExternalGatewayForFloatingIPNotFound", port_id=apart)
     await refused(400, "BadRequest", port_id=bare)
     await refused(404, "PortNotFound", port_id=str(uuid.uuid4()))
-    await refused(404, "PortNotFound", port_id=stranger)
+    await refused(404, "PortNotFound", port_id=hidden)
+    assert "different project" in await refused(400, "BadRequest", port_id=stranger)
     await refused(400, "BadRequest", port_id=site.port, fixed_ip_address="10.0.0.200")
     await refused(400, "BadRequest", fixed_ip_address="10.0.0.5")
     await refused(400, "BadRequest", floating_network_id=site.network)
