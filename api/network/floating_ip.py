@@ -26,6 +26,7 @@ from handlers.network.leading import (
     reworded,
     router_between,
 )
+from handlers.network.network import not_found as network_not_found
 from handlers.network.port import not_found as port_not_found
 from handlers.network.quota import giving_back, taking
 from handlers.network.router import ROUTERS
@@ -37,7 +38,7 @@ from schema.network.floating_ip import (
     PortForwarding,
     UpdateFloatingIp,
 )
-from schema.network.network import NETWORK
+from schema.network.network import NETWORK, Network
 from schema.network.port import PORT, CreatePort, FixedIp, Port
 from schema.network.router import LeaveFloatingIp
 from schema.refusal import Conflict, Invalid
@@ -309,17 +310,15 @@ async def _outer(picks: Picks, network_id: str, subnet_id: str, ip: str) -> Fixe
 
 
 async def _refuse_inner(call: Call, network_id: str) -> None:
-    """Raises Invalid unless that is an outside network for the caller."""
+    """Raises NotFound for a network that the caller does not see, Invalid unless it is an outside one."""
     document = (await call.cloud.executor.load([NETWORK.stream(network_id)])).get(NETWORK.stream(network_id))
+    network: Network | None = document.state if document is not None and document.state.living else None
     mine = call.token.project_id or ""
-    outside = document is not None and document.state.living and document.state.external_for
-    if not outside or not (
-        call.token.is_admin
-        or (
-            document is not None
-            and (document.state.project_id == mine or {"*", mine} & set(document.state.external_for))
-        )
-    ):
+    for_me = {"*", mine}
+    own = network is not None and (call.token.is_admin or network.project_id == mine)
+    if network is None or not (own or for_me & {*network.external_for, *network.shared_with}):
+        raise network_not_found(network_id)
+    if not network.external_for or not (own or for_me & set(network.external_for)):
         raise bad(f"Network {network_id} is not a valid external network")
 
 

@@ -162,6 +162,28 @@ async def test_an_outside_network_for_everybody_becomes_one_projects(admin, memb
     await other.refused("GET", f"/networks/{net['id']}", None, 404, "NetworkNotFound")
 
 
+async def test_whom_a_network_is_outside_for_takes_floating_ips_of_it(admin, stranger):
+    net = await _network(admin)
+    subnet = {"subnet": {"network_id": net["id"], "ip_version": 4, "cidr": "203.0.113.0/24", "enable_dhcp": False}}
+    await admin("POST", "/subnets", subnet, expect=201)
+    body = {"floatingip": {"floating_network_id": net["id"]}}
+    await stranger.refused("POST", "/floatingips", body, 404, "NetworkNotFound")
+    await _share(admin, "network", net["id"])
+    assert "not a valid external network" in await stranger.refused("POST", "/floatingips", body, 400, "BadRequest")
+    policy = await _share(admin, "network", net["id"], action="access_as_external")
+    floating = (await stranger("POST", "/floatingips", body, expect=201))["floatingip"]
+    await admin.refused("DELETE", f"/rbac-policies/{policy['id']}", None, 409, "RbacPolicyInUse")
+    await stranger("DELETE", f"/floatingips/{floating['id']}", expect=204)
+    await admin("DELETE", f"/rbac-policies/{policy['id']}", expect=204)
+
+
+async def test_a_default_outside_network_stays_open_to_everybody(admin):
+    net = await _network(admin, is_default=True, **{"router:external": True})
+    [policy] = (await admin("GET", f"/rbac-policies?object_id={net['id']}"))["rbac_policies"]
+    message = await admin.refused("DELETE", f"/rbac-policies/{policy['id']}", None, 409, "RbacPolicyInUse")
+    assert "Default external networks must be shared to everyone" in message
+
+
 async def test_policies_go_with_what_they_share(admin):
     net = await _network(admin, shared=True)
     group = await _group(admin, name="g")
