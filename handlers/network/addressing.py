@@ -15,13 +15,14 @@ import msgspec
 
 from bus import clock
 from bus.cloud import Cloud
-from bus.execute import AlreadyTaken, Wish
+from bus.execute import AlreadyTaken, StillHeld, Wish
 from handlers.network.network import not_found as network_not_found
 from handlers.network.port import PORTS
 from handlers.network.quota import counting, giving_back
 from handlers.network.router import Outdated
 from handlers.network.subnet import SUBNETS, AddressTaken
 from schema.network.allocation import address_of, number_of
+from schema.network.floating_ip import leads_to
 from schema.network.network import NETWORK, Network
 from schema.network.port import DHCP, CreatePort, DeletePort, FixedIp, Port, ReaddressPort
 from schema.network.subnet import SUBNET, AllocateAddress, ReleaseAddress, Subnet
@@ -33,6 +34,9 @@ WINDOW = 256
 """Of how many free addresses one is picked by chance."""
 ATTEMPTS = 20
 """How often other addresses are picked for who lost them to other processes."""
+
+AGAIN = ("mac ", leads_to(""))
+"""Scopes of reservations that others may have taken since: what was chosen or read before is so no more."""
 
 T = TypeVar("T")
 
@@ -179,7 +183,7 @@ async def with_addresses(cloud: Cloud, attempt: Callable[[Picks], Awaitable[T]])
         picks = Picks(cloud)
         try:
             return await attempt(picks)
-        except (AddressTaken, Outdated):
+        except (AddressTaken, Outdated, StillHeld):
             if not left:
                 raise
         except AlreadyTaken as taken:
@@ -205,9 +209,9 @@ def taking_addresses(port: CreatePort, port_id: str) -> list[Wish]:
 
 
 def unmaking(port: Port) -> list[Wish]:
-    """Its end, and that of its addresses; it counts no more."""
+    """Its end, and that of its addresses; it counts no more. StillHeld while a floating IP leads to it."""
     return [
-        Wish(PORTS, port.id, DeletePort(fixed_ips=port.fixed_ips)),
+        Wish(PORTS, port.id, DeletePort(fixed_ips=port.fixed_ips), vacant=(leads_to(port.id),)),
         *_releasing(port.id, port.fixed_ips),
         *giving_back(port.project_id, "port", [port.id]),
     ]

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from bus.cloud import Cloud
-from bus.documents import AnyOf, Where
+from bus.documents import Where
 from bus.execute import AlreadyTaken, Wish
-from bus.log import Document
 from handlers.network.floating_ip import FLOATING_IPS, doubled
 from handlers.network.port import PORTS
 from handlers.network.router import ROUTERS, no_way
 from schema.network.floating_ip import (
-    FLOATING_IP,
     AddPortForwarding,
     AssociateFloatingIp,
     ChangePortForwarding,
@@ -20,10 +18,14 @@ from schema.network.floating_ip import (
     FloatingIp,
     PortForwarding,
     RemovePortForwarding,
+    leads_to,
 )
 from schema.network.port import FixedIp, Port, UnbindPort, UpdatePort
 from schema.network.router import ROUTER, LeaveFloatingIp, Router, ServeFloatingIp
 from schema.refusal import Conflict, Invalid, Refused
+
+MANY = 100_000
+"""Floating IPs that may lead to ports that end at once."""
 
 
 def inner_address(port: Port, wanted: str | None) -> FixedIp:
@@ -122,29 +124,20 @@ def forwarding_no_more(floating: FloatingIp, ids: Sequence[str]) -> list[Wish]:
     return [*wishes, _served(floating, left, floating.router_id or "")] if left else [*wishes, *leaving(floating)]
 
 
-async def freeing(cloud: Cloud, port_ids: Sequence[str]) -> list[Wish]:
+async def freeing(cloud: Cloud, port_ids: Collection[str]) -> list[Wish]:
     """What must go with these ports, in the same append: their floating IPs are free, what is forwarded to them stops.
 
-    An association that is on its way at the same moment is caught by a second look after the ports are gone.
+    The end of a port is refused (StillHeld) while something leads to it: an association that was quicker is noticed.
     """
-    if not port_ids:
-        return []
-    to_them = [[Where("forwardings", "contains", [{"internal_port_id": id}])] for id in port_ids]
-    where = [AnyOf([[Where("port_id", "in", list(port_ids))], *to_them])]
-    found = await cloud.documents.find(FLOATING_IP, where=where, limit=None)
-    return [wish for document in found for wish in _freed(document.state, port_ids)]
+    return [wish for it in await _leading_to(cloud, port_ids) for wish in _freed(it, port_ids)]
 
 
 async def freeing_each(cloud: Cloud, port_ids: Collection[str]) -> dict[str, list[Wish]]:
     """The same for ports that go in appends of their own: by port, in one query, and only those that are led to."""
-    if not port_ids:
-        return {}
-    where = [AnyOf([[Where("port_id", "in", list(port_ids))], [Where("forwardings", "is", True)]])]
-    found = [it.state for it in await cloud.documents.find(FLOATING_IP, where=where, limit=None)]
     freed: dict[str, list[Wish]] = {}
-    for floating in found:
-        led_to = {floating.port_id, *(it.internal_port_id for it in floating.forwardings)}
-        for id in led_to.intersection(port_ids):
+    for floating in await _leading_to(cloud, port_ids):
+        led_to = {floating.port_id or "", *(it.internal_port_id for it in floating.forwardings)}
+        for id in set(port_ids) & led_to:
             freed.setdefault(id, []).extend(_freed(floating, (id,)))
     return freed
 
@@ -161,8 +154,7 @@ async def freeing_addresses(cloud: Cloud, port_id: str, ips: Sequence[str]) -> l
     if not ips:
         return []
     wishes: list[Wish] = []
-    for document in await _leading_to(cloud, port_id):
-        floating: FloatingIp = document.state
+    for floating in await _leading_to(cloud, [port_id]):
         if floating.port_id == port_id and floating.fixed_ip_address in ips:
             wishes += disassociating(floating)
         inner = [it for it in floating.forwardings if it.internal_port_id == port_id]
@@ -173,8 +165,7 @@ async def freeing_addresses(cloud: Cloud, port_id: str, ips: Sequence[str]) -> l
 
 async def refuse_taken(cloud: Cloud, floating: FloatingIp, port: Port, fixed: FixedIp) -> None:
     """Raises Conflict when the port's address has a floating IP of that network, or is forwarded to."""
-    for document in await _leading_to(cloud, port.id):
-        other: FloatingIp = document.state
+    for other in await _leading_to(cloud, [port.id]):
         if other.id == floating.id:
             continue
         same = (other.port_id, other.fixed_ip_address) == (port.id, fixed.ip_address)
@@ -192,8 +183,7 @@ async def refuse_taken(cloud: Cloud, floating: FloatingIp, port: Port, fixed: Fi
 
 async def refuse_given(cloud: Cloud, floating: FloatingIp, port: Port, ip: str) -> None:
     """Raises Conflict when the address that is to be forwarded to has a floating IP of its own."""
-    for document in await _leading_to(cloud, port.id):
-        other: FloatingIp = document.state
+    for other in await _leading_to(cloud, [port.id]):
         if (other.port_id, other.fixed_ip_address) == (port.id, ip):
             raise Conflict(
                 f"Cannot create port forwarding to floating IP {floating.floating_ip_address} ({floating.id}) with "
@@ -220,9 +210,12 @@ def reworded(taken: AlreadyTaken, floating: FloatingIp) -> Refused:
     return taken
 
 
-async def _leading_to(cloud: Cloud, port_id: str) -> list[Document]:
-    to_it = [Where("forwardings", "contains", [{"internal_port_id": port_id}])]
-    return await cloud.documents.find(FLOATING_IP, where=[AnyOf([[Where("port_id", "=", port_id)], to_it])], limit=None)
+async def _leading_to(cloud: Cloud, port_ids: Collection[str]) -> list[FloatingIp]:
+    """The floating IPs that lead to these ports, by themselves or by a forwarding."""
+    scopes = [leads_to(id) for id in port_ids]
+    held = await cloud.log.holding(scopes, limit=MANY) if scopes else []
+    documents = await cloud.log.load(list(dict.fromkeys(it.stream for it in held))) if held else {}
+    return [document.state for document in documents.values()]
 
 
 def _served(floating: FloatingIp, forwardings: Sequence[PortForwarding], router_id: str) -> Wish:

@@ -209,8 +209,16 @@ def _without(floating: FloatingIp, forwarding_id: str) -> tuple[PortForwarding, 
     return tuple(it for it in floating.forwardings if it.id != forwarding_id)
 
 
+def leads_to(port_id: str) -> str:
+    """The scope in which every floating IP that leads to this port holds a reservation: it does not end unnoticed."""
+    return f"led to {port_id}"
+
+
 def _unique(floating: FloatingIp) -> Iterable[Key]:
     """An inner address has one floating IP of an outside network; an inner socket is forwarded to from one place."""
+    for id in {floating.port_id, *(it.internal_port_id for it in floating.forwardings)}:
+        if id:
+            yield leads_to(id), floating.id
     if floating.port_id:
         yield f"floating {floating.network_id}", f"{floating.port_id} {floating.fixed_ip_address}"
     for it in floating.forwardings:

@@ -254,3 +254,18 @@ async def test_forwardings_that_cannot_be_are_refused(site):
     await refused(409, "PortHasBindingFloatingIP", **fields)
     body = {"floatingip": {"port_id": inner}}
     await site.member.refused("PUT", f"/floatingips/{other['id']}", body, 409, "PortHasPortForwarding")
+
+
+async def test_a_port_does_not_end_while_something_leads_to_it(site):
+    """Associated and deleted at once, whoever is first: in the end the port is gone and nothing leads to it."""
+    for _ in range(8):
+        made = await site.make()
+        body = {"port": {"network_id": site.network}}
+        it = (await site.member("POST", "/ports", body, expect=201))["port"]["id"]
+        change = {"floatingip": {"port_id": it}}
+        await asyncio.gather(
+            site.served.call("PUT", f"/networking/v2.0/floatingips/{made['id']}", change, token=site.member.token),
+            site.member("DELETE", f"/ports/{it}", expect=204),
+        )
+        left = (await site.member("GET", f"/floatingips/{made['id']}"))["floatingip"]
+        assert (left["port_id"], left["router_id"]) == (None, None)
