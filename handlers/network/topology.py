@@ -19,6 +19,7 @@ from handlers.network.dividing import subnets_laid
 from handlers.network.ending import network_ended
 from handlers.network.joining import GatewayWanted, gateway, join_subnet
 from handlers.network.network import NETWORKS
+from handlers.network.qos_policy import default_policy, using
 from handlers.network.quota import giving_back, taking
 from handlers.network.ranges import default_gateway, default_pools
 from handlers.network.router import ROUTERS, Outdated
@@ -93,10 +94,12 @@ async def _made(cloud: Cloud, project_id: str, outside: Network, of: Carriers, b
 
     async def numbered(numbering: Numbering) -> Network:
         segments = await numbering.numbered([segment(SegmentWanted(), of)])
+        policy_id = await default_policy(cloud, project_id)
         network = CreateNetwork(
             name="auto_allocated_network",
             project_id=project_id,
             mtu=mtu_for(0, segments),
+            qos_policy_id=policy_id,
             segments=segments,
             topology_router_id=router_id,
         )
@@ -109,6 +112,7 @@ async def _made(cloud: Cloud, project_id: str, outside: Network, of: Carriers, b
             counted = chain(
                 await taking(cloud, project_id, "network", [network_id]),
                 await taking(cloud, project_id, "router", [router_id]),
+                using(policy_id, project_id),
             )
             making = [Wish(NETWORKS, network_id, network), Wish(ROUTERS, router_id, router)]
             documents = await cloud.executor.execute(*making, *wishes, *laid, *ranges, *counted, by=by)

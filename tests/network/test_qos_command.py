@@ -39,6 +39,14 @@ async def test_qos_policies_and_rules(openstack):
     listed = await openstack(*rule, "list", "gold", *JSON)
     assert {it["ID"] for it in listed} == {limit["id"], mark["id"]}
     await openstack(*rule, "delete", "gold", mark["id"])
+    network = await openstack("network", "create", "net", "--qos-policy", "gold", *JSON)
+    assert network["qos_policy_id"] == made["id"]
+    assert "is used by network" in await openstack.refused(*policy, "delete", "gold")
+    port = await openstack("port", "create", "--network", "net", "--qos-policy", "gold", "p", *JSON)
+    assert (port["qos_policy_id"], port["qos_network_policy_id"]) == (made["id"], made["id"])
+    await openstack("port", "unset", "--qos-policy", "p")
+    await openstack("port", "delete", "p")
+    await openstack("network", "set", "--no-qos-policy", "net")
     await openstack(*policy, "set", "gold", "--no-share", "--no-default", "--name", "silver")
     [only] = await openstack(*policy, "list", *JSON)
     assert (only["Name"], only["Shared"], only["Default"]) == ("silver", False, False)
