@@ -133,6 +133,10 @@ class RouterNamespace:
         recent = clock.monotonic() - self._looked_at < LOOK_SECONDS
         return recent and self._settled == of and self._watch is not None and self._watch.quiet
 
+    def doubt(self) -> None:
+        """The next `apply` looks at everything."""
+        self._settled = None
+
     async def end(self) -> None:
         """All of it goes."""
         self.let_go()

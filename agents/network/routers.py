@@ -72,6 +72,8 @@ class Routers:
         """All routers of this host fall silent now; the next `apply` puts up what is to be."""
         self._announcer.close()
         self._advertiser.close()
+        for space in self._spaces.values():
+            space.doubt()
         names = await asyncio.to_thread(namespace.names, self._prefix)
         await asyncio.gather(*(asyncio.to_thread(silence, name) for name in names))
 
@@ -143,7 +145,10 @@ class Routers:
         wanted = {self.namespace_of(id) for id, router in world.routers.items() if router.admin_up}
         for name in await asyncio.to_thread(namespace.names, self._prefix) if world.pieces else []:
             if name not in wanted:
-                await self._end(name)
+                try:
+                    await self._end(name)
+                except OSError as error:
+                    log.warning("a router that nobody wants could not be removed", namespace=name, error=str(error))
 
 
 def _nobody() -> None:

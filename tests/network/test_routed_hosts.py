@@ -74,9 +74,9 @@ ROUTER = WiredRouter(
 )
 
 
-@pytest.fixture
-async def hosts(tmp_path: Path) -> AsyncIterator[list[WholeHost]]:
-    async with whole_hosts(tmp_path) as made:
+@pytest.fixture(params=["linuxbridge", "ovs"])
+async def hosts(request: pytest.FixtureRequest, short_folder: Path) -> AsyncIterator[list[WholeHost]]:
+    async with whole_hosts(short_folder, driver=request.param) as made:
         fabric = made[0].host.name.rpartition("-")[0] + "-f"
         run(fabric, "ip", "address", "add", f"{OUTSIDE}/24", "dev", "external")
         yield made
@@ -158,6 +158,27 @@ async def test_a_router_that_moves_answers_at_once(hosts):
     await until(lambda: reaches(web.name, OUTSIDE))
     assert time.monotonic() - began < 3
     await until(lambda: not namespace.names(f"{other.host.name}-r-"))
+
+
+async def test_a_host_without_a_lease_is_silent_and_another_answers(hosts):
+    one, other = hosts
+    web, _ = await guests(hosts)
+    settle(other, one)
+    await until(lambda: reaches(outside_of(hosts), FLOATING))
+    other.control.away = True
+    began = time.monotonic()
+    await until(lambda: not reaches(outside_of(hosts), FLOATING))
+    one.lacks(f"peer/{FOOT.port_id}")
+    one.has(PUBLIC, ROUTER)
+    await until(lambda: reaches(outside_of(hosts), FLOATING) and reaches(web.name, OUTSIDE))
+    assert time.monotonic() - began < 10
+    neighbours = run(outside_of(hosts), "ip", "neigh", "show", OWN)
+    assert GATEWAY.mac_address in neighbours
+    other.lacks(f"router/{ROUTER.id}", f"network/{PUBLIC.id}")
+    other.has(foot_peer(one))
+    other.control.away = False
+    await until(lambda: not namespace.names(f"{other.host.name}-r-"))
+    assert reaches(outside_of(hosts), FLOATING)
 
 
 async def test_what_is_taken_away_on_either_side_is_put_back(hosts):

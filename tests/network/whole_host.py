@@ -37,6 +37,8 @@ class Control:
 
     pieces: dict[str, Piece] = field(default_factory=dict)
     position: int = 0
+    away: bool = False
+    """It hears nothing and says nothing."""
     ports: dict[str, PortSeen] = field(default_factory=dict)
     """The last word on each."""
     seeds: dict[str, InstanceData] = field(default_factory=dict)
@@ -48,6 +50,8 @@ class Control:
             yield await self.words.get()
 
     async def report(self, message: FromNetworkHost) -> None:
+        if self.away:
+            return
         match message:
             case NetworkHeartbeat():
                 self.words.put_nowait(Lease(epoch=1, beat=message.beat))
