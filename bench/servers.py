@@ -1,6 +1,7 @@
-"""What servers cost: python bench/servers.py [SERVERS]
+"""What servers cost: python bench/servers.py [SERVERS] [networked]
 
-Ordered at concurrency 16, built on ten simulated hosts; then listed and shown. One process with every role, a
+Ordered at concurrency 16, built on ten simulated hosts; then listed and shown. `networked`: each with a port in a
+network that all hosts have, and there when that is wired. One process with every role, a
 PostgreSQL of its own with fsync; the load comes from another process, whose CPU is not counted.
 """
 
@@ -26,50 +27,87 @@ HOSTS = 10
 PAGE = 1000
 PROJECT = "b" * 32
 IMAGE = "11111111-1111-4111-8111-111111111111"
+NETWORK = "22222222-2222-4222-8222-222222222222"
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-async def serve(home: Path, dsn: str) -> None:
+async def serve(home: Path, dsn: str, *, networked: bool) -> None:
     """Every role in one process, with simulated hosts; says where it listens and a token, then works until killed."""
     from aiohttp import web
 
     from agents.hypervisor.agent import Agent
     from agents.hypervisor.simulated import SimulatedDriver
     from agents.link import BrokerLink
+    from agents.network.agent import NetworkAgent
+    from agents.network.link import BrokerNetworkLink
+    from agents.network.simulated import SimulatedNetwork
     from api.compute.service import SERVICE
     from api.wire.app import make_app
     from bus import clock
     from bus.cloud import open_cloud
-    from bus.consumer import Reactions, Sweep
+    from bus.consumer import ProjectionWorker, Reactions, Sweep
     from bus.execute import Wish
     from handlers.compute.build import ServerReactor
     from handlers.compute.flavor import FLAVORS
+    from handlers.compute.following import NicReactor
     from handlers.compute.quota import QUOTAS
     from handlers.compute.reports import Reports
     from handlers.identity.token import Token
     from handlers.identity.tokens import tokens
     from handlers.image.image import IMAGES
+    from handlers.network.network import NETWORKS
+    from handlers.network.quota import NETWORK_QUOTAS
+    from handlers.network.reports import NetworkReports, is_network_link
+    from handlers.network.subnet import SUBNETS
+    from projections import projections
+    from projections.network.host import NETWORK_HOSTS
     from schema.compute.flavor import CreateFlavor
     from schema.compute.host import HOST
     from schema.compute.quota import SetQuotaLimits
     from schema.image.image import CreateImage, FinishImageUpload, StartImageUpload
+    from schema.network.host import NETWORK_HOST
+    from schema.network.network import AddNetworkSubnet, CreateNetwork
+    from schema.network.quota import SetNetworkQuotaLimits
+    from schema.network.subnet import CreateSubnet, Pool
+    from schema.network.wiring import link_name
 
+    projections()
     cloud = await open_cloud(Settings(home=home, host_name="bench", hypervisor="simulated"), dsn)
     application = make_app(cloud, [SERVICE])
     reactor = ServerReactor(cloud)
     reports = Reports(cloud, reactor.telling)
-    reactions = Reactions(cloud.log, cloud.executor, cloud.broker, cloud.checkpoints, [reactor])
+    network_reports = NetworkReports(cloud)
+    reactions = Reactions(cloud.log, cloud.executor, cloud.broker, cloud.checkpoints, [reactor, NicReactor(cloud)])
+
+    async def hear(link: str, message: bytes) -> None:
+        await (network_reports if is_network_link(link) else reports).on_report(link, message)
+
     await cloud.start()
-    await cloud.broker.listen(reports.on_report)
+    await cloud.broker.listen(hear)
+    telling = network_reports.telling.nudge
+    projecting = ProjectionWorker(cloud.pool, cloud.log, cloud.broker, cloud.checkpoints, NETWORK_HOSTS, telling)
     tasks = [
-        asyncio.create_task(it) for it in (reactions.run(), Sweep(cloud.log, reactions).run(), reports.hosts.listen())
+        asyncio.create_task(it)
+        for it in (
+            reactions.run(),
+            Sweep(cloud.log, reactions).run(),
+            reports.hosts.listen(),
+            network_reports.hosts.listen(),
+            projecting.run(),
+        )
     ]
     for nth in range(HOSTS):
         driver = SimulatedDriver(f"host-{nth}", vcpus=256)
         agent = Agent(f"host-{nth}", driver, BrokerLink(await cloud.broker.link(f"host-{nth}")))
         tasks.append(asyncio.create_task(agent.run()))
+        if networked:
+            link = BrokerNetworkLink(await cloud.broker.link(link_name(f"host-{nth}")))
+            network = NetworkAgent(f"host-{nth}", SimulatedNetwork(f"host-{nth}"), link)
+            tasks.append(asyncio.create_task(network.run()))
     now = clock.now()
+    pool = Pool(start="10.0.0.2", end="10.0.255.254")
+    subnet = CreateSubnet(parent_id=NETWORK, cidr="10.0.0.0/16", gateway_ip="10.0.0.1", pools=(pool,))
     await cloud.executor.execute(
         Wish(FLAVORS, "1", CreateFlavor(name="small", vcpus=1, ram_mb=64, disk_gb=1)),
         Wish(QUOTAS, PROJECT, SetQuotaLimits(limits={"instances": -1, "cores": -1, "ram": -1})),
@@ -80,6 +118,10 @@ async def serve(home: Path, dsn: str) -> None:
             IMAGE,
             FinishImageUpload(upload_id="u", size=1, checksum="c", hash_algorithm="sha512", hash_value="h"),
         ),
+        Wish(NETWORKS, NETWORK, CreateNetwork(name="bench", project_id=PROJECT)),
+        Wish(SUBNETS, NETWORK, subnet),
+        Wish(NETWORKS, NETWORK, AddNetworkSubnet(subnet_id=NETWORK)),
+        Wish(NETWORK_QUOTAS, PROJECT, SetNetworkQuotaLimits(limits={"port": -1})),
     )
     token = Token(
         user_id="a" * 32,
@@ -92,7 +134,11 @@ async def serve(home: Path, dsn: str) -> None:
     runner = application.runner()
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    while sum(document.state.usable for document in cloud.mirror(HOST).values()) < HOSTS:  # noqa: ASYNC110
+    networks = HOSTS if networked else 0
+    while (  # noqa: ASYNC110
+        sum(document.state.usable for document in cloud.mirror(HOST).values()) < HOSTS
+        or sum(document.state.alive for document in cloud.mirror(NETWORK_HOST).values()) < networks
+    ):
         await asyncio.sleep(0.05)
     print(json.dumps([runner.addresses[0][1], await tokens(cloud).sign(token)]), flush=True)
     await asyncio.gather(*tasks)
@@ -128,8 +174,9 @@ class Caller:
         return content
 
 
-async def load(port: int, token: str, servers: int, measured: "Measured") -> None:
-    body = json.dumps({"server": {"name": "bench", "flavorRef": "1", "imageRef": IMAGE, "networks": "none"}}).encode()
+async def load(port: int, token: str, servers: int, measured: "Measured", networks: Any) -> None:
+    server = {"name": "bench", "flavorRef": "1", "imageRef": IMAGE, "networks": networks}
+    body = json.dumps({"server": server}).encode()
     ids: list[str] = []
 
     async def order(caller: Caller) -> None:
@@ -233,13 +280,15 @@ def spent(*pids: int) -> float:
 
 
 def main() -> None:
-    servers = int(sys.argv[1]) if len(sys.argv) > 1 else 500
+    networked = sys.argv[1:][-1:] == ["networked"]
+    numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
+    servers = numbers[0] if numbers else 500
     with tempfile.TemporaryDirectory(prefix="cumulog-") as folder:
         home = Path(folder)
         home.chmod(0o711)
         postgres = EmbeddedPostgres(home)
         postmaster = postgres.start()
-        command = [sys.executable, __file__, "serve", str(home), postgres.dsn()]
+        command = [sys.executable, __file__, "serve", str(home), postgres.dsn(), *(["networked"] if networked else [])]
         with (
             (home / "serve.log").open("w") as log,
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -248,7 +297,15 @@ def main() -> None:
                 assert process.stdout is not None
                 line = next(line for line in process.stdout if line.startswith("["))
                 port, token = json.loads(line)
-                asyncio.run(load(port, token, servers, Measured(process.pid, postmaster)))
+                asyncio.run(
+                    load(
+                        port,
+                        token,
+                        servers,
+                        Measured(process.pid, postmaster),
+                        [{"uuid": NETWORK}] if networked else "none",
+                    )
+                )
             finally:
                 process.kill()
                 postgres.stop()
@@ -260,6 +317,6 @@ if __name__ == "__main__":
         import uvloop
 
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
-        uvloop.run(serve(Path(sys.argv[2]), sys.argv[3]))
+        uvloop.run(serve(Path(sys.argv[2]), sys.argv[3], networked="networked" in sys.argv))
     else:
         main()

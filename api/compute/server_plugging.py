@@ -261,8 +261,9 @@ async def _looked_up(call: Call, asked: Sequence[NetworkAsked], project_id: str)
 
 async def networks_seen(call: Call, ids: Sequence[str], project_id: str) -> dict[str, Network]:
     """The networks of these ids that are the project's, shared with it or a way out for it."""
-    found = await call.cloud.documents.get_many(NETWORK, list(dict.fromkeys(ids))) if ids else {}
-    networks: dict[str, Network] = {id: document.state for id, document in found.items() if document.state.living}
+    streams = [NETWORK.stream(id) for id in dict.fromkeys(ids)]
+    found = await call.cloud.executor.load(streams) if ids else {}
+    networks: dict[str, Network] = {it.id: it.state for it in found.values() if it.state.living}
     whose = {project_id, EVERYBODY}
     return {
         id: network

@@ -40,6 +40,7 @@ from schema.compute.flavor import FLAVOR
 from schema.compute.host import HOST
 from schema.compute.quota import QUOTA_CLASS
 from schema.network.host import NETWORK_HOST
+from schema.network.quota import NETWORK_QUOTA
 from schema.placement.provider import PROVIDER
 
 MICROVERSIONS = Microversions(word="compute", minimum="2.1", maximum="2.96", older_header=COMPUTE_HEADER)
@@ -52,7 +53,7 @@ SERVICE = Service(
     errors=NOVA,
     microversions=MICROVERSIONS,
     policy=POLICY,
-    mirrors=(FLAVOR, HOST, AGGREGATE, QUOTA_CLASS, PROVIDER, NETWORK_HOST),
+    mirrors=(FLAVOR, HOST, AGGREGATE, QUOTA_CLASS, PROVIDER, NETWORK_HOST, NETWORK_QUOTA),
     roots=versions.compute(MICROVERSIONS),
     extra_headers=lambda request_id: {"X-Compute-Request-Id": request_id},
     routes=[

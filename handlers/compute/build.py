@@ -43,7 +43,9 @@ from schema.compute.server import (
     FailBuild,
     Fault,
     GiveUpTask,
+    ObserveServer,
     PlaceServer,
+    PowerState,
     RefusePlacement,
     Server,
     SettleNics,
@@ -88,7 +90,9 @@ class Forget(msgspec.Struct, frozen=True):
 Wished = tuple[Server, tuple[Wish, ...]]
 """Wishes to be granted together, and the server they are about."""
 
-Step = Place | Tell | TurnAway | Forget | RefusePlacement | FailBuild | GiveUpTask | SettleNics | EndServer
+Step = (
+    Place | Tell | TurnAway | Forget | RefusePlacement | FailBuild | GiveUpTask | ObserveServer | SettleNics | EndServer
+)
 
 _NO_PORTS: Ports = {}
 
@@ -118,6 +122,10 @@ def advance(server: Server, now: datetime, *, host_alive: bool = True, ports: Po
             return [_failed(server, f"has not built it in {server.order.build_seconds} seconds.{waiting}")]
         case Task.SPAWNING if why := _unwirable(server, ports, now):
             return [_failed(server, why)]
+        case Task.SPAWNING if server.power_state is not PowerState.NOSTATE and not unwired(server, ports):
+            # Its guest was there before its ports were; now these are, too.
+            seen = ObserveServer(host=server.host or "", generation=server.generation, power_state=server.power_state)
+            return [seen]
         case Task.DELETING if late or not host_alive or server.host is None:
             return [EndServer()]
         case task if late:
@@ -150,7 +158,7 @@ def _unwirable(server: Server, ports: Ports, now: datetime) -> str:
 class ServerReactor:
     """`bus.consumer.Reactor` for servers, their ports, and the hosts that have them. Make it before the mirrors start.
 
-    A port counts while its server is being built: the guest runs already, or its host has something to say.
+    A port counts while its server is being built.
     """
 
     kinds: Sequence[Kind[Any]] = (SERVER, HOST, PORT)
@@ -169,7 +177,8 @@ class ServerReactor:
         for host in lost:
             servers += await self._on_their_way_at(host)
         servers += await self._waiting_for([it.state for it in documents if isinstance(it.state, Port)], servers)
-        ports = await ports_of(self._cloud, [server for server in servers if server.task is Task.SPAWNING])
+        building = [server for server in servers if server.task is Task.SPAWNING]
+        ports = await ports_of(self._cloud, building, fresh=True)
         todo = _Todo()
         now = clock.now()
         for server in servers:
@@ -193,12 +202,20 @@ class ServerReactor:
         return [document.state for document in documents]
 
     async def _waiting_for(self, ports: Sequence[Port], known: Sequence[Server]) -> list[Server]:
-        """The servers that are being built and have one of these ports, of which its host has just said something."""
+        """The servers that are being built and have one of these ports, of which its host has just said something.
+
+        One whose guest is not there yet is told of nothing: it will be looked at when it is.
+        """
         said = [port for port in ports if port.wired or port.fault is not None]
         streams = {SERVER.stream(id) for port in said if (id := device_of(port))}
         streams -= {SERVER.stream(server.id) for server in known}
         documents = await self._cloud.executor.load(sorted(streams)) if streams else {}
-        return [it.state for it in documents.values() if it.state.task is Task.SPAWNING]
+        faulty = {port.device_id for port in said if port.fault is not None}
+        return [
+            it.state
+            for it in documents.values()
+            if it.state.task is Task.SPAWNING and (it.id in faulty or it.state.power_state is not PowerState.NOSTATE)
+        ]
 
     async def _place(self, servers: Sequence[Server]) -> None:
         for _ in range(PLACING_ROUNDS):
@@ -270,7 +287,7 @@ class _Todo:
                 self.wishes.append((server, ending(server)))
             case FailBuild():
                 self.wishes.append((server, failing(server, step.fault)))
-            case SettleNics():
+            case ObserveServer() | SettleNics():
                 self.wishes.append((server, (Wish(SERVERS, server.id, step),)))
             case RefusePlacement() | GiveUpTask():
                 self.wishes.append((server, (Wish(SERVERS, server.id, step),)))

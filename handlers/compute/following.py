@@ -50,13 +50,16 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 async def facts_about(cloud: Cloud, ports: Sequence[Port], new: Sequence[Port] = ()) -> Facts:
-    """Of these ports. Two queries, whatever their number. `new`: those to which nothing can lead yet."""
+    """Of these ports. Two queries, whatever their number. `new`: those that are to be made, to which nothing can lead.
+
+    Of new ones alone what is remembered will do: when they are there, somebody looks again.
+    """
     if not ports and not new:
         return Facts()
     streams = {NETWORK.stream(port.network_id) for port in (*ports, *new)}
     streams |= {SECURITY_GROUP.stream(id) for port in (*ports, *new) for id in port.security_group_ids}
     leading_there = [Where("port_id", "in", [port.id for port in ports])]
-    found = await cloud.log.load(sorted(streams))
+    found = await (cloud.log if ports else cloud.executor).load(sorted(streams))
     floating = await cloud.documents.find(FLOATING_IP, where=leading_there, limit=None) if ports else []
     networks = {it.id: it.state for it in found.values() if it.stream.startswith(NETWORK.stream(""))}
     groups = {it.id: it.state.name for it in found.values() if it.stream.startswith(SECURITY_GROUP.stream(""))}

@@ -46,10 +46,13 @@ OWNER_PREFIX = "compute:"
 DEFAULT_ZONE = "nova"
 
 
-async def ports_of(cloud: Cloud, servers: Iterable[Server]) -> Ports:
-    """The ports of all these servers' cards. One query at most; none where there are no cards."""
+async def ports_of(cloud: Cloud, servers: Iterable[Server], *, fresh: bool = False) -> Ports:
+    """The ports of all these servers' cards. One query at most; none where there are no cards.
+
+    `fresh`: as they are by now, whatever is remembered.
+    """
     streams = [PORT.stream(nic.port_id) for server in servers for nic in server.nics]
-    documents = await cloud.executor.load(streams) if streams else {}
+    documents = await (cloud.log if fresh else cloud.executor).load(streams) if streams else {}
     return {document.id: document for document in documents.values()}
 
 

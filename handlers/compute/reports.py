@@ -19,7 +19,6 @@ from handlers.compute.ports import Ports, ports_of, unwired
 from handlers.compute.server import SERVERS, decide
 from schema.compute.domain import Heartbeat, Observed, PowerSeen, Report, decode_from_host
 from schema.compute.server import SERVER, Fault, ObserveServer, PowerState, Server, Task
-from schema.network.port import PORT
 
 log = structlog.get_logger()
 
@@ -132,22 +131,14 @@ class Reports:
         return known
 
     async def _ports(self, report: Report, documents: dict[str, Document]) -> Ports:
-        """Those of servers that are being built there. What is remembered of one that is not in place is read anew:
-
-        whoever hears of it after that tells the host, which then says again what it holds.
-        """
+        """Those of servers that are being built there, as they are by now."""
         ready = [SERVER.stream(it.server_id) for it in report.observed if it.fault is None]
         building = [
             documents[stream].state
             for stream in ready
             if stream in documents and documents[stream].state.task is Task.SPAWNING
         ]
-        ports = await ports_of(self._cloud, building)
-        doubtful = [PORT.stream(id) for server in building for id in unwired(server, ports)]
-        if not doubtful:
-            return ports
-        self._cloud.executor.forget(doubtful)
-        return await ports_of(self._cloud, building)
+        return await ports_of(self._cloud, building, fresh=True)
 
 
 def wishes_of(server: Server, observed: Observed, ports: Ports = _NO_PORTS) -> tuple[Wish, ...]:

@@ -332,8 +332,10 @@ def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
     found, task = command.power_state, server.task
     if task is None:
         return _out_of_the_blue(server, found)
-    if task not in _OUTCOMES or (task is Task.SPAWNING and (command.fault is not None or command.unwired)):
+    if task not in _OUTCOMES or (task is Task.SPAWNING and command.fault is not None):
         return []
+    if task is Task.SPAWNING and command.unwired:
+        return _followed(server, found)
     wanted, outcome = _OUTCOMES[task]
     if command.fault is None and (found is wanted or {found, wanted} <= _DOWN):
         return [outcome]

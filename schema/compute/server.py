@@ -593,7 +593,8 @@ class GiveUpTask(Command):
 class ObserveServer(Command):
     """What a host says of a server it holds. `generation`: the newest wish it has carried out, or failed to.
 
-    `unwired`: ports of it that are not in place (yet). A server that is being built is not there before they are.
+    `unwired`: ports of it that are not in place (yet). A server that is being built is not there before they are; what
+    its guest does is remembered.
     """
 
     host: str
@@ -663,7 +664,14 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             return _towards(placed, Task.SPAWNING, server.request_id, at)
         case BuildFailed():
             tried = (*server.failed_hosts, event.host)
-            failed = replace(server, parent_id=None, provider_id="", zone="", failed_hosts=tried)
+            failed = replace(
+                server,
+                parent_id=None,
+                provider_id="",
+                zone="",
+                failed_hosts=tried,
+                power_state=PowerState.NOSTATE,
+            )
             return _towards(_faulted(failed, event.fault, at), Task.SCHEDULING, server.request_id, at)
         case ServerFaulted():
             return _at_rest(_faulted(replace(server, nics=()), event.fault, at), VmState.ERROR)

@@ -9,7 +9,7 @@ from bus import clock
 from bus.execute import Wish
 from bus.log import Document
 from handlers.compute import build
-from handlers.compute.build import advance
+from handlers.compute.build import Tell, advance
 from handlers.compute.following import Facts, card_of, lagging
 from handlers.compute.server import SERVERS
 from handlers.network.network import NETWORKS
@@ -17,11 +17,14 @@ from handlers.network.port import PORTS
 from schema.compute.nic import NicAddress, ServerNic
 from schema.compute.server import (
     AttachNic,
+    BuildFailed,
     ChangeNic,
     FailBuild,
+    Fault,
     LoseNic,
     ObserveServer,
     Order,
+    PowerObserved,
     PowerState,
     ServerFlavor,
     ServerPlaced,
@@ -110,8 +113,18 @@ BOUND = PortBound(host="one", vif_type="bridge")
 def test_a_server_is_not_there_before_its_ports_are():
     seen = ObserveServer(host="one", generation=2, power_state=PowerState.RUNNING)
     building = server(PLACED)
-    assert SERVERS.decide(building, replace(seen, unwired=("p",))) == []
     assert SERVERS.decide(building, seen) == [ServerStarted()]
+    [event] = SERVERS.decide(building, replace(seen, unwired=("p",)))
+    assert event == PowerObserved(power_state=PowerState.RUNNING)
+    waiting = server(PLACED, event)
+    assert (waiting.task, waiting.power_state) == ("spawning", PowerState.RUNNING)
+    assert SERVERS.decide(waiting, replace(seen, unwired=("p",))) == []
+    now = waiting.task_since
+    assert advance(waiting, now, ports=documents(port(BOUND))) == [Tell()]
+    [there] = advance(waiting, now, ports=documents(port(BOUND, PortWired(up=True))))
+    assert SERVERS.decide(waiting, there) == [ServerStarted()]
+    tried = server(PLACED, event, BuildFailed(host="one", fault=Fault(message="lost")))
+    assert tried.power_state is PowerState.NOSTATE, "the next host begins anew"
 
 
 def test_a_port_that_cannot_be_wired_fails_the_build_with_its_reason():

@@ -92,7 +92,7 @@ async def test_a_day_of_servers_and_networks(world):
     assert addresses(nic) == {"blue": ["192.168.1.99"]}
     refused = await openstack.refused(*BOOT, "third")
     assert "Multiple possible networks found" in refused
-    none = await openstack(*BOOT, "third", "--network", "none")
+    none = await openstack(*BOOT, "third", "--nic", "none")
     assert addresses(none) == {}
     await openstack("server", "delete", "--wait", "web", "other", "third")
     left = await openstack("port", "list", "--device-owner", "compute:nova", *JSON)
