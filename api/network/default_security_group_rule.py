@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import asdict
@@ -13,8 +14,8 @@ from api.network.words import Body
 from api.wire import Call, Delete, Get, Post
 from bus import clock
 from bus.execute import Wish
-from handlers.network.default_rule import DEFAULT_RULE_TEMPLATE, default_rules, not_found
-from schema.network.default_rule import STREAM, AddDefaultRule, DefaultRule, RemoveDefaultRule
+from handlers.network.default_rule import DEFAULT_RULE_TEMPLATE, not_found
+from schema.network.default_rule import DEFAULT_RULES, STANDARD, STREAM, AddDefaultRule, DefaultRule, RemoveDefaultRule
 
 FIELDS = DefaultRule.__struct_fields__
 
@@ -29,7 +30,7 @@ class CreateBody(Body):
 
 
 async def index(call: Call) -> dict[str, Any]:
-    rules = await default_rules(call.cloud)
+    rules = await _rules(call)
     return listed(call, "default_security_group_rules", [asdict(rule) for rule in rules], FIELDS)
 
 
@@ -54,9 +55,15 @@ async def delete(call: Call) -> None:
     await call.execute(Wish(DEFAULT_RULE_TEMPLATE, STREAM, RemoveDefaultRule(rule_id=rule.id)))
 
 
+async def _rules(call: Call) -> Sequence[DefaultRule]:
+    document = (await call.cloud.documents.get_many(DEFAULT_RULES, [STREAM])).get(STREAM)
+    rules: Sequence[DefaultRule] = document.state.rules if document else STANDARD
+    return rules
+
+
 async def _rule(call: Call) -> DefaultRule:
     id = call.path["id"]
-    for rule in await default_rules(call.cloud):
+    for rule in await _rules(call):
         if rule.id == id:
             return rule
     raise not_found(id)

@@ -13,7 +13,7 @@ from api.wire import Call, Delete, Get, Put
 from bus.config import Limit
 from bus.documents import Where
 from bus.execute import Wish
-from handlers.network.quota import NETWORK_QUOTAS, RESOURCES, defaults, in_force, limits_of
+from handlers.network.quota import NETWORK_QUOTAS, RESOURCES, defaults, in_force
 from schema.network.quota import (
     NETWORK_QUOTA,
     NETWORK_USAGE,
@@ -71,7 +71,7 @@ async def show_details(call: Call) -> dict[str, Any]:
             code="AdminRequired",
         )
     used = await _used(call, project_id)
-    limits = in_force(call.cloud, await limits_of(call.cloud, project_id))
+    limits = in_force(call.cloud, await _set(call, project_id))
     return {
         "quota": {name: {"limit": limit, "used": used.get(name, 0), "reserved": 0} for name, limit in limits.items()}
     }
@@ -96,13 +96,20 @@ async def update(call: Call) -> dict[str, Any]:
 
 async def delete(call: Call) -> None:
     project_id = call.path["project"]
-    if not await limits_of(call.cloud, project_id):
+    if not await _set(call, project_id):
         raise NotFound(f"Quota for project {project_id} could not be found.", code="TenantQuotaNotFound")
     await call.execute(Wish(NETWORK_QUOTAS, project_id, ClearNetworkQuotaLimits()))
 
 
 async def _limits(call: Call) -> dict[str, Any]:
-    return {"quota": in_force(call.cloud, await limits_of(call.cloud, call.path["project"]))}
+    return {"quota": in_force(call.cloud, await _set(call, call.path["project"]))}
+
+
+async def _set(call: Call, project_id: str) -> Mapping[str, int]:
+    """The limits that were set for a project."""
+    document = (await call.cloud.documents.get_many(NETWORK_QUOTA, [project_id])).get(project_id)
+    limits: Mapping[str, int] = document.state.limits if document else {}
+    return limits
 
 
 async def _used(call: Call, project_id: str) -> dict[str, int]:

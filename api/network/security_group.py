@@ -29,6 +29,7 @@ from bus import clock
 from bus.documents import AnyOf, Condition, Where
 from bus.execute import StillHeld, Wish
 from bus.log import Document
+from bus.past import PastDocuments
 from handlers.network.addressing import Picks, with_addresses
 from handlers.network.default_group import default_group, default_id, rules_from_template
 from handlers.network.quota import giving_back, taking
@@ -149,6 +150,8 @@ async def with_default(call: Call, read: Callable[[Call], Awaitable[Any]]) -> An
     """What is read once the project that is asked about has its default group: asking makes it, as in Neutron."""
     answer = await read(call)
     project_id = call.query.get("project_id") or call.query.get("tenant_id") or call.token.project_id
+    if isinstance(call.cloud.documents, PastDocuments):
+        return answer
     if not project_id or (project_id != call.token.project_id and not call.token.is_admin):
         return answer
     if _mentions(answer, default_id(project_id)):

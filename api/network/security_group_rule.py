@@ -18,6 +18,7 @@ from bus import clock
 from bus.documents import Where
 from bus.execute import Wish
 from bus.log import Document
+from bus.past import PastDocuments
 from handlers.network import address_group as address_groups
 from handlers.network import security_group as groups
 from handlers.network.quota import giving_back, taking
@@ -148,7 +149,8 @@ async def _listed(call: Call) -> dict[str, Any]:
         where.append(Where("id", "in", ids))
     if projects := [*call.query.getall("project_id", []), *call.query.getall("tenant_id", [])]:
         where.append(Where("project_id", "in", projects))
-    if rules := call.query.getall("id", []):
+    rules = call.query.getall("id", [])
+    if rules and not isinstance(call.cloud.documents, PastDocuments):
         held = await call.cloud.executor.log.held([(RULE, id) for id in rules])
         where.append(Where("id", "in", [id_of(it.stream) for it in held]))
     documents = await call.cloud.documents.find(SECURITY_GROUP, where=where, limit=None)
@@ -158,9 +160,12 @@ async def _listed(call: Call) -> dict[str, Any]:
 
 async def _rule(call: Call, id: str) -> tuple[Document, SecurityRule]:
     """A rule that the caller sees, and the group it is of. Raises NotFound."""
-    holder = await call.cloud.executor.log.holder(RULE, id)
-    where = [Where("id", "=", id_of(holder or "")), *visible(call, security_group.RESOURCE)]
-    documents = await call.cloud.documents.find(SECURITY_GROUP, where=where, limit=1) if holder else []
+    if isinstance(call.cloud.documents, PastDocuments):
+        here = Where("rules", "contains", [{"id": id}])
+    else:
+        here = Where("id", "=", id_of(await call.cloud.executor.log.holder(RULE, id) or ""))
+    where = [here, *visible(call, security_group.RESOURCE)]
+    documents = await call.cloud.documents.find(SECURITY_GROUP, where=where, limit=1)
     rule = documents[0].state.rule(id) if documents else None
     if rule is None:
         raise rule_not_found(id)

@@ -428,3 +428,17 @@ async def test_what_new_groups_begin_with(member, admin):
     await admin("DELETE", f"{path}/{rule['id']}", expect=204)
     await admin.refused("GET", f"{path}/{rule['id']}", None, 404, "DefaultSecurityGroupRuleNotFound")
     assert len((await _make(member, name="later"))["security_group_rules"]) == 2
+
+
+async def test_what_was_so_is_shown_and_not_made_anew(served, member, admin):
+    group = await _make(member, name="web")
+    rule = group["security_group_rules"][0]
+    then = await served.cloud.log.head()
+    await member("DELETE", f"/security-group-rules/{rule['id']}", expect=204)
+    await admin("PUT", f"/quotas/{PROJECT}", {"quota": {"port": 7}})
+    assert (await member("GET", f"/security-group-rules/{rule['id']}?as_of={then}"))["security_group_rule"] == rule
+    assert (await member("GET", f"/security-groups/{group['id']}?as_of={then}"))["security_group"] == group
+    assert (await member("GET", f"/quotas/{PROJECT}?as_of={then}"))["quota"]["port"] == 500
+    head = await served.cloud.log.head()
+    assert (await admin("GET", f"/security-groups?as_of={then}&project_id={OTHERS}"))["security_groups"] == []
+    assert await served.cloud.log.head() == head
