@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
+import sys
 from collections.abc import Callable, Container
 
 import msgspec
@@ -20,9 +22,33 @@ from agents.network.links import BRIDGE_FAMILY, DELETE_LINK, NEW_LINK
 
 _LINK_WORDS, _NEIGHBOUR_WORDS = {NEW_LINK, DELETE_LINK}, {NEW_NEIGHBOUR, DELETE_NEIGHBOUR}
 
+_AT_ONCE = 2000
+"""Words read before others have their turn in the event loop."""
+_BIG = sys.byteorder == "big"
+_NEW, _DELETED = (it if _BIG else it << 8 for it in (NEW_NEIGHBOUR, DELETE_NEIGHBOUR))
+_MADE = (
+    (0x28, 0, 0, 4),  # the kind of word
+    (0x15, 1, 0, _NEW),
+    (0x15, 0, 4, _DELETED),
+    (0x30, 0, 0, 16),  # the family: a bridge's or a tunnel's entry
+    (0x15, 0, 2, BRIDGE_FAMILY),
+    (0x30, 0, 0, 25 if _BIG else 24),  # the state: static or permanent
+    (0x45, 0, 1, 0xC0),
+    (0x06, 0, 0, 0xFFFFFFFF),
+    (0x06, 0, 0, 0),
+)
+"""Not what bridges learn: a guest that makes up MACs would have the agent do nothing else but hear of them."""
+
+
+def ears() -> netlink.Socket:
+    """Hears of links and neighbours, in the namespace of this thread."""
+    kernel = netlink.Socket(netlink.LINKS | netlink.NEIGHBOURS)
+    kernel.hear(_MADE)
+    return kernel
+
 
 class Watch:
-    """`kernel`: a socket that hears of links and neighbours. `on_word` is called in the event loop's thread."""
+    """`kernel`: `ears`. `on_word` is called in the event loop's thread."""
 
     def __init__(self, kernel: netlink.Socket, on_word: Callable[[], None]) -> None:
         self._kernel = kernel
@@ -56,7 +82,7 @@ class Watch:
 
     def _read(self) -> None:
         try:
-            for kind, body in self._kernel.changes():
+            for kind, body in itertools.islice(self._kernel.changes(), _AT_ONCE):
                 if kind in _LINK_WORDS:
                     # A bridge takes leave of a port by a word of its own, which is not the port's end.
                     if kind == NEW_LINK or links.family_of(body) != BRIDGE_FAMILY:

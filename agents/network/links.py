@@ -27,7 +27,9 @@ _ADDRESS, _NAME, _MTU, _PEER, _MASTER, _PROTOCOL, _INFORMATION, _NAMESPACE, _MAS
 _SKIP_STATISTICS = 8
 _KIND, _DATA, _PORT_KIND, _PORT_DATA = 1, 2, 4, 5
 _VNI, _LOCAL, _LEARNING, _PORT, _LOCAL6 = 1, 4, 7, 15, 17
-_STP, _SNOOPING = 5, 23
+_STP, _SNOOPING, _MOST_LEARNED = 5, 23, 49
+MOST_LEARNED = 4096
+"""Addresses that a bridge learns; those that the log tells of are beside them."""
 _FLOOD, _SUPPRESS, _ISOLATED = 9, 32, 33
 
 Kind = Literal["bridge", "vxlan", "tun", "veth", ""]
@@ -84,7 +86,7 @@ def add(link: Link, inside: Inside | None = None) -> Request:
     match link.kind:
         case "bridge":
             body += attribute(_ADDRESS, mac_bytes(link.mac_address))
-            data = nested(_DATA, number(_STP, 0), byte(_SNOOPING, 0))
+            data = nested(_DATA, number(_STP, 0), byte(_SNOOPING, 0), number(_MOST_LEARNED, MOST_LEARNED))
         case "vxlan" if link.tunnel:
             data = nested(_DATA, *_tunnel(link.tunnel))
         case "veth" if inside:

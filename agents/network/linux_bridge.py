@@ -19,7 +19,7 @@ from agents.network import bridge_wanted, links, namespace, netlink
 from agents.network.bridge_act import act, foot_inside, observe
 from agents.network.bridge_plan import Remove, Seen, Step, plan
 from agents.network.bridge_wanted import OURS, Fabric, Wanted, wanted
-from agents.network.bridge_watch import Watch
+from agents.network.bridge_watch import Watch, ears
 from agents.network.driver import Faults, Touched
 from agents.network.namespace import Namespace
 from agents.network.switch import Attachment, CannotWire
@@ -133,7 +133,7 @@ class LinuxBridge:
         return self._kernel
 
     def _ears(self) -> netlink.Socket:
-        self._sockets.append(netlink.Socket(netlink.LINKS | netlink.NEIGHBOURS))
+        self._sockets.append(ears())
         return self._sockets[-1]
 
     def _close_sockets(self) -> None:

@@ -6,6 +6,7 @@ of: pyroute2 needs 0.2 ms for each link of a dump and 0.8 ms for each request. F
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
@@ -22,13 +23,14 @@ _NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
 _ERROR, _DONE = 2, 3
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT = 270, 10, 11, 12
-_SO_RCVBUFFORCE = 33
+_SO_RCVBUFFORCE, _SO_ATTACH_FILTER = 33, 26
 _RECEIVE_BYTES = 4 << 20
 _BATCH = 256
 """Requests in one write: their answers must fit the receive buffer."""
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _CODE = struct.Struct("=i")
+_INSTRUCTION, _PROGRAM = struct.Struct("=HBBI"), struct.Struct("@HP")
 
 
 class Request(NamedTuple):
@@ -74,6 +76,16 @@ class Socket:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def hear(self, program: Sequence[tuple[int, int, int, int]]) -> None:
+        """Of changes only those for which a classic BPF program returns more than 0; the others cost nothing.
+
+        Each instruction is (code, jump if true, jump if false, value), as in linux/filter.h.
+        """
+        code = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*it) for it in program))
+        self._socket.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, _PROGRAM.pack(len(program), ctypes.addressof(code))
+        )
 
     def send(self, requests: Sequence[Request]) -> list[Answer]:
         """Carry them out in order, whatever becomes of each; the answers in the same order."""

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from agents.network import netlink
 from agents.network.bridge_plan import Change, Forward, Know, Make, Remove, Seen, Step, Unforward, plan
 from agents.network.bridge_wanted import Fabric, wanted
+from agents.network.bridge_watch import ears
 from agents.network.firewall import Firewall
 from agents.network.forwarding import EVERYBODY, Entry
-from agents.network.links import Link
+from agents.network.links import MOST_LEARNED, Link
 from agents.network.linux_bridge import LinuxBridge
 from agents.network.switch import CannotWire, bridge_name, tunnel_name
 from agents.network.world import World
@@ -344,3 +345,22 @@ async def test_a_host_says_what_it_has(host):
     assert await alone.apply(host.world, None) == {}
     assert host.has_link(port(network(), 1).tap)
     await alone.close()
+
+
+async def test_a_guest_that_makes_up_addresses_fills_nothing_and_wakes_nobody(host):
+    noticed = Noticed(host)
+    await noticed.start()
+    host.has(network(), port(network(), 1))
+    guest = host.guest(port(network(), 1))
+    await host.sweep()
+    await until(lambda: "state UP" in guest.run("ip", "link", "show", "eth0"))
+    counted = host.space.call(ears)
+    try:
+        frames = [bytes.fromhex(f"fa163e010009 02000000{it:04x} 88b5") + bytes(46) for it in range(MOST_LEARNED + 1000)]
+        await asyncio.to_thread(guest.send, *frames)
+        learned = host.run("bridge", "fdb", "show", "br", bridge_name(network().id)).count("02:00:00:00")
+        assert MOST_LEARNED - 100 <= learned <= MOST_LEARNED
+        assert list(counted.changes()) == []
+        assert not noticed.anything
+    finally:
+        counted.close()
