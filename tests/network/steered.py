@@ -32,7 +32,7 @@ from schema.network.port import PORT, BindPort, CreatePort, FixedIp
 from schema.network.subnet import AllocateAddress
 from schema.network.wiring import Address, WiredPort, link_name, tap_name
 from tests.network.dhcp_place import apart
-from tests.network.hosts import Guest, _plug
+from tests.network.hosts import Guest, _plug, run
 from tests.network.routed import PROJECT
 from tests.network.wiring import ended
 from tests.serving import Served, serving
@@ -45,8 +45,16 @@ class Steered:
         self.served = served
         self.cloud: Cloud = served.cloud
         self.fabric = fabric
+        self.agents: dict[str, asyncio.Task[None]] = {}
         self._guests: list[Guest] = []
         self._spaces: list[Namespace] = []
+
+    async def lose(self, host: str) -> None:
+        """As when its power goes: its agent, and every way to it."""
+        await ended(self.agents.pop(host))
+        place = self.fabric.place(host)
+        for way in ("fabric", "external"):
+            await asyncio.to_thread(run, place.namespace or "", "ip", "link", "set", way, "down")
 
     async def guest(self, network_id: str, subnet_id: str, ip: str, host: str, gateway: str = "") -> SimpleNamespace:
         """A port with that address, on that host, and what is behind it: `port_id`, `space`, `ip`, `run`."""
@@ -138,6 +146,7 @@ async def steered(settings: Settings, dsn: str, *hosts: str) -> AsyncIterator[St
     reactors: list[Any] = []
     told: dict[str, Any] = {}
     tasks: list[asyncio.Task[None]] = []
+    agents: dict[str, asyncio.Task[None]] = {}
 
     def prepare(cloud: Cloud) -> None:
         telling = Telling(cloud)
@@ -157,12 +166,13 @@ async def steered(settings: Settings, dsn: str, *hosts: str) -> AsyncIterator[St
                 link = BrokerNetworkLink(await cloud.broker.link(link_name(host)))
                 drivers.append(await open_driver(settings, host, fabric.place(host)))
                 agent = NetworkAgent(host, drivers[-1], link, lease_seconds=settings.network.lease_seconds)
-                tasks.append(asyncio.create_task(agent.run()))
+                agents[host] = asyncio.create_task(agent.run())
             it = Steered(served, fabric)
+            it.agents = agents
             try:
                 yield it
             finally:
-                await ended(*tasks)
+                await ended(*tasks, *agents.values())
                 it.close()
     finally:
         await asyncio.to_thread(fabric.remove)
