@@ -23,6 +23,7 @@ class Extension(msgspec.Struct, frozen=True):
 
 
 EXTENSIONS: tuple[Extension, ...] = (
+    Extension("agent", "agent", "The agents of hosts, and whether they live.", "2013-02-03"),
     Extension("address-group", "Address group", "Groups of addresses that security group rules name.", "2020-07-15"),
     Extension(
         "allowed-address-pairs",
@@ -99,6 +100,7 @@ EXTENSIONS: tuple[Extension, ...] = (
     Extension(
         "ip-substring-filtering", "IP address substring filtering", "Ports found by part of an address.", "2017-11-28"
     ),
+    Extension("l3_agent_scheduler", "L3 Agent Scheduler", "Which host a router lives on.", "2013-02-07"),
     Extension("l2_adjacency", "L2 Adjacency", "Whether a network is one broadcast domain.", "2016-04-12"),
     Extension("multi-provider", "Multi Provider Network", "Networks of several segments.", "2013-06-27"),
     Extension("net-mtu", "Network MTU", "Networks say their MTU.", "2015-03-25"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from api.network import (
     address_group,
+    agent,
     default_security_group_rule,
     extension,
     floating_ip,
@@ -46,6 +47,7 @@ SERVICE = Service(
     routes=[
         *network.routes,
         *subnet.routes,
+        *agent.routes,
         *zone.routes,
         *port.routes,
         *port_binding.routes,

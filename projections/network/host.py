@@ -86,6 +86,14 @@ async def behind(pool: asyncpg.Pool, holding: Mapping[str, int]) -> Deltas:
     return found
 
 
+async def hosts_of(pool: asyncpg.Pool, network_id: str = "") -> dict[str, set[str]]:
+    """Network → the hosts that have it; of all networks, or of one."""
+    found: dict[str, set[str]] = {}
+    for key, host in await pool.fetch(_HOSTS_OF, f"network/{network_id or '%'}"):
+        found.setdefault(key.partition("/")[2], set()).add(host)
+    return found
+
+
 class Keeper:
     """One worker's `apply`: it holds the model, and puts down what differs."""
 
@@ -207,6 +215,8 @@ RETURNING host, key
 """Only what differs is written; for some a generation alone makes no difference."""
 
 _HORIZON = "SELECT (SELECT max(position) FROM network_host_v1_horizon), (SELECT position FROM head)"
+
+_HOSTS_OF = "SELECT key, host FROM network_host_v1 WHERE key LIKE $1 AND NOT gone"
 
 _BEHIND = """
 SELECT a.host, t.key, t.position, t.piece
