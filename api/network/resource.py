@@ -258,8 +258,8 @@ class _Page(msgspec.Struct, frozen=True):
 _PAGING = frozenset({"limit", "marker", "page_reverse", "sort_key", "sort_dir", "fields"})
 
 
-def _changed_since(call: Call, values: Sequence[str]) -> list[Condition]:
-    """What was made or changed at that time or later. Raises Invalid."""
+def changed_since(field: str, values: Sequence[str]) -> list[Condition]:
+    """What was made or changed at that time or later, as that field says. Raises Invalid."""
     text = values[-1]
     try:
         at = datetime.fromisoformat(text.replace(" ", "+"))
@@ -269,7 +269,7 @@ def _changed_since(call: Call, values: Sequence[str]) -> list[Condition]:
             "YYYY-MM-DDTHH:MM:SS[Z].",
             code="InvalidInput",
         ) from None
-    return [Where("updated_at", ">=", at if at.tzinfo else at.replace(tzinfo=UTC))]
+    return [Where(field, ">=", at if at.tzinfo else at.replace(tzinfo=UTC))]
 
 
 _COMMON = {
@@ -279,7 +279,7 @@ _COMMON = {
     "tenant_id": Filter("project_id"),
     "description": Filter(),
     "revision_number": Filter("version", int),
-    "changed_since": Filter(condition=_changed_since),
+    "changed_since": Filter(condition=lambda call, values: changed_since("updated_at", values)),
 }
 _TAG_FILTERS = frozenset({"tags", "tags-any", "not-tags", "not-tags-any"})
 _SORTABLE = frozenset({"id", "name", "project_id", "created_at", "updated_at"})

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from api.network.resource import (
     Filter,
     Resource,
+    changed_since,
     common,
     project_of,
     resource_routes,
@@ -18,6 +19,7 @@ from api.network.resource import (
     tags_of,
     to_change,
     viewed,
+    written,
 )
 from api.network.words import Body, LongText, Project, Text, Uuid, address, bad, cidr, refuse_read_only
 from api.wire import Call
@@ -121,6 +123,7 @@ def _view(call: Call, document: Document, *, operator: bool) -> dict[str, Any]:
     return {
         **common(document),
         "revision_number": subnet.revision,
+        "updated_at": written(subnet, "changed_at"),
         "network_id": subnet.network_id,
         "ip_version": subnet.ip_version,
         "cidr": subnet.cidr,
@@ -191,6 +194,7 @@ RESOURCE = Resource(
         "dns_publish_fixed_ip": Filter(type=bool),
         "service_types": Filter(within=True),
         "revision_number": Filter("revision", int),
+        "changed_since": Filter(condition=lambda call, values: changed_since("changed_at", values)),
         "shared": Filter(condition=_shared),
         "router:external": Filter(condition=_external),
     },

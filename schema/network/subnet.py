@@ -46,6 +46,8 @@ class Subnet(State):
     tags: tuple[str, ...] = ()
     revision: int = 0
     """Neutron's revision_number: addresses come and go without it."""
+    changed_at: datetime | None = None
+    """Neutron's updated_at, in the same way."""
     taken: bytes = b""
     """Who has which address; read it by `allocation`."""
 
@@ -171,7 +173,7 @@ SubnetEvent = SubnetCreated | SubnetUpdated | SubnetDeleted | AddressAllocated |
 def evolve(subnet: Subnet, event: SubnetEvent, at: datetime) -> Subnet:
     match event:
         case SubnetCreated() | SubnetUpdated():
-            return replace(applied(subnet, event), revision=subnet.revision + 1)
+            return replace(applied(subnet, event), revision=subnet.revision + 1, changed_at=at)
         case SubnetDeleted():
             return replace(subnet, deleted_at=at)
         case AddressAllocated():

@@ -140,6 +140,8 @@ def test_an_address_comes_back_only_from_who_has_it():
 def test_addresses_come_and_go_without_a_revision():
     told = subnets.given(subnet, given_away).when(UpdateSubnet(name="x")).then(SubnetUpdated(name="x"))
     assert told.state.revision == 2
+    taken = told.when(AllocateAddress(ip="10.0.0.6", port_id="b")).then(AddressAllocated(ip="10.0.0.6", port_id="b"))
+    assert (taken.state.revision, taken.state.changed_at) == (2, told.state.changed_at)
 
 
 def test_a_subnet_whose_addresses_are_held_stays():

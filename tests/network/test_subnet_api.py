@@ -75,6 +75,8 @@ async def test_a_subnets_life(served, member, network):
     changed = await member("PUT", one, {"subnet": {"name": "x", "host_routes": [route], "dns_nameservers": []}})
     assert (changed["subnet"]["name"], changed["subnet"]["host_routes"]) == ("x", [route])
     assert (changed["subnet"]["dns_nameservers"], changed["subnet"]["revision_number"]) == ([], 2)
+    assert (await member("GET", "/subnets?changed_since=2999-01-01T00:00:00"))["subnets"] == []
+    assert len((await member("GET", f"/subnets?changed_since={made['created_at']}"))["subnets"]) == 1
     listed = await member("GET", f"/subnets?network_id={network}&cidr=10.0.0.0/24&ip_version=4&enable_dhcp=true")
     assert [it["id"] for it in listed["subnets"]] == [made["id"]]
     for name in ("cidr", "ip_version", "network_id", "ipv6_ra_mode"):
