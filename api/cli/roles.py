@@ -244,9 +244,10 @@ class _Following:
     def __init__(self, cloud: Cloud, telling: NetworkTelling) -> None:
         self._cloud = cloud
         servers = ServerReactor(cloud)
+        self._nics = NicReactor(cloud)
         reactors: list[Reactor] = [
             servers,
-            NicReactor(cloud),
+            self._nics,
             RouterReactor(cloud),
             TrunkReactor(cloud),
             ImageReactor(cloud),
@@ -269,6 +270,7 @@ class _Following:
             while True:
                 await connection.fetchval("SELECT 1")  # the lock lives as long as this connection
                 await sweep.once()
+                await self._nics.sweep()
                 await asyncio.sleep(SWEEP_SECONDS)
 
         process.task(Leader(self._cloud.pool, "sweep").run(lead), "sweep")

@@ -4,7 +4,7 @@
         ─▶ other facts: ChangeNic     the port is gone, or another's: LoseNic ─▶ a second look, until nothing differs
 
 Two processes may follow two streams for one server at the same time: whoever wrote what was overtaken by then sees it
-on the second look.
+on the second look. A sweep looks at all of them now and then, should anything have gone wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from bus import clock
 from bus.cloud import Cloud
 from bus.documents import AnyOf, Where
 from bus.execute import Wish
@@ -35,6 +36,9 @@ log = structlog.get_logger()
 
 LOOKS = 8
 """How often what was just written is compared with what is so, at most."""
+SWEPT_AT_ONCE = 200
+SWEEP_SECONDS = 300.0
+"""Between two looks at everything."""
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -129,10 +133,28 @@ class NicReactor:
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
+        self._swept: str | None = None
+        self._sweep_at = 0.0
 
     async def react(self, documents: Sequence[Document]) -> None:
         """Have the servers that these are about show them as they are."""
-        streams = await self._servers(documents)
+        await self._catch_up(await self._servers(documents))
+
+    async def sweep(self) -> None:
+        """Look at some of the servers that have cards, whatever happened; in a while at all of them, and again.
+
+        To be called every second or so, in one process.
+        """
+        if clock.monotonic() < self._sweep_at:
+            return
+        where = [Where("nics", "is", True)]
+        page = await self._cloud.documents.find(SERVER, where=where, limit=SWEPT_AT_ONCE, marker=self._swept)
+        await self._catch_up({document.stream for document in page})
+        full = len(page) == SWEPT_AT_ONCE
+        self._swept = page[-1].id if full else None
+        self._sweep_at = 0.0 if full else clock.monotonic() + SWEEP_SECONDS
+
+    async def _catch_up(self, streams: set[str]) -> None:
         for _ in range(LOOKS):
             if not streams:
                 return

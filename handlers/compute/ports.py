@@ -160,5 +160,8 @@ def _released(server: Server, nics: Sequence[ServerNic], known: Known) -> tuple[
 
 
 def _ends(server: Server, nic: ServerNic, ports: Ports) -> bool:
+    """One that is part of a trunk by now is somebody's who would miss it."""
     document = ports.get(nic.port_id)
-    return nic.made and document is not None and document.state.living and document.state.device_id == server.id
+    if not nic.made or document is None or not document.state.living:
+        return False
+    return document.state.device_id == server.id and not document.state.trunk_id

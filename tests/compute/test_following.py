@@ -10,11 +10,11 @@ from bus.execute import Wish
 from bus.log import Document
 from handlers.compute import build
 from handlers.compute.build import Tell, advance
-from handlers.compute.following import Facts, card_of, lagging
+from handlers.compute.following import Facts, NicReactor, card_of, lagging
 from handlers.compute.server import SERVERS
 from handlers.network.network import NETWORKS
 from handlers.network.port import PORTS
-from schema.compute.nic import NicAddress, ServerNic
+from schema.compute.nic import NicAddress, NicChanged, ServerNic
 from schema.compute.server import (
     AttachNic,
     BuildFailed,
@@ -213,6 +213,22 @@ async def test_what_becomes_of_a_port_is_seen_on_its_server(steering):
     await execute(Wish(PORTS, "p", DeletePort()))
     await steering.sees(id, lambda it: not it.nics)
     assert steering.drivers["h1"].domains[id].seen.taps == ()
+
+
+async def test_whatever_went_wrong_is_put_right_by_the_sweep(steering):
+    await steering.host("h1")
+    id = await booting(steering)
+    await steering.reaches(id, "active")
+    reactor = NicReactor(steering.cloud)
+    await reactor.sweep()
+    right = (await steering.state(id)).nics
+    wrong = NicChanged(port_id="p", label="nobody's", mac_address=PORT.mac_address, mtu=9)
+    await steering.cloud.executor.execute(happened(SERVERS.kind, id, wrong))
+    assert (await steering.state(id)).nics != right
+    await reactor.sweep()
+    assert (await steering.state(id)).nics != right, "not so soon again"
+    await NicReactor(steering.cloud).sweep()
+    assert (await steering.state(id)).nics == right
 
 
 async def test_a_port_that_is_given_to_another_is_no_longer_the_first_one_s(steering):
