@@ -176,8 +176,13 @@ class _Query:
     def _condition(self, condition: Where | ParentIn) -> str:
         if isinstance(condition, ParentIn):
             kind = self._argument(condition.kind)
-            theirs = " AND ".join(["kind = " + kind, "NOT gone", *map(self._condition, condition.where)])
+            theirs = " AND ".join(["kind = " + kind, "NOT gone", *map(self._plain, condition.where)])
             return f"parent_id IN (SELECT id FROM documents WHERE {theirs})"
+        if condition.field == "id" and condition.op == "=":
+            return f"stream = {self._argument(self.kind.stream(condition.value))}"  # by key, however many there are
+        return self._plain(condition)
+
+    def _plain(self, condition: Where) -> str:
         field, op, value = condition.field, condition.op, condition.value
         if field == "gone":
             return "gone" if value else "NOT gone"

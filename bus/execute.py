@@ -190,6 +190,8 @@ class Executor:
     async def load(self, streams: Sequence[str]) -> dict[str, Document]:
         """Documents of streams, remembered ones without a query: perhaps a moment old, for deciding what to wish."""
         known = {stream: self._remembered[stream] for stream in streams if stream in self._remembered}
+        for stream in known:
+            self._remembered.move_to_end(stream)  # what is read by all must not go because others are many
         missing = [stream for stream in dict.fromkeys(streams) if stream not in known]
         if missing:
             known |= await self.log.load(missing)
