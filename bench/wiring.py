@@ -1,4 +1,4 @@
-"""What a host's networking costs: python bench/wiring.py [PORTS]        (as root: it makes network namespaces)
+"""What a host's networking costs: python bench/wiring.py [PORTS [ovs]]        (as root: it makes network namespaces)
 
 Two hosts in namespaces with a fabric between them, everything on them: agent, firewall, switch, DHCP, metadata. Times
 are from the word told to the agent to its report, or to the kernel's answer. Guests that are measured with iperf3 are
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -22,6 +23,7 @@ import structlog
 from msgspec.structs import replace
 
 from agents.network import nft
+from agents.network.ovs import openflow
 from schema.network.wiring import WiredGroup, WiredNetwork, WiredPort, WiredRule
 from tests.network.hosts import Guest, peer, run
 from tests.network.test_whole_host import OPEN, guarded, served
@@ -31,8 +33,8 @@ ROUNDS = 30
 SECONDS = 2
 
 
-async def main(count: int, folder: Path) -> None:
-    async with whole_hosts(folder) as (a, b):
+async def main(count: int, driver: Literal["linuxbridge", "ovs"], folder: Path) -> None:
+    async with whole_hosts(folder, driver=driver) as (a, b):
         network = served()
         a.has(replace(network, endpoints=(b.host.endpoint_ip,)), OPEN)
         first = [guarded(network, number) for number in range(1, count + 1)]
@@ -85,8 +87,10 @@ async def _rules(host: WholeHost) -> list[float]:
     return times
 
 
-async def _generation(host: WholeHost) -> int:
-    """Rises with each change of the kernel's rules."""
+async def _generation(host: WholeHost) -> object:
+    """Another one after each change of the rules. Of an Open vSwitch it takes some ms to ask for it."""
+    if host.ovs:
+        return await openflow.listed(f"unix:{host.folder}/ovs/br-int.mgmt", "table=32")
     return await host.host.space.run(nft.generation)
 
 
@@ -170,4 +174,5 @@ if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as home:
         print(f"load {os.getloadavg()[0]:.1f}")
-        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 200, Path(home)))
+        count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+        asyncio.run(main(count, "ovs" if "ovs" in sys.argv else "linuxbridge", Path(home)))

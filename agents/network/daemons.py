@@ -51,6 +51,11 @@ def running(daemon: Daemon) -> bool:
     return pid is not None and _as_wanted(daemon, pid)
 
 
+def pid_of(daemon: Daemon) -> int | None:
+    """None: it does not run."""
+    return _recorded(daemon)
+
+
 async def ensure(daemon: Daemon) -> bool:
     """Have it run, and no other of ours in its place; whether it was started anew. Raises CannotStart."""
     return False if running(daemon) else await asyncio.to_thread(_replace, daemon)

@@ -109,9 +109,14 @@ class WholeHost:
         self._running = asyncio.create_task(agent.run())
 
     @property
+    def folder(self) -> Path:
+        """Where its agent keeps what outlives it."""
+        return self._settings.home / "network" / self.host.name
+
+    @property
     def database(self) -> str:
         """Of its Open vSwitch, as ovs-vsctl wants to hear it."""
-        return f"--db=unix:{self._settings.home}/network/{self.host.name}/ovs/db.sock"
+        return f"--db=unix:{self.folder}/ovs/db.sock"
 
     async def stop(self) -> None:
         """As when its process ends: all it made stays."""

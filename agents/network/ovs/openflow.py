@@ -21,9 +21,9 @@ class FlowsRefused(Exception):
     """The switch refused a bundle, of which nothing was done, or could not be asked."""
 
 
-async def listed(switch: str) -> Listing:
-    """`switch`: as in `Processes.openflow`. Raises FlowsRefused."""
-    return flows.read(await _ofctl(["--no-stats", "--no-names", "dump-flows", switch]))
+async def listed(switch: str, match: str = "") -> Listing:
+    """`switch`: as in `Processes.openflow`. `match`: only such. Raises FlowsRefused."""
+    return flows.read(await _ofctl(["--no-stats", "--no-names", "dump-flows", switch, *([match] if match else [])]))
 
 
 async def prepare(switch: str) -> None:

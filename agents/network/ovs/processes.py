@@ -10,14 +10,16 @@ machine may have several hosts, and what Debian starts as a service is not touch
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from agents.network import daemons
 from agents.network.daemons import CannotStart, Daemon
-from agents.network.ovs import database, jsonrpc
+from agents.network.ovs import buffers, database, jsonrpc
 from agents.network.ovs.database import Database, pairs
 from agents.network.ovs.jsonrpc import Connection, RpcError
 from bus import clock
@@ -27,6 +29,8 @@ T = TypeVar("T")
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 _START_SECONDS = 10.0
 _LOOK_SECONDS = 0.01
+_NICENESS = -10
+"""Of the switch, as its own scripts start it: while it does not run, no frame of anybody passes."""
 SETTINGS = {"userspace-tso-enable": "true", "vlan-limit": "2"}
 """Of the switch, read when it starts. Guests hand over large packets without checksums, as they do to a bridge; only
 with segmentation offload does it take those."""
@@ -56,6 +60,9 @@ class Processes:
             row = {"other_config": pairs({**options, **SETTINGS})}
             await store.transact([{"op": "update", "table": "Open_vSwitch", "where": [], "row": row}])
         anew = await daemons.ensure(self._switch)
+        if anew and (pid := daemons.pid_of(self._switch)):
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, pid, _NICENESS)
         return await _patiently(lambda: jsonrpc.connect(self.folder / "switch.ctl", gone=gone)), anew
 
     @property
@@ -71,6 +78,11 @@ class Processes:
     def openflow(self) -> str:
         """Where br-int takes OpenFlow, as ovs-ofctl wants to hear it."""
         return f"unix:{self.folder}/br-int.mgmt"
+
+    async def lengthen_queues(self) -> None:
+        """Of the devices the switch reads; after it was given one."""
+        if pid := daemons.pid_of(self._switch):
+            await asyncio.to_thread(buffers.lengthen, pid)
 
     async def stop(self) -> None:
         """End both: the host's guests are cut off."""

@@ -231,6 +231,8 @@ class OvsSwitch:
         numbers, operations = bridge.plan(ends.numbers, ends.new, world.networks, seen)
         if operations:
             await store.settled(operations)
+        if operations or self._there is None:
+            await self._processes.lengthen_queues()
         await connections.forget(control, {it for id, it in numbers.networks.items() if seen.networks.get(id) != it})
         taken = ends.numbers.keys() - set(self._devices.interfaces.values())
         await self._namespace.run(self._silence.ensure, taken)
