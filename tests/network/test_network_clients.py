@@ -119,7 +119,7 @@ async def test_networks_through_the_sdk(day):
         used = cloud.network.get_network_ip_availability(network.id)
         assert (used.total_ips, used.used_ips) == (253, 0)
         cloud.network.delete_subnet(made, ignore_missing=False)
-        cloud.network.delete_network(network, ignore_missing=False)
+        cloud.network.delete_network(network.id, ignore_missing=False)
         with pytest.raises(exceptions.NotFoundException):
             cloud.network.get_network(network.id)
         with pytest.raises(exceptions.NotFoundException):
