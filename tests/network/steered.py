@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
 from agents.network import namespace, netlink, nft, traffic_control
 from agents.network.agent import NetworkAgent
 from agents.network.assembly import open_driver
@@ -44,6 +46,8 @@ class Steered:
     def __init__(self, served: Served, fabric: Fabric) -> None:
         self.served = served
         self.cloud: Cloud = served.cloud
+        self.metered = False
+        """What comes from guests is limited by meters of the switch."""
         self.fabric = fabric
         self.agents: dict[str, asyncio.Task[None]] = {}
         self._guests: list[Guest] = []
@@ -57,7 +61,11 @@ class Steered:
             await asyncio.to_thread(run, place.namespace or "", "ip", "link", "set", way, "down")
 
     async def guest(self, network_id: str, subnet_id: str, ip: str, host: str, gateway: str = "") -> SimpleNamespace:
-        """A port with that address, on that host, and what is behind it: `port_id`, `space`, `ip`, `run`."""
+        """A port with that address, on that host, and what is behind it, as of `plugged`."""
+        return await self.plugged(await self.port(network_id, subnet_id, ip), host, gateway)
+
+    async def port(self, network_id: str, subnet_id: str, ip: str) -> WiredPort:
+        """A port with that address that lets everything pass, on no host."""
         id = clock.uuid4()
         mac = f"fa:16:3e:{id[0:2]}:{id[2:4]}:{id[4:6]}"
         command = CreatePort(
@@ -67,7 +75,10 @@ class Steered:
             fixed_ips=(FixedIp(subnet_id=subnet_id, ip_address=ip),),
             port_security_enabled=False,
         )
-        wired = WiredPort(
+        await self.cloud.executor.execute(
+            Wish(PORTS, id, command), Wish(SUBNETS, subnet_id, AllocateAddress(ip=ip, port_id=id))
+        )
+        return WiredPort(
             id=id,
             network_id=network_id,
             generation=1,
@@ -75,14 +86,23 @@ class Steered:
             mac_address=mac,
             addresses=(Address(ip=ip, subnet_id=subnet_id, prefix_length=24),),
         )
-        await self.cloud.executor.execute(
-            Wish(PORTS, id, command), Wish(SUBNETS, subnet_id, AllocateAddress(ip=ip, port_id=id))
-        )
-        guest = await asyncio.to_thread(self._plug, wired, host)
+
+    async def plugged(self, port: WiredPort, host: str, gateway: str = "") -> SimpleNamespace:
+        """What is behind a port on that host: `port_id`, `ip`, `mac`, `space`; can `run`, `send`, `pings`."""
+        guest = await asyncio.to_thread(self._plug, port, host)
         if gateway:
             guest.run("ip", "route", "add", "default", "via", gateway)
-        await self.cloud.executor.execute(Wish(PORTS, id, BindPort(host=host)))
-        return SimpleNamespace(port_id=id, ip=ip, space=self._space(guest.name), run=guest.run, pings=guest.pings)
+        await self.cloud.executor.execute(Wish(PORTS, port.id, BindPort(host=host)))
+        return SimpleNamespace(
+            port_id=port.id,
+            ip=guest.ip,
+            mac=port.mac_address,
+            space=self._space(guest.name),
+            run=guest.run,
+            pings=guest.pings,
+            send=guest.send,
+            raw=guest.raw,
+        )
 
     def outside(self, ip: str = "172.24.4.1") -> SimpleNamespace:
         """The world beyond the external network."""
@@ -139,8 +159,9 @@ class Steered:
 
 
 @asynccontextmanager
-async def steered(settings: Settings, dsn: str, *hosts: str) -> AsyncIterator[Steered]:
+async def steered(settings: Settings, dsn: str, *hosts: str, driver: str = "linuxbridge") -> AsyncIterator[Steered]:
     """Everything it made and started is gone afterwards."""
+    settings = msgspec.structs.replace(settings, network=msgspec.structs.replace(settings.network, driver=driver))
     fabric = Fabric(settings.home, hosts)
     reports: list[NetworkReports] = []
     reactors: list[Any] = []

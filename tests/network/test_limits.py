@@ -22,12 +22,13 @@ from tests.network.wiring import until
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 PATIENCE_SECONDS = 20.0
-WITHIN = 0.15
+WITHIN = 0.2
 
 
-@pytest.fixture
-async def site(settings, fresh_database):
-    async with steered(settings, fresh_database, "h1", "h2") as it:
+@pytest.fixture(params=["linuxbridge", "ovs"])
+async def site(request, settings, fresh_database):
+    async with steered(settings, fresh_database, "h1", "h2", driver=request.param) as it:
+        it.metered = request.param == "ovs"
         yield it
 
 
@@ -40,7 +41,8 @@ async def policy(admin: Client, *, toward_mbit: int, away_mbit: int) -> str:
 
 
 async def held(site: Steered, guest: SimpleNamespace, host: str, toward_mbit: int, away_mbit: int) -> None:
-    wanted = (toward_mbit * 1000, away_mbit * 1000)
+    # Open vSwitch meters what comes from a guest; its meters are there before the bucket of the other way is.
+    wanted = (toward_mbit * 1000, 0 if site.metered else away_mbit * 1000)
     await until(lambda: asyncio.to_thread(lambda: site.rates(host, guest.port_id) == wanted), PATIENCE_SECONDS)
 
 
