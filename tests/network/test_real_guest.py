@@ -11,15 +11,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from pyroute2 import IPRoute
 
 from agents.network.dhcp import Dhcp
+from agents.network.linux_bridge import LinuxBridge
 from agents.network.metadata import Metadata
-from agents.network.namespace import enter
-from agents.network.switch import bridge_name
 from schema.compute.domain import Seed
 from tests.guest import guest_image
-from tests.network.dhcp_place import Place, apart, network, port, subnet, until, world
+from tests.network.dhcp_place import Place, network, port, subnet, until, world
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -38,14 +36,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made = Place()
     yield made
     made.remove(tmp_path)
-
-
-@apart
-def tap(place: Place, name: str, network_id: str) -> None:
-    with enter(place.host), IPRoute() as netlink:
-        netlink.link("add", ifname=name, kind="tuntap", mode="tap")
-        index = netlink.link_lookup(ifname=name)[0]
-        netlink.link("set", index=index, state="up", master=netlink.link_lookup(ifname=bridge_name(network_id))[0])
 
 
 def boot(place: Place, folder: Path, tap: str, mac: str) -> None:
@@ -80,17 +70,17 @@ async def test_a_guest_finds_all_it_needs_on_its_host(place, tmp_path):
     )
     metadata = Metadata()
 
-    def ask(port_id: str) -> None:
+    def ask(port_id: str, router_id: str = "") -> None:
         asyncio.get_running_loop().call_soon(metadata.instance, port_id, "server-1", seed)
 
     metadata.start(ask)
-    dhcp = Dhcp(place.inside, place.tag, place.switch, tmp_path / "dhcp", metadata=metadata)
-    place.network("n1")
+    switch = LinuxBridge(place.inside)
+    dhcp = Dhcp(place.inside, place.tag, switch, tmp_path / "dhcp", metadata=metadata)
     at = world(net, mine, msgspec.structs.replace(other, addresses=other.addresses[:1]))
     try:
         await metadata.apply(at, None)
+        assert await switch.apply(at, None) == {}
         assert await dhcp.apply(at, None) == {}
-        tap(place, "tapp1", "n1")
         await asyncio.to_thread(boot, place, tmp_path, "tapp1", mine.mac_address)
         console = tmp_path / "console"
 
@@ -106,13 +96,16 @@ async def test_a_guest_finds_all_it_needs_on_its_host(place, tmp_path):
         assert "2001:db8:1:0:f816:3eff:fe00:10a" in text
         assert "10.1.0.11" in text
         assert "user-data finished, exit 0" in text
-        peer = place.guest(other)
-        peer.give("10.1.0.11/24")
+        peer = place.guest(port("p3", net, 12))
+        peer.give("10.1.0.12/24")
         options = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes")
-        said = await asyncio.to_thread(
-            peer.run, "ssh", "-F", os.devnull, "-i", str(key), *options, "cumulog@10.1.0.10", "hostname", seconds=40
-        )
-        assert said.stdout.strip() == "web", said.stderr
+
+        def logged_in() -> bool:
+            command = ("ssh", "-F", os.devnull, "-i", str(key), *options, "cumulog@10.1.0.10", "hostname")
+            return peer.run(*command, seconds=40).stdout.strip() == "web"
+
+        await until(logged_in, 40)
     finally:
         await dhcp.close()
         await metadata.close()
+        await switch.close()
