@@ -261,6 +261,8 @@ EXTENSIONS: tuple[Extension, ...] = (
         "It can be changed.",
         "2024-02-09",
     ),
+    Extension("vpn-endpoint-groups", "VPN Endpoint Groups", "What is at one end of a connection.", "2015-08-04"),
+    Extension("vpnaas", "VPN service", "IPsec connections of routers to other sites.", "2013-05-29"),
 )
 ROOT = (("network", "networks"), ("subnet", "subnets"), ("port", "ports"))
 """What Neutron itself has, without any extension."""

@@ -23,6 +23,9 @@ from api.network import (
     subnet,
     topology,
     trunk,
+    vpn_connection,
+    vpn_policy,
+    vpn_service,
     zone,
 )
 from api.network.policy import POLICY
@@ -66,5 +69,8 @@ SERVICE = Service(
         *rbac_policy.routes,
         *qos.routes,
         *trunk.routes,
+        *vpn_policy.routes,
+        *vpn_service.routes,
+        *vpn_connection.routes,
     ],
 )
