@@ -16,6 +16,7 @@ import msgspec
 from bus import clock
 from bus.cloud import Cloud
 from bus.execute import AlreadyTaken, StillHeld, Wish
+from handlers.network.network import NETWORKS
 from handlers.network.network import not_found as network_not_found
 from handlers.network.port import PORTS
 from handlers.network.quota import counting, giving_back
@@ -23,7 +24,7 @@ from handlers.network.router import Outdated
 from handlers.network.subnet import SUBNETS, AddressTaken
 from schema.network.allocation import address_of, number_of
 from schema.network.floating_ip import leads_to
-from schema.network.network import NETWORK, Network
+from schema.network.network import NETWORK, Network, UseNetwork
 from schema.network.port import DHCP, CreatePort, DeletePort, FixedIp, Port, ReaddressPort
 from schema.network.subnet import SUBNET, AllocateAddress, ReleaseAddress, Subnet
 from schema.refusal import Conflict, Invalid
@@ -196,7 +197,8 @@ async def with_addresses(cloud: Cloud, attempt: Callable[[Picks], Awaitable[T]])
 
 def making(port: CreatePort, port_id: str) -> list[Wish]:
     """A port of a service's own, with its addresses. It counts for its project, and is never too many."""
-    return [*taking_addresses(port, port_id), *counting(port.project_id, "port", [port_id])]
+    still_there = Wish(NETWORKS, port.parent_id or "", UseNetwork())
+    return [*taking_addresses(port, port_id), *counting(port.project_id, "port", [port_id]), still_there]
 
 
 def taking_addresses(port: CreatePort, port_id: str) -> list[Wish]:

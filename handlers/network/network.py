@@ -188,7 +188,7 @@ def _already_so(network: Network, command: Command) -> bool:
         case RemoveNetworkSegment():
             return _segment(network, command.segment_id) is None
         case UseNetwork():
-            return command.subnet_ids == network.subnet_ids
+            return command.subnet_ids in {UNSET, network.subnet_ids}
         case ShareNetwork() | UnshareNetwork():
             those = network.external_for if command.external else network.shared_with
             return (command.project_id in those) is isinstance(command, ShareNetwork)

@@ -191,9 +191,9 @@ class RemoveNetworkSubnet(Command):
 
 
 class UseNetwork(Command):
-    """Changes nothing; refused when the network is gone, outdated when it has other subnets by now."""
+    """Changes nothing; refused when the network is gone, outdated when it has other subnets than these by now."""
 
-    subnet_ids: tuple[str, ...] = ()
+    subnet_ids: tuple[str, ...] | UnsetType = UNSET
 
 
 class NoteSubnetChange(Command):

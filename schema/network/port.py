@@ -428,7 +428,8 @@ PortEvent = (
 def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
     match event:
         case PortCreated() | PortUpdated():
-            return replace(applied(port, event), generation=port.generation + 1)
+            after = applied(port, event)
+            return replace(after, status=_status(after), generation=port.generation + 1)
         case PortAddressAdded():
             fixed_ips = (*port.fixed_ips, event.fixed_ip)
             return replace(port, fixed_ips=fixed_ips, generation=port.generation + 1)
@@ -456,8 +457,8 @@ def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
         case PortBindingRemoved():
             return replace(port, inactive_bindings=_others(port, event.host))
         case PortWired():
-            status = "ACTIVE" if event.up and port.admin_state_up else "DOWN"
-            return replace(port, wired=event.up, fault=event.fault, status=status)
+            after = replace(port, wired=event.up, fault=event.fault)
+            return replace(after, status=_status(after))
         case PortTrunked():
             return replace(port, trunk_id=event.trunk_id, generation=port.generation + 1)
         case PortJoinedTrunk():
@@ -469,6 +470,10 @@ def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
             return replace(port, trunk_id="", generation=port.generation + 1)
         case PortDeleted():
             return replace(port, deleted_at=at)
+
+
+def _status(port: Port) -> str:
+    return "ACTIVE" if port.wired and port.admin_state_up else "DOWN"
 
 
 def _nowhere(port: Port) -> Port:

@@ -407,3 +407,23 @@ async def test_the_list_shows_what_is_so_now(served, member, admin, inner):
     await _change(member, made["id"], name="later")
     assert [it["name"] for it in (await member("GET", "/ports"))["ports"]] == ["later"]
     assert await served.cloud.documents.find(PORT) != []
+
+
+async def test_a_repeated_request_makes_nothing_twice(served, member, inner):
+    body = {"ports": [{"network_id": inner[0], "name": name} for name in ("a", "b")]}
+    first, again = [
+        (await member("POST", "/ports", body, expect=201, Idempotency_Key="once"))["ports"] for _ in range(2)
+    ]
+    assert [it["id"] for it in first] == [it["id"] for it in again]
+    assert len(await addresses(served.cloud)) == 2
+
+
+async def test_a_list_of_then_shows_what_was_so_then(served, member, stranger, inner):
+    network_id, _ = inner
+    await served.cloud.executor.execute(Wish(NETWORKS, network_id, ShareNetwork(project_id=OTHERS)))
+    theirs = await _make(stranger, network_id, name="before")
+    position = await served.cloud.log.head()
+    await _change(stranger, theirs["id"], name="after")
+    then = (await member("GET", f"/ports?as_of={position}"))["ports"]
+    assert [it["name"] for it in then] == ["before"]
+    assert [it["name"] for it in (await member("GET", "/ports"))["ports"]] == ["after"]

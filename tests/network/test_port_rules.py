@@ -84,6 +84,15 @@ def test_it_is_active_when_its_host_says_so():
     assert (gone.state.status, gone.state.host) == ("DOWN", "")
 
 
+def test_one_that_is_switched_off_is_down():
+    there = ports.given(created, bound, PortWired(up=True))
+    off = there.when(UpdatePort(admin_state_up=False)).then(PortUpdated(admin_state_up=False))
+    assert off.state.status == "DOWN"
+    off.when(ReportPortWired(host="one", generation=9, up=True)).then()
+    on = off.when(UpdatePort(admin_state_up=True)).then(PortUpdated(admin_state_up=True))
+    assert on.state.status == "ACTIVE"
+
+
 def test_an_older_word_and_another_host_say_nothing():
     moved = (created, bound, PortBound(host="two", vif_type="bridge"))
     ports.given(*moved).when(ReportPortWired(host="one", generation=9, up=True)).then()
