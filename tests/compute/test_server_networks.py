@@ -173,9 +173,12 @@ async def test_what_is_wrong_is_said_at_once_and_leaves_nothing(world):
     assert "Network requires port_security_enabled" in said
     old = await world.client(version="2.31")
     assert "'tag' was unexpected" in await orders(world, [{"uuid": blue, "tag": "x"}], member=old, expect=400)
+    admin = await world.client("admin")
+    said = await orders(world, [{"port": theirs}], member=admin, expect=400)
+    assert said == f"Port {theirs} not usable for instance web."
     assert len(await world.ports()) == before
     assert await world.ports_counted() == 0
-    assert await orders(world, [{"uuid": outside}], member=await world.client("admin"))
+    assert await orders(world, [{"uuid": outside}], member=admin)
 
 
 async def test_nobody_else_gets_an_address_however_many_want_one(world):
