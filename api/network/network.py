@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
+from api.network.network_body import CreateBody, NetworkChange, NewNetwork, SegmentBody, UpdateBody
 from api.network.qos import policy_changed, policy_of_new_network
 from api.network.resource import (
     Filter,
@@ -20,7 +21,7 @@ from api.network.resource import (
     to_change,
     viewed,
 )
-from api.network.words import Body, LongText, Project, Text, Uuid, bad, dns_domain, refuse_read_only
+from api.network.words import bad, dns_domain, refuse_read_only
 from api.network.zone import refuse_hints, zones
 from api.wire import Call
 from api.wire.call import denied
@@ -61,64 +62,7 @@ from schema.network.rbac_policy import EXTERNAL, SHARED
 from schema.network.subnet import SUBNET
 from schema.refusal import Conflict
 
-Mtu = Annotated[int, Meta(ge=0, le=65535)]
-Number = Annotated[int, Meta(ge=0, le=1 << 32)]
 PROVIDER = ("network_type", "physical_network", "segmentation_id")
-
-
-class SegmentBody(Body):
-    network_type: Text | None = msgspec.field(name="provider:network_type", default=None)
-    physical_network: Text | None = msgspec.field(name="provider:physical_network", default=None)
-    segmentation_id: Number | None = msgspec.field(name="provider:segmentation_id", default=None)
-
-
-class NewNetwork(SegmentBody):
-    name: Text = ""
-    description: LongText = ""
-    admin_state_up: bool = True
-    shared: bool = False
-    external: bool = msgspec.field(name="router:external", default=False)
-    is_default: bool = False
-    mtu: Mtu = 0
-    port_security_enabled: bool = True
-    dns_domain: Text = ""
-    availability_zone_hints: tuple[Text, ...] = ()
-    qos_policy_id: Uuid | None = None
-    vlan_transparent: bool | None = None
-    segments: list[SegmentBody] | None = None
-    tags: tuple[str, ...] = ()
-    tenant_id: Project | None = None
-    project_id: Project | None = None
-
-
-class CreateBody(Body):
-    network: NewNetwork | None = None
-    networks: list[NewNetwork] | None = None
-
-
-class NetworkChange(Body):
-    name: Text | UnsetType = UNSET
-    description: LongText | UnsetType = UNSET
-    admin_state_up: bool | UnsetType = UNSET
-    shared: bool | UnsetType = UNSET
-    external: bool | UnsetType = msgspec.field(name="router:external", default=UNSET)
-    is_default: bool | UnsetType = UNSET
-    mtu: Mtu | UnsetType = UNSET
-    port_security_enabled: bool | UnsetType = UNSET
-    dns_domain: Text | UnsetType = UNSET
-    qos_policy_id: Uuid | None | UnsetType = UNSET
-    network_type: Any = msgspec.field(name="provider:network_type", default=UNSET)
-    physical_network: Any = msgspec.field(name="provider:physical_network", default=UNSET)
-    segmentation_id: Any = msgspec.field(name="provider:segmentation_id", default=UNSET)
-    segments: Any = UNSET
-    availability_zone_hints: Any = UNSET
-    vlan_transparent: Any = UNSET
-    tenant_id: Any = UNSET
-    project_id: Any = UNSET
-
-
-class UpdateBody(Body):
-    network: NetworkChange
 
 
 async def view(call: Call, documents: Sequence[Document]) -> list[dict[str, Any]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET
 
 from api.network.resource import (
     Filter,
@@ -21,7 +20,17 @@ from api.network.resource import (
     viewed,
     written,
 )
-from api.network.words import Body, LongText, Project, Text, Uuid, address, bad, cidr, refuse_read_only
+from api.network.subnet_body import (
+    CreateBody,
+    NewSubnet,
+    SubnetChange,
+    UpdateBody,
+    allocation_pools,
+    dns_servers,
+    host_routes,
+    service_types,
+)
+from api.network.words import address, cidr, refuse_read_only
 from api.wire import Call
 from api.wire.query import boolean
 from bus import clock
@@ -36,80 +45,8 @@ from handlers.network.ranges import default_gateway, default_pools
 from handlers.network.refusing import bad_request
 from handlers.network.subnet import SUBNETS, not_found
 from schema.network.network import NETWORK, Network
-from schema.network.subnet import SUBNET, CreateSubnet, Pool, Subnet, UpdateSubnet
-from schema.network.wiring import HostRoute
+from schema.network.subnet import SUBNET, CreateSubnet, Subnet, UpdateSubnet
 from schema.refusal import Invalid, NotFound
-
-Mode = Literal["dhcpv6-stateful", "dhcpv6-stateless", "slaac"]
-PrefixLength = Annotated[int, Meta(ge=0, le=128)]
-OWNER = re.compile(r"[\w-]+:.*")
-"""The owner of a port, or what it begins with: `compute:`, `network:dhcp`."""
-
-
-class PoolBody(Body):
-    start: str
-    end: str
-
-
-class RouteBody(Body):
-    destination: str
-    nexthop: str
-
-
-class NewSubnet(Body):
-    network_id: Uuid
-    ip_version: Literal[4, 6]
-    name: Text = ""
-    description: LongText = ""
-    cidr: str | None = None
-    prefixlen: PrefixLength | None = None
-    subnetpool_id: str | None = None
-    use_default_subnetpool: bool = False
-    gateway_ip: str | None | UnsetType = UNSET
-    allocation_pools: list[PoolBody] | None = None
-    enable_dhcp: bool = True
-    dns_nameservers: list[str] | None = None
-    dns_publish_fixed_ip: bool = False
-    host_routes: list[RouteBody] | None = None
-    ipv6_ra_mode: Mode | None = None
-    ipv6_address_mode: Mode | None = None
-    segment_id: Uuid | None = None
-    service_types: list[Text] | None = None
-    tags: tuple[str, ...] = ()
-    tenant_id: Project | None = None
-    project_id: Project | None = None
-
-
-class CreateBody(Body):
-    subnet: NewSubnet | None = None
-    subnets: list[NewSubnet] | None = None
-
-
-class SubnetChange(Body):
-    name: Text | UnsetType = UNSET
-    description: LongText | UnsetType = UNSET
-    gateway_ip: str | None | UnsetType = UNSET
-    allocation_pools: list[PoolBody] | None | UnsetType = UNSET
-    enable_dhcp: bool | UnsetType = UNSET
-    dns_nameservers: list[str] | None | UnsetType = UNSET
-    dns_publish_fixed_ip: bool | UnsetType = UNSET
-    host_routes: list[RouteBody] | None | UnsetType = UNSET
-    segment_id: Uuid | None | UnsetType = UNSET
-    service_types: list[Text] | None | UnsetType = UNSET
-    network_id: Any = UNSET
-    ip_version: Any = UNSET
-    cidr: Any = UNSET
-    prefixlen: Any = UNSET
-    subnetpool_id: Any = UNSET
-    use_default_subnetpool: Any = UNSET
-    ipv6_ra_mode: Any = UNSET
-    ipv6_address_mode: Any = UNSET
-    tenant_id: Any = UNSET
-    project_id: Any = UNSET
-
-
-class UpdateBody(Body):
-    subnet: SubnetChange
 
 
 async def view(call: Call, documents: Sequence[Document]) -> list[dict[str, Any]]:
@@ -240,13 +177,13 @@ async def update(call: Call) -> dict[str, Any]:
         name=body.name,
         description=body.description,
         gateway_ip=address("gateway_ip", body.gateway_ip) if body.gateway_ip else body.gateway_ip,
-        pools=_pools(body.allocation_pools) if isinstance(body.allocation_pools, list) else UNSET,
+        pools=allocation_pools(body.allocation_pools) if isinstance(body.allocation_pools, list) else UNSET,
         enable_dhcp=body.enable_dhcp,
-        dns_nameservers=UNSET if body.dns_nameservers is UNSET else _servers(body.dns_nameservers or []),
+        dns_nameservers=UNSET if body.dns_nameservers is UNSET else dns_servers(body.dns_nameservers or []),
         dns_publish_fixed_ip=body.dns_publish_fixed_ip,
-        host_routes=UNSET if body.host_routes is UNSET else _routes(body.host_routes or []),
+        host_routes=UNSET if body.host_routes is UNSET else host_routes(body.host_routes or []),
         segment_id=body.segment_id,
-        service_types=UNSET if body.service_types is UNSET else _service_types(body.service_types or []),
+        service_types=UNSET if body.service_types is UNSET else service_types(body.service_types or []),
     )
 
     async def attempt(picks: Picks) -> Document:
@@ -334,7 +271,9 @@ def _command(call: Call, body: NewSubnet, of: Allotted) -> CreateSubnet:
         gateway: str | None = default_gateway(of.cidr)
     else:
         gateway = address("gateway_ip", body.gateway_ip) if body.gateway_ip else None
-    pools = default_pools(of.cidr, gateway) if body.allocation_pools is None else _pools(body.allocation_pools)
+    pools = (
+        default_pools(of.cidr, gateway) if body.allocation_pools is None else allocation_pools(body.allocation_pools)
+    )
     return CreateSubnet(
         name=body.name,
         project_id=project_of(call, body.project_id, body.tenant_id),
@@ -345,52 +284,16 @@ def _command(call: Call, body: NewSubnet, of: Allotted) -> CreateSubnet:
         gateway_ip=gateway,
         pools=pools,
         enable_dhcp=body.enable_dhcp,
-        dns_nameservers=_servers(body.dns_nameservers or []),
+        dns_nameservers=dns_servers(body.dns_nameservers or []),
         dns_publish_fixed_ip=body.dns_publish_fixed_ip,
-        host_routes=_routes(body.host_routes or []),
+        host_routes=host_routes(body.host_routes or []),
         ipv6_ra_mode=body.ipv6_ra_mode,
         ipv6_address_mode=body.ipv6_address_mode,
         subnetpool_id=of.subnetpool_id or None,
         segment_id=body.segment_id,
-        service_types=_service_types(body.service_types or []),
+        service_types=service_types(body.service_types or []),
         tags=tags_of(body.tags),
     )
-
-
-def _pools(bodies: Iterable[PoolBody]) -> tuple[Pool, ...]:
-    return tuple(
-        Pool(start=address("allocation_pools", it.start), end=address("allocation_pools", it.end)) for it in bodies
-    )
-
-
-def _servers(texts: Sequence[str]) -> tuple[str, ...]:
-    found = tuple(address("dns_nameservers", text) for text in texts)
-    for nth, server in enumerate(found):
-        if server in found[:nth]:
-            raise bad("dns_nameservers", f"Duplicate nameserver '{server}'")
-    return found
-
-
-def _routes(bodies: Iterable[RouteBody]) -> tuple[HostRoute, ...]:
-    found: list[HostRoute] = []
-    for it in bodies:
-        route = HostRoute(destination=cidr("host_routes", it.destination), nexthop=address("host_routes", it.nexthop))
-        if route in found:
-            raise bad("host_routes", f"Duplicate hostroute '{route.destination}' by '{route.nexthop}'")
-        found.append(route)
-    return tuple(found)
-
-
-def _service_types(types: Sequence[str]) -> tuple[str, ...]:
-    for nth, it in enumerate(types):
-        if not OWNER.fullmatch(it):
-            raise Invalid(
-                f"Subnet service type {it[:64]} does not correspond to a valid device owner.",
-                code="InvalidSubnetServiceType",
-            )
-        if it in types[:nth]:
-            raise bad("service_types", f"'{it[:64]}' is there twice")
-    return tuple(types)
 
 
 async def _now(call: Call, id: str) -> Subnet:
