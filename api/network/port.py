@@ -34,7 +34,7 @@ from api.network.resource import (
     to_change,
     viewed,
 )
-from api.network.words import bad
+from api.network.words import bad, missing
 from api.wire import Call, Put
 from api.wire.call import denied
 from bus import clock
@@ -120,7 +120,9 @@ async def create(call: Call) -> dict[str, Any]:
     single = said(call.body, "port")
     if single is said(call.body, "ports"):
         raise bad("the body", "either 'port' or 'ports' is expected")
-    bodies: Sequence[NewPort] = [call.body.port] if single else call.body.ports
+    bodies: Sequence[NewPort] = [call.body.port] if single else [it.port or it for it in call.body.ports]
+    if not all(it.network_id for it in bodies):
+        raise missing("network_id")
     networks = await _networks(call, {it.network_id for it in bodies})
     asked = [_wanted(call, it, networks[it.network_id]) for it in bodies]
     await _refuse_groups(call, ((id, it.project_id) for it in asked for id in it.security_group_ids or ()))

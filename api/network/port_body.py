@@ -77,6 +77,13 @@ class NewPort(PortBody, kw_only=True):
     tags: tuple[Tag, ...] = ()
 
 
+class ListedPort(NewPort, kw_only=True):
+    """In a list of them, each may be wrapped once more."""
+
+    network_id: Uuid | Literal[""] = ""
+    port: NewPort | None = None
+
+
 class PortChange(PortBody):
     """A MAC of null: another one, by chance."""
 
@@ -88,7 +95,7 @@ class CreateBody(Body):
     """One, or many at once."""
 
     port: NewPort | UnsetType = UNSET
-    ports: Annotated[list[NewPort], Meta(min_length=1, max_length=1000)] | UnsetType = UNSET
+    ports: Annotated[list[ListedPort], Meta(min_length=1, max_length=1000)] | UnsetType = UNSET
 
 
 class UpdateBody(Body):

@@ -29,6 +29,11 @@ def bad(field: str, why: str) -> Invalid:
     return Invalid(f"Invalid input for {field}. Reason: {why}.", code="HTTPBadRequest")
 
 
+def missing(field: str) -> Invalid:
+    """A value that has to be said, and is not."""
+    return Invalid(f"Failed to parse request. Required attribute '{field}' not specified", code="HTTPBadRequest")
+
+
 def address(field: str, text: str) -> str:
     """An IP address in its usual form. Raises Invalid."""
     try:

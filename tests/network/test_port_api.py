@@ -90,7 +90,8 @@ async def test_a_ports_life(served, member, admin, inner):
 
 async def test_many_are_made_at_once_or_none(served, member, inner):
     network_id, subnet_id = inner
-    body = {"ports": [{"network_id": network_id, "name": f"p{n}"} for n in range(20)]}
+    each = [{"network_id": network_id, "name": f"p{n}"} for n in range(20)]
+    body = {"ports": [*each[:10], *({"port": it} for it in each[10:])]}
     made = (await member("POST", "/ports", body, expect=201))["ports"]
     assert [it["name"] for it in made] == [f"p{n}" for n in range(20)]
     assert len({it["mac_address"] for it in made}) == len(await addresses(served.cloud)) == 20
@@ -99,6 +100,9 @@ async def test_many_are_made_at_once_or_none(served, member, inner):
     body = {"ports": [{"network_id": network_id}, {"network_id": network_id, "fixed_ips": fixed}]}
     await member.refused("POST", "/ports", body, 409, "IpAddressAlreadyAllocated")
     assert len(await addresses(served.cloud)) == 20
+    assert "'network_id' not specified" in await member.refused(
+        "POST", "/ports", {"ports": [{}]}, 400, "HTTPBadRequest"
+    )
     for body in ({}, {"ports": []}, {"port": {"network_id": network_id}, "ports": [{"network_id": network_id}]}):
         await member.refused("POST", "/ports", body, 400, "HTTPBadRequest")
 
