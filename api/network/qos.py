@@ -19,11 +19,13 @@ from bus.execute import AlreadyTaken, StillHeld, Wish
 from bus.log import Document
 from handlers.network.qos_policy import (
     QOS_POLICIES,
+    adding,
     changing,
     default_policy,
     ending,
     in_use,
     not_found,
+    not_supported,
     reworded,
     rule_not_found,
     unsharing,
@@ -33,7 +35,7 @@ from handlers.network.sharable import forgetting, recording
 from schema.network.host import NETWORK_HOST
 from schema.network.qos_policy import (
     QOS_POLICY,
-    AddQosRule,
+    UNSUPPORTED,
     ChangeQosRule,
     CreateQosPolicy,
     QosPolicy,
@@ -99,6 +101,16 @@ class MarkingChange(Body):
     dscp_mark: int | UnsetType = UNSET
 
 
+class NewMinimum(Body):
+    min_kbps: Rate
+    direction: Direction = "egress"
+
+
+class MinimumChange(Body):
+    min_kbps: Rate | UnsetType = UNSET
+    direction: Direction | UnsetType = UNSET
+
+
 class RuleKind(msgspec.Struct, frozen=True):
     """One type of rule at the door. `parameters`: what drivers take, as rule type details say it."""
 
@@ -121,6 +133,10 @@ def _marking_view(rule: QosRule) -> dict[str, Any]:
     return {"dscp_mark": rule.dscp_mark}
 
 
+def _minimum_view(rule: QosRule) -> dict[str, Any]:
+    return {"min_kbps": rule.min_kbps, "direction": rule.direction}
+
+
 def _range(name: str) -> dict[str, Any]:
     return {"parameter_name": name, "parameter_type": "range", "parameter_values": {"start": 0, "end": MOST}}
 
@@ -140,8 +156,10 @@ RULE_KINDS: dict[str, RuleKind] = {
     "dscp_marking": RuleKind(
         "dscp_marking", NewMarking, MarkingChange, _marking_view, [_choice("dscp_mark", DSCP_MARKS)]
     ),
+    "minimum_bandwidth": RuleKind("minimum_bandwidth", NewMinimum, MinimumChange, _minimum_view, []),
 }
-"""What every driver here holds guests to. A type that none could is not offered."""
+OFFERED = tuple(it for it in RULE_KINDS if it not in UNSUPPORTED)
+"""What every driver here holds guests to."""
 
 
 async def view(call: Call, documents: Sequence[Document]) -> list[dict[str, Any]]:
@@ -280,7 +298,7 @@ def _rule_routes(kind: RuleKind) -> list[Route]:
     async def index(call: Call) -> dict[str, Any]:
         policy: QosPolicy = (await found(call, RESOURCE, call.path["id"])).state
         views = [_rule_view(kind, it) for it in policy.rules if it.type == kind.says]
-        for field in {"id", "max_kbps", "max_burst_kbps", "direction", "dscp_mark"} & set(call.query):
+        for field in {"id", "max_kbps", "max_burst_kbps", "direction", "dscp_mark", "min_kbps"} & set(call.query):
             wanted = call.query.getall(field)
             views = [it for it in views if str(it.get(field)) in wanted]
         return {f"{name}s": views}
@@ -290,7 +308,10 @@ def _rule_routes(kind: RuleKind) -> list[Route]:
         body = getattr(call.body, name)
         _refuse_mark(body)
         rule = QosRule(id=clock.uuid4(), type=kind.says, **msgspec.structs.asdict(body))
-        await call.execute(Wish(QOS_POLICIES, policy.id, AddQosRule(rule=rule)))
+        try:
+            await call.execute(adding(policy.id, rule))
+        except StillHeld as held:
+            raise not_supported(rule.type, held.key) from None
         return {name: _rule_view(kind, rule)}
 
     async def show(call: Call) -> dict[str, Any]:
@@ -351,15 +372,15 @@ async def _policy_of(call: Call) -> str:
 
 
 async def rule_types(call: Call) -> dict[str, Any]:
-    wanted = set(call.query.getall("type", [])) or set(RULE_KINDS)
-    return {"rule_types": [{"type": it} for it in RULE_KINDS if it in wanted]}
+    wanted = set(call.query.getall("type", [])) or set(OFFERED)
+    return {"rule_types": [{"type": it} for it in OFFERED if it in wanted]}
 
 
 async def rule_type(call: Call) -> dict[str, Any]:
     """Which drivers hold guests to it: those of the hosts there are."""
     call.must("get_rule_type:drivers")
     kind = RULE_KINDS.get(call.path["type"])
-    if kind is None:
+    if kind is None or kind.says not in OFFERED:
         raise NotFound(f"QoS rule type {call.path['type']} could not be found.", code="QosRuleTypeNotFound")
     hosts = await call.cloud.documents.find(NETWORK_HOST, limit=None)
     drivers = sorted({DRIVERS.get(it.state.facts.driver, it.state.facts.driver) for it in hosts})

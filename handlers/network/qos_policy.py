@@ -19,6 +19,7 @@ from schema.network.port import PORT
 from schema.network.qos_policy import (
     DEFAULT_SCOPE,
     QOS_POLICY,
+    UNSUPPORTED,
     AddQosRule,
     ChangeQosRule,
     CreateQosPolicy,
@@ -35,6 +36,7 @@ from schema.network.qos_policy import (
     QosRuleChanged,
     QosRuleRemoved,
     RemoveQosRule,
+    RuleType,
     ShareQosPolicy,
     UnshareQosPolicy,
     UpdateQosPolicy,
@@ -84,6 +86,8 @@ def decide(policy: QosPolicy, command: Command) -> Sequence[QosPolicyEvent]:
             if command.user:
                 raise _needed(policy.id, command.user)
             return [QosPolicyUnshared(project_id=command.project_id)]
+        case UseQosPolicy() if command.operator or policy.usable(command.project_id):
+            raise not_supported(next(it.type for it in policy.rules if it.type in UNSUPPORTED), "any driver here")
         case UseQosPolicy():
             raise not_found(policy.id)  # not for that project
         case DeleteQosPolicy():
@@ -140,6 +144,17 @@ async def default_policy(cloud: Cloud, project_id: str) -> str | None:
     where = [Where("project_id", "=", project_id), Where("is_default", "=", True)]
     found = await cloud.documents.find(QOS_POLICY, where=where, limit=1)
     return found[0].id if found else None
+
+
+def adding(policy_id: str, rule: QosRule) -> Wish:
+    """One more rule; StillHeld when it says what no driver can do and something has the policy."""
+    vacant = (users_of(policy_id),) if rule.type in UNSUPPORTED else ()
+    return Wish(QOS_POLICIES, policy_id, AddQosRule(rule=rule), vacant=vacant)
+
+
+def not_supported(type: str, user: str) -> Conflict:
+    """`user`: as what it holds is called, `port 4f…`."""
+    return Conflict(f"Rule {type} is not supported by {user}", code="QosRuleNotSupported")
 
 
 def ending(policy_id: str) -> Wish:
@@ -211,7 +226,8 @@ def _already_so(policy: QosPolicy, command: Command) -> bool:
         case UnshareQosPolicy():
             return command.project_id not in policy.shared_with
         case UseQosPolicy():
-            return command.operator or policy.usable(command.project_id)
+            promised = any(it.type in UNSUPPORTED for it in policy.rules)
+            return not promised and (command.operator or policy.usable(command.project_id))
     return False
 
 
@@ -224,13 +240,31 @@ def _changed(policy: QosPolicy, command: ChangeQosRule) -> QosRule:
 
 
 def _refuse_second(policy: QosPolicy, rule: QosRule) -> None:
-    """There is one rule of a type; of limits, one each way."""
+    """There is one rule of a type, of bandwidths one each way, and no more is promised than let through."""
     for it in policy.rules:
         if it.id != rule.id and it.type == rule.type and it.direction == rule.direction:
             raise Conflict(
                 f"Rule {rule.type} conflicts with rule {it.id} which already exists in QoS Policy {policy.id}.",
                 code="QoSRulesConflict",
             )
+    least, most = (_value(policy, rule, it) for it in ("minimum_bandwidth", "bandwidth_limit"))
+    if least is not None and most is not None and least > most:
+        mine, other = (least, most) if rule.type == "minimum_bandwidth" else (most, least)
+        kind = "bandwidth_limit" if rule.type == "minimum_bandwidth" else "minimum_bandwidth"
+        raise Conflict(
+            f"Unable to add the rule with value {mine} to the policy {policy.id} as the existing rule of type {kind} "
+            f"has value {other}.",
+            code="QoSRuleParameterConflict",
+        )
+
+
+def _value(policy: QosPolicy, rule: QosRule, type: RuleType) -> int | None:
+    """What the policy would say of that type in the rule's direction, with the rule in it."""
+    rules = [*(it for it in policy.rules if it.id != rule.id), rule]
+    found = next((it for it in rules if it.type == type and it.direction == rule.direction), None)
+    if found is None:
+        return None
+    return found.min_kbps if type == "minimum_bandwidth" else found.max_kbps
 
 
 def _needed(policy_id: str, user: str) -> Conflict:

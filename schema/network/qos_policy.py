@@ -20,7 +20,9 @@ from schema.compute.domain import Word
 from schema.event import Command, Event, Key, Kind, State
 from schema.network.wiring import Direction
 
-RuleType = Literal["bandwidth_limit", "dscp_marking"]
+RuleType = Literal["bandwidth_limit", "dscp_marking", "minimum_bandwidth"]
+UNSUPPORTED: frozenset[RuleType] = frozenset({"minimum_bandwidth"})
+"""What no driver can promise. A policy may say so, and is then given to nothing."""
 DEFAULT_SCOPE = "default-qos-policy"
 """Scope of the reservation that a project's default policy holds under the project's id."""
 
@@ -34,6 +36,7 @@ class QosRule(Word):
     max_kbps: int = 0
     max_burst_kbps: int = 0
     dscp_mark: int = 0
+    min_kbps: int = 0
 
 
 class QosPolicy(State):
@@ -135,6 +138,7 @@ class ChangeQosRule(Command):
     max_kbps: int | UnsetType = UNSET
     max_burst_kbps: int | UnsetType = UNSET
     dscp_mark: int | UnsetType = UNSET
+    min_kbps: int | UnsetType = UNSET
 
 
 class RemoveQosRule(Command):

@@ -146,6 +146,22 @@ async def test_only_types_that_can_be_true_are_offered(admin, member):
     await admin.refused("GET", "/qos/rule-types/minimum_bandwidth", None, 404, "QosRuleTypeNotFound")
 
 
+async def test_a_minimum_may_be_said_and_is_given_to_nothing(member, admin):
+    policy = await _policy(admin, shared=True)
+    every = f"/qos/policies/{policy['id']}/minimum_bandwidth_rules"
+    body = {"minimum_bandwidth_rule": {"min_kbps": 100}}
+    made = (await admin("POST", every, body, expect=201))["minimum_bandwidth_rule"]
+    assert made == {"id": made["id"], "min_kbps": 100, "direction": "egress"}
+    network = {"network": {"qos_policy_id": policy["id"]}}
+    await member.refused("POST", "/networks", network, 409, "QosRuleNotSupported")
+    limit = {"bandwidth_limit_rule": {"max_kbps": 99}}
+    await admin.refused("POST", f"/qos/policies/{policy['id']}/{LIMITS}", limit, 409, "QoSRuleParameterConflict")
+    await admin("DELETE", f"/qos/alias-minimum-bandwidth-rules/{made['id']}", expect=204)
+    used = (await member("POST", "/networks", network, expect=201))["network"]
+    text = await admin.refused("POST", every, body, 409, "QosRuleNotSupported")
+    assert text == f"Rule minimum_bandwidth is not supported by network {used['id']}"
+
+
 async def test_a_project_has_one_default_policy(served, admin):
     first = await _policy(admin, name="a", is_default=True)
     other = await _policy(admin, name="b")

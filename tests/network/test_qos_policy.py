@@ -73,3 +73,14 @@ def test_what_is_gone_is_nobodys():
     gone = policies.given(created, QosPolicyDeleted())
     for operator in (True, False):
         gone.when(UseQosPolicy(project_id="p", operator=operator)).refused("not be found", NotFound)
+
+
+def test_what_no_driver_can_promise_is_given_to_nothing():
+    least = QosRule(id="l", type="minimum_bandwidth", min_kbps=500)
+    promised = full.when(AddQosRule(rule=least)).then(QosRuleAdded(rule=least))
+    promised.when(UseQosPolicy(project_id="p")).refused("minimum_bandwidth is not supported", Conflict)
+    promised.when(UseQosPolicy(project_id="q")).refused("not be found", NotFound)
+    promised.when(ChangeQosRule(rule_id="l", min_kbps=1001)).refused("type bandwidth_limit has value 1000", Conflict)
+    promised.when(ChangeQosRule(rule_id="o", max_kbps=499)).refused("type minimum_bandwidth has value 500", Conflict)
+    kept = promised.when(RemoveQosRule(rule_id="l")).then(QosRuleRemoved(rule_id="l"))
+    kept.when(UseQosPolicy(project_id="p")).then()
