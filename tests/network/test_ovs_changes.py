@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 from tests.network.cabling import ANYTHING_OUT, Guest, eventually, group, ingress
@@ -131,6 +131,26 @@ async def test_the_switch_outlives_its_agents(site: OvsSite) -> None:
     assert await site.sweep() == {}
     assert site.firewall.commands == []
     assert {name: (Path(site.firewall.folder) / f"{name}.pid").read_text() for name in before} == before
+
+
+async def test_a_service_keeps_its_foot_while_the_agent_is_away(site: OvsSite) -> None:
+    network = site.network()
+    a = site.guest(network, 1, OUT_ONLY, kernel=False)
+    await site.sweep()
+    service = await site.foot(network, 9, kernel=False)
+    word = Ether(src=a.mac, dst=service.mac) / IP(src=a.ip, dst=service.ip) / UDP(dport=67) / b"word"
+    assert a.arrivals(word, at=service) == [True]
+    before = await site.stamp()
+    await site.restart()
+    assert await site.sweep() == {}
+    assert site.firewall.commands == []
+    assert await site.stamp() == before
+    assert a.arrivals(word, at=service) == [True]
+    await site.firewall.detach(service.port.id)
+    assert str(await site.stamp()) != str(before)
+    await site.restart()
+    await site.sweep()
+    assert f"h{service.port.id[:11]}" not in site.space.call(_interfaces)
 
 
 async def test_a_port_that_goes_takes_its_tap_and_connections_with_it(site: OvsSite) -> None:

@@ -140,10 +140,10 @@ def seen_of(operations: list[Any]) -> bridge.Seen:
 
 
 def test_ports_keep_their_numbers_and_nobody_inherits_one() -> None:
-    numbers, operations = bridge.plan({"tapa": 11, "tapb": 12}, frozenset(), ["n"], bridge.Seen())
+    numbers, operations = bridge.plan({"tapa": 11, "tapb": 12}, frozenset(), ["n"], {}, bridge.Seen())
     seen = seen_of(operations)
-    assert bridge.plan({"tapa": 11, "tapb": 12}, frozenset(), ["n"], seen) == (numbers, [])
-    later, operations = bridge.plan({"tapb": 12, "tapc": 13}, frozenset(), ["n"], seen)
+    assert bridge.plan({"tapa": 11, "tapb": 12}, frozenset(), ["n"], {}, seen) == (numbers, [])
+    later, operations = bridge.plan({"tapb": 12, "tapc": 13}, frozenset(), ["n"], {}, seen)
     assert later.ports["tapb"] == numbers.ports["tapb"]
     assert later.ports["tapc"] not in numbers.ports.values()
     assert [it["op"] for it in operations] == ["mutate", "insert", "insert", "mutate"]
@@ -151,8 +151,8 @@ def test_ports_keep_their_numbers_and_nobody_inherits_one() -> None:
 
 @pytest.mark.parametrize("device, new", [(99, frozenset[str]()), (11, frozenset({"tapa"}))])
 def test_a_device_that_was_made_anew_gets_another_number(device: int, new: frozenset[str]) -> None:
-    numbers, operations = bridge.plan({"tapa": 11}, frozenset(), ["n"], bridge.Seen())
-    later, operations = bridge.plan({"tapa": device}, new, ["n"], seen_of(operations))
+    numbers, operations = bridge.plan({"tapa": 11}, frozenset(), ["n"], {}, bridge.Seen())
+    later, operations = bridge.plan({"tapa": device}, new, ["n"], {}, seen_of(operations))
     assert later.ports["tapa"] != numbers.ports["tapa"]
     assert operations
 

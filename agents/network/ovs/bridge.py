@@ -1,7 +1,8 @@
 """The switch's one bridge, br-int, as its database has it: what ports it has, under what numbers. Pure.
 
 A port's number is chosen here, and asked for: so a flow can name it before it is there, and it stays when the switch
-is started anew. A network's number, its conntrack zone, is kept in the bridge's own row for the same reason.
+is started anew. A network's number, its conntrack zone, is kept in the bridge's own row for the same reason, and so is
+what the next agent has to know of feet before their services ask for them again.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 import msgspec
 
 from agents.network.ovs.database import Database, Operation, Row, insert, made, many, mutate, pairs, reference, update
+from agents.network.switch import Attachment
 
 BRIDGE = "br-int"
-_NETWORK, _DEVICE = "network/", "device"
+_NETWORK, _FOOT, _DEVICE = "network/", "foot/", "device"
 _MOST_NUMBER = 0xFEFF
 _ROW = {"datapath_type": "netdev", "fail_mode": "secure"}
 _OPTIONS = {"disable-in-band": "true"}
@@ -35,9 +37,13 @@ class Seen(msgspec.Struct, frozen=True):
     """Interface → UUID of its port."""
     numbers: Mapping[str, int] = {}
     """Interface → the number asked for."""
+    given: Mapping[str, int] = {}
+    """Interface → the number the switch gave it."""
     devices: Mapping[str, int] = {}
     """Interface → the kernel's number of the device that was meant; -1: its rows are not as we make them."""
     networks: Mapping[str, int] = {}
+    feet: Mapping[str, Attachment] = {}
+    """By port."""
     qos: str = ""
 
 
@@ -55,6 +61,7 @@ def read(store: Database) -> Seen:
     bridge, row = found
     ports: dict[str, str] = {}
     numbers: dict[str, int] = {}
+    given: dict[str, int] = {}
     devices: dict[str, int] = {}
     for uuid in each(row["ports"]):
         port = store.tables["Port"].get(uuid)
@@ -65,20 +72,26 @@ def read(store: Database) -> Seen:
         ports[port["name"]] = uuid
         if isinstance(number, int):
             numbers[port["name"]] = number
+        if isinstance(interfaces[0].get("ofport"), int):
+            given[port["name"]] = interfaces[0]["ofport"]
         devices[port["name"]] = _device(port, interfaces[0], qos) if isinstance(number, int) else -1
+    kept = row["external_ids"].items()
     networks = {
-        key.removeprefix(_NETWORK): int(value)
-        for key, value in row["external_ids"].items()
-        if key.startswith(_NETWORK) and value.isdecimal()
+        key.removeprefix(_NETWORK): int(value) for key, value in kept if key.startswith(_NETWORK) and value.isdecimal()
     }
+    feet = {key.removeprefix(_FOOT): foot for key, value in kept if key.startswith(_FOOT) and (foot := _foot(value))}
     right = (
         all(row[column] == value for column, value in _ROW.items()) and _OPTIONS.items() <= row["other_config"].items()
     )
-    return Seen(bridge, right, ports, numbers, devices, networks, qos)
+    return Seen(bridge, right, ports, numbers, given, devices, networks, feet, qos)
 
 
 def plan(
-    devices: Mapping[str, int], new: AbstractSet[str], networks: Iterable[str], seen: Seen
+    devices: Mapping[str, int],
+    new: AbstractSet[str],
+    networks: Iterable[str],
+    feet: Mapping[str, Attachment],
+    seen: Seen,
 ) -> tuple[Numbers, list[Operation]]:
     """The numbers things have, and the operations of one transaction; none: it is as it should be.
 
@@ -92,7 +105,8 @@ def plan(
     qos = reference(seen.qos) if seen.qos else made("qos")
     if not seen.qos:
         operations.append(insert("QoS", "qos", {"type": NO_QOS}))
-    kept = {external: str(zone) for external, zone in ((_NETWORK + id, zone) for id, zone in zones.items())}
+    kept = {_NETWORK + id: str(zone) for id, zone in zones.items()}
+    kept |= {_FOOT + id: msgspec.json.encode(foot).decode() for id, foot in feet.items()}
     row = {**_ROW, "other_config": pairs(_OPTIONS), "external_ids": pairs(kept)}
     if not seen.bridge:
         operations += [
@@ -101,7 +115,7 @@ def plan(
             insert("Bridge", "bridge", {"name": BRIDGE, "ports": made("ownport"), **row}),
             mutate("Open_vSwitch", None, "bridges", "insert", many([made("bridge")])),
         ]
-    elif not seen.right or zones != seen.networks:
+    elif not seen.right or zones != seen.networks or feet != seen.feet:
         operations.append(update("Bridge", seen.bridge, row))
     where = ["_uuid", "==", reference(seen.bridge)] if seen.bridge else ["name", "==", BRIDGE]
     gone = [uuid for name, uuid in seen.ports.items() if name not in devices or name in remade]
@@ -127,6 +141,13 @@ def each(value: Any) -> list[Any]:
 
 def _mutate_ports(where: list[Any], how: str, ports: list[Any]) -> Operation:
     return {"op": "mutate", "table": "Bridge", "where": [where], "mutations": [["ports", how, many(ports)]]}
+
+
+def _foot(value: str) -> Attachment | None:
+    try:
+        return msgspec.json.decode(value, type=Attachment)
+    except msgspec.DecodeError:
+        return None
 
 
 def _device(port: Row, interface: Row, qos: str) -> int:

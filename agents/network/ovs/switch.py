@@ -227,9 +227,13 @@ class OvsSwitch:
         if not world.pieces and self._world is None:
             return {}  # an agent that was told nothing yet knows of no leftovers
         seen = bridge.read(store)
+        if self._world is None:
+            self._feet = {**seen.feet, **self._feet}
         ends, faults = await self._namespace.run(self._devices.bring, world, self._feet, seen.ports, look=look)
-        numbers, operations = bridge.plan(ends.numbers, ends.new, world.networks, seen)
-        if operations:
+        standing = ends.feet.keys()
+        self._feet = {id: it for id, it in self._feet.items() if id in standing or namespace.exists(it.namespace)}
+        numbers, operations = bridge.plan(ends.numbers, ends.new, world.networks, self._feet, seen)
+        if operations or seen.given != seen.numbers:
             await store.settled(operations)
         if operations or self._there is None:
             await self._processes.lengthen_queues()
