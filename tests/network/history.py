@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any, Protocol
 
+import msgspec
+
 from schema.event import Event, Kind
 from schema.network.address_group import (
     ADDRESS_GROUP,
@@ -32,6 +34,8 @@ from schema.network.network import (
     NETWORK,
     NetworkCreated,
     NetworkDeleted,
+    NetworkSegmentAdded,
+    NetworkSegmentRemoved,
     NetworkShared,
     NetworkUnshared,
     NetworkUpdated,
@@ -110,7 +114,9 @@ class Happens(Protocol):
 
 
 def network(history: Happens, chance: Random) -> None:
-    born = NetworkCreated(segments=(Segment(id="s", network_type="vxlan", segmentation_id=chance.randrange(99)),))
+    tagged = Segment(id="t", network_type="vlan", physical_network="datacentre", segmentation_id=chance.randrange(99))
+    tunnelled = Segment(id="s", network_type="vxlan", segmentation_id=chance.randrange(99))
+    born = NetworkCreated(segments=chance.choice([(tunnelled,), (tagged, tunnelled)]))
     _happens(
         history,
         chance,
@@ -121,6 +127,8 @@ def network(history: Happens, chance: Random) -> None:
         NetworkUpdated(mtu=chance.choice([1400, 1450])),
         NetworkUpdated(qos_policy_id=_perhaps(chance, "q")),
         NetworkUpdated(admin_state_up=chance.random() < 0.5),
+        NetworkSegmentAdded(segment=msgspec.structs.replace(tagged, id="u")),
+        NetworkSegmentRemoved(segment_id=chance.choice(["s", "t", "u"])),
         NetworkShared(project_id="*", external=True),
         NetworkUnshared(project_id="*", external=True),
     )
@@ -268,7 +276,8 @@ def connection(history: Happens, chance: Random) -> None:
 
 
 def network_host(history: Happens, chance: Random) -> None:
-    facts = NetworkHostFacts(endpoint_ip=f"172.31.0.{chance.randrange(9)}")
+    physical = chance.choice([(), ("datacentre",)])
+    facts = NetworkHostFacts(endpoint_ip=f"172.31.0.{chance.randrange(9)}", physical_networks=physical)
     _happens(
         history,
         chance,

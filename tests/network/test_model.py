@@ -12,7 +12,7 @@ from bus.log import Actor, Document, Recorded
 from projections.network.model import KINDS, Model
 from schema.event import Event, Kind
 from schema.network.floating_ip import FLOATING_IP, FloatingIpAssociated, FloatingIpCreated, FloatingIpUpdated
-from schema.network.host import NETWORK_HOST, NetworkHostRegistered
+from schema.network.host import NETWORK_HOST, NetworkHostFactsChanged, NetworkHostRegistered
 from schema.network.network import NETWORK, NetworkCreated, NetworkUpdated, Segment
 from schema.network.port import (
     PORT,
@@ -205,6 +205,27 @@ def test_an_event_touches_what_it_is_about_and_no_more(history: History):
     assert set(history.model.take()) == {("h2", "port/p2"), ("h1", "peer/p2"), ("h2", "peer/p2")}
     history.happens(SUBNET, "s1", AddressAllocated(ip="10.0.0.99", port_id="p9"))
     assert history.model.take() == []
+
+
+def test_each_host_carries_a_network_by_the_first_segment_it_can(history: History):
+    tagged = Segment(id="t", network_type="vlan", physical_network="datacentre", segmentation_id=9)
+    both = (tagged, Segment(id="g", segmentation_id=5))
+    history.happens(NETWORK, "n1", NetworkUpdated(segments=both))
+    history.model.take()
+    facts = NetworkHostFacts(endpoint_ip="172.31.0.1", physical_networks=("datacentre",))
+    history.happens(NETWORK_HOST, "h1", NetworkHostFactsChanged(facts=facts))
+    assert ("h1", "network/n1") in history.model.take()
+    pieces = [history.model.piece(host, "network/n1") for host in ("h1", "h2")]
+    assert [(it.network_type, it.segmentation_id) for it in pieces] == [("vlan", 9), ("vxlan", 5)]
+
+
+def test_dhcp_is_answered_at_the_networks_own_port(history: History):
+    somebodys = PortCreated(parent_id="n1", mac_address="fa:16:3e:00:00:71", device_owner="network:dhcp")
+    history.happens(PORT, "a", somebodys)
+    assert history.model.piece("h1", "network/n1").dhcp_port_id == ""
+    own = PortCreated(parent_id="n1", mac_address="fa:16:3e:00:00:72", device_owner="network:dhcp", made_by="n1")
+    history.happens(PORT, "b", own)
+    assert history.model.piece("h1", "network/n1").dhcp_port_id == "b"
 
 
 def test_members_are_all_addresses_of_the_ports_in_a_named_group_wherever_they_are(history: History):
