@@ -55,6 +55,7 @@ from schema.compute.server import (
 )
 from schema.compute.server_group import SERVER_GROUP, LeaveServerGroup, PlaceGroupMember, ServerGroup
 from schema.event import Command, Kind
+from schema.network.host import NETWORK_HOST
 from schema.network.port import PORT, Port
 from schema.placement.provider import PROVIDER
 from schema.refusal import Refused
@@ -168,6 +169,8 @@ class ServerReactor:
         self.scheduler = Scheduler.following(
             cloud.mirror(PROVIDER), cloud.mirror(HOST), cloud.mirror(AGGREGATE), cloud.settings.scheduler
         )
+        self._hosts = cloud.mirror(HOST)
+        self._network_hosts = cloud.mirror(NETWORK_HOST)
         self._cloud = cloud
 
     async def react(self, documents: Sequence[Document]) -> None:
@@ -222,7 +225,10 @@ class ServerReactor:
             if not servers:
                 return
             groups = await self._groups(servers)
-            answers = self.scheduler.place([request(server, groups.get(server.order.group_id)) for server in servers])
+            cut_off = self._cut_off()
+            answers = self.scheduler.place(
+                [request(server, groups.get(server.order.group_id), cut_off) for server in servers]
+            )
             outcomes = await self._execute(
                 [(server, placing(server, answer)) for server, answer in zip(servers, answers, strict=True)]
             )
@@ -235,6 +241,11 @@ class ServerReactor:
             servers = again
         if servers:
             log.warning("claims keep being lost to others; the sweep goes on", servers=len(servers))
+
+    def _cut_off(self) -> frozenset[str]:
+        """Hosts whose network agent is away, as long as there are others: where none is, one may come back in time."""
+        wiring = {document.id for document in self._network_hosts.values() if document.state.alive}
+        return frozenset({it.id for it in self._hosts.values()} - wiring) if wiring else frozenset()
 
     async def _groups(self, servers: Sequence[Server]) -> dict[str | None, ServerGroup]:
         ids = {server.order.group_id for server in servers if server.order.group_id}
@@ -293,8 +304,8 @@ class _Todo:
                 self.wishes.append((server, (Wish(SERVERS, server.id, step),)))
 
 
-def request(server: Server, group: ServerGroup | None = None) -> Request:
-    """What the scheduler is asked."""
+def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset[str] = frozenset()) -> Request:
+    """What the scheduler is asked. `cut_off`: hosts that cannot wire ports."""
     flavor, hints = server.flavor, server.order.scheduler_hints
     disk_gb = flavor.disk_gb + flavor.ephemeral_gb + -(-flavor.swap_mb // 1024)
     return Request(
@@ -305,6 +316,7 @@ def request(server: Server, group: ServerGroup | None = None) -> Request:
         host=server.order.host or "",
         forced=server.order.host is not None,
         tried=frozenset(server.failed_hosts),
+        cut_off=cut_off if server.nics else frozenset(),
         extra_specs=flavor.extra_specs,
         image_properties=server.image.properties if server.image else {},
         same_host=tuple(hints.get("same_host", ())),

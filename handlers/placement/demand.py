@@ -36,6 +36,8 @@ class Request(Struct, frozen=True, kw_only=True):
     """An operator named the host: it need only be alive and have room."""
     tried: frozenset[str] = frozenset()
     """Hosts that are not to be tried again."""
+    cut_off: frozenset[str] = frozenset()
+    """Hosts that could not wire its ports now."""
     extra_specs: Mapping[str, str] = field(default_factory=dict)
     image_properties: Mapping[str, str] = field(default_factory=dict)
     same_host: tuple[str, ...] = ()

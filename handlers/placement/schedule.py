@@ -10,7 +10,7 @@ the provider's stream; here is only where it is worth trying.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -173,8 +173,12 @@ class Scheduler:
         """What depends on where this and other servers are or were."""
         index = self.index
         if request.tried:
-            past = {slot for slot in slots if (host := index.slots[slot].host) and host.id in request.tried}
+            past = self._on(slots, request.tried)
             slots = _keep(slots, lambda slot: slot not in past, rejections, "Retry", "were tried already")
+        if request.cut_off:
+            away = self._on(slots, request.cut_off)
+            text = "have no network agent that is there"
+            slots = _keep(slots, lambda slot: slot not in away, rejections, "Network", text)
         if request.same_host:
             near = {index.slot_of_consumer(consumer) for consumer in request.same_host}
             slots = _keep(slots, near.__contains__, rejections, "SameHost", "are not where the same_host servers are")
@@ -194,6 +198,9 @@ class Scheduler:
             most = group.max_per_host
             return _keep(slots, lambda slot: counts.get(slot, 0) < most, rejections, "ServerGroupAntiAffinity", text)
         return slots
+
+    def _on(self, slots: Sequence[int], hosts: Collection[str]) -> set[int]:
+        return {slot for slot in slots if (host := self.index.slots[slot].host) and host.id in hosts}
 
     def _with_room(self, slots: list[int], request: Request, rejections: list[_Rejection]) -> list[int]:
         for name, amount in request.resources.items():

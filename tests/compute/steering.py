@@ -84,15 +84,16 @@ class Steered:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def host(self, name: str, **fields: Any) -> SimulatedDriver:
-        """Start a host; its driver, to make things go wrong with."""
+    async def host(self, name: str, *, wires: bool = True, **fields: Any) -> SimulatedDriver:
+        """Start a host; its driver, to make things go wrong with. `wires`: with a network agent, if hosts have any."""
         driver = self.drivers.setdefault(name, SimulatedDriver(name, **fields))
         link = BrokerLink(await self.cloud.broker.link(name))
         agent = Agent(name, driver, link, lease_seconds=self.cloud.settings.lease_seconds)
         self._agents[name] = [asyncio.create_task(agent.run(), name=f"host {name}")]
-        if self.network_telling:
+        wires = wires and self.network_telling is not None
+        if wires:
             self._agents[name].append(await self._network(name))
-        await self.until(lambda: self._usable(name))
+        await self.until(lambda: self._usable(name, wires=wires))
         return driver
 
     async def _network(self, name: str) -> asyncio.Task[None]:
@@ -161,11 +162,11 @@ class Steered:
             and not any(driver.domains for driver in self.drivers.values())
         )
 
-    def _usable(self, name: str) -> bool:
+    def _usable(self, name: str, *, wires: bool) -> bool:
         document = self.cloud.mirror(HOST).get(name)
-        network = self.cloud.mirror(NETWORK_HOST).get(name) if self.network_telling else None
-        wires = not self.network_telling or (network is not None and network.state.alive)
-        return document is not None and document.state.usable and wires
+        network = self.cloud.mirror(NETWORK_HOST).get(name)
+        wired = network is not None and network.state.alive
+        return document is not None and document.state.usable and wired is wires
 
 
 @asynccontextmanager

@@ -167,7 +167,7 @@ async def steering(settings, fresh_database):
         yield it
 
 
-async def booting(steering, **fields):
+async def booting(steering, port_id="p", **fields):
     """A server with a port that was made for it; its id."""
     id = clock.uuid4()
     command = CreatePort(
@@ -185,7 +185,8 @@ async def booting(steering, **fields):
         happened(SUBNET, "s", SubnetCreated(parent_id="n", cidr="10.0.0.0/24")),
         happened(SECURITY_GROUP, "g", SecurityGroupCreated(name="web", project_id="project-1")),
     )
-    return await steering.create(Wish(PORTS, "p", command), id=id, nics=(replace(CARD, made=True),), **fields)
+    card = replace(CARD, port_id=port_id, made=True)
+    return await steering.create(Wish(PORTS, port_id, command), id=id, nics=(card,), **fields)
 
 
 async def test_what_becomes_of_a_port_is_seen_on_its_server(steering):
@@ -256,6 +257,17 @@ async def test_a_build_goes_on_elsewhere_where_a_host_cannot_wire(steering, monk
         await steering.cloud.documents.get(PORTS.kind, "p")
     await steering.until(lambda: not any(driver.domains for driver in steering.drivers.values()))
     assert (await steering.cloud.documents.get(SUBNET, "s")).state.taken == b""
+
+
+async def test_a_server_with_ports_goes_where_somebody_wires_them(steering):
+    await steering.host("h1", wires=False)
+    alone = await booting(steering)
+    failed = await steering.reaches(alone, "error")
+    assert "Host h1 has no network agent that could wire port p." in failed.fault.message
+    await steering.host("h2")
+    for port_id in ("p2", "p3", "p4"):
+        assert (await steering.reaches(await booting(steering, port_id), "active")).host == "h2"
+        await steering.cloud.executor.execute(Wish(PORTS, port_id, DeletePort()))
 
 
 async def test_the_next_host_wires_what_the_first_could_not(steering, monkeypatch):

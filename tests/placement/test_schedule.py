@@ -247,6 +247,13 @@ def test_hosts_that_were_tried_are_not_tried_again():
     assert answer.rejected == {"Retry": 2}
 
 
+def test_servers_with_ports_go_where_somebody_wires_them():
+    cloud = cloud_of("h1", "h2")
+    assert cloud.where(cut_off=frozenset({"h1"})) == "h2"
+    [answer] = cloud.ask(server("c", tried=frozenset({"h2"}), cut_off=frozenset({"h1"})))
+    assert answer.rejected == {"Retry": 1, "Network": 1}
+
+
 def test_anti_affinity_holds_within_a_batch():
     cloud = cloud_of("h1", "h2", "h3")
     group = Group(id="g", policy="anti-affinity")
