@@ -23,7 +23,8 @@ from agents.network.world import World
 from schema.network.wiring import WiredNetwork, WiredPort
 
 OURS = re.compile(r"(br|tap)[0-9a-f]{8}-[0-9a-f]{2}|vx[0-9]+")
-"""Names of links that go when nothing wants them."""
+"""Names of links that go when nothing wants them any more."""
+_KINDS = {"br": "bridge", "ta": "tun", "vx": "vxlan"}
 ISOLATED = PortFlags(isolated=True)
 """What lies between hosts, and what is the same on each: nothing passes from one to the other."""
 TUNNEL = PortFlags(isolated=True, suppress=True, flood=False)
@@ -90,6 +91,11 @@ def wanted(world: World, network_id: str, feet: Iterable[Attachment], fabric: Fa
         links[foot.outside] = (Link(foot.outside, "veth", foot.mtu, True, bridge, flags=flags), blamed)
         entries[foot.outside] = {Entry(foot.mac_address): blamed}
     return Wanted(links, entries, bridge, neighbours, faults)
+
+
+def is_ours(link: Link) -> bool:
+    """What an agent before this one may have made, by all that can be seen of it."""
+    return OURS.fullmatch(link.name) is not None and _KINDS[link.name[:2]] == link.kind
 
 
 def bridge_of(network: WiredNetwork) -> str:

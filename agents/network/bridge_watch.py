@@ -16,7 +16,7 @@ import msgspec
 
 from agents.network import forwarding, links, netlink
 from agents.network.bridge_plan import Seen, as_wanted
-from agents.network.bridge_wanted import OURS
+from agents.network.bridge_wanted import is_ours
 from agents.network.forwarding import DELETE_NEIGHBOUR, NEW_NEIGHBOUR
 from agents.network.links import BRIDGE_FAMILY, DELETE_LINK, NEW_LINK
 
@@ -109,7 +109,7 @@ def _on_link(kind: int, body: bytes, seen: Seen, names: dict[int, str], ours: Co
         return f"{known} was given other flags" if differs else ""
     link = links.parse(body, names)
     if known not in ours:
-        return f"{link.name} appeared" if not known and (link.name in ours or OURS.fullmatch(link.name)) else ""
+        return f"{link.name} appeared" if not known and (link.name in ours or is_ours(link)) else ""
     # Of its flags a bridge tells by the words above alone.
     link = msgspec.structs.replace(link, flags=seen.links[known].flags)
     return "" if link.name == known and as_wanted(link, seen.links[known]) else f"{known} was changed"

@@ -18,7 +18,7 @@ import structlog
 from agents.network import bridge_wanted, links, namespace, netlink
 from agents.network.bridge_act import act, foot_inside, observe
 from agents.network.bridge_plan import Remove, Seen, Step, plan
-from agents.network.bridge_wanted import OURS, Fabric, Wanted, wanted
+from agents.network.bridge_wanted import OURS, Fabric, Wanted, is_ours, wanted
 from agents.network.bridge_watch import Watch, ears
 from agents.network.driver import Faults, Touched
 from agents.network.namespace import Namespace
@@ -96,6 +96,7 @@ class LinuxBridge:
         async with self._lock:
             self._feet.pop(port_id, None)
             await self._namespace.run(self._take_away, f"h{port_id[:11]}")
+            self._look_for_others()
 
     # In the event loop's thread
 
@@ -151,8 +152,9 @@ class LinuxBridge:
         before = {name for id in ids for name in self._names.get(id, ())}
         unwanted = before - names - spared
         if everything and world.pieces:  # an agent that was told nothing yet knows of no leftovers
-            unwanted |= {it for it in self._seen.links if OURS.fullmatch(it)} - names - spared
-        steps = plan(of.values(), self._seen, {it for it in unwanted if _goes(it, self._seen)})
+            unwanted |= {name for name, link in self._seen.links.items() if is_ours(link)} - names - spared
+        # A foot goes by `detach` alone, and an operator's interface stays.
+        steps = plan(of.values(), self._seen, {it for it in unwanted if OURS.fullmatch(it)})
         faults |= self._act(steps)
         for id in ids:
             if id in of and of[id].links:
@@ -241,12 +243,6 @@ class LinuxBridge:
             endpoint_ip=self._endpoint[0],
             physical_networks=tuple(sorted(it for it, name in self._interfaces.items() if name in there)),
         )
-
-
-def _goes(name: str, seen: Seen) -> bool:
-    """A foot goes by `detach` alone, and an operator's interface stays."""
-    link = seen.links.get(name)
-    return link is not None and OURS.fullmatch(name) is not None
 
 
 def _nobody() -> None:

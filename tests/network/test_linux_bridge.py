@@ -16,7 +16,7 @@ from agents.network.bridge_plan import Change, Forward, Know, Make, Remove, Seen
 from agents.network.bridge_wanted import Fabric, wanted
 from agents.network.bridge_watch import ears
 from agents.network.firewall import Firewall
-from agents.network.forwarding import EVERYBODY, Entry
+from agents.network.forwarding import DELETE_NEIGHBOUR, EVERYBODY, NEW_NEIGHBOUR, Entry
 from agents.network.links import MOST_LEARNED, Link
 from agents.network.linux_bridge import LinuxBridge
 from agents.network.switch import CannotWire, bridge_name, tunnel_name
@@ -360,7 +360,7 @@ async def test_a_guest_that_makes_up_addresses_fills_nothing_and_wakes_nobody(ho
         await asyncio.to_thread(guest.send, *frames)
         learned = host.run("bridge", "fdb", "show", "br", bridge_name(network().id)).count("02:00:00:00")
         assert MOST_LEARNED - 100 <= learned <= MOST_LEARNED
-        assert list(counted.changes()) == []
+        assert not [kind for kind, _ in counted.changes() if kind in {NEW_NEIGHBOUR, DELETE_NEIGHBOUR}]
         assert not noticed.anything
     finally:
         counted.close()

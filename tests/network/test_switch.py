@@ -385,7 +385,6 @@ async def test_what_is_wired_stays_while_nothing_is_known(two, make):
 
 
 async def test_what_nobody_wants_any_more_goes_when_the_agent_is_back(two, make, kind):
-    two.guests()
     await two.sweep()
     await two.a.switch.close()
     two.a.switch = make(two.a)

@@ -16,43 +16,14 @@ from msgspec.structs import replace
 from agents.network import namespace, nft
 from agents.network.switch import bridge_name, tunnel_name
 from schema.compute.domain import Seed
-from schema.network.wiring import Address, InstanceData, WiredGroup, WiredNetwork, WiredPort, WiredRule, WiredSubnet
+from schema.network.wiring import InstanceData
 from tests.network.dhcp_place import until
-from tests.network.hosts import Guest, network, peer, port, run
-from tests.network.whole_host import SWEEP_SECONDS, WholeHost, whole_hosts
+from tests.network.hosts import Guest, peer, run
+from tests.network.whole_host import CLOSED, OPEN, SWEEP_SECONDS, WholeHost, guarded, served, whole_hosts
 
 pytestmark = pytest.mark.live
 
-FOUR = WiredSubnet(id="four", cidr="10.0.0.0/16", ip_version=4)
-SIX = WiredSubnet(id="six", cidr="fd00::/64", ip_version=6, ipv6_address_mode="dhcpv6-stateful")
-OPEN = WiredGroup(
-    id="open",
-    rules=tuple(
-        WiredRule(id=f"{direction} {family}", direction=direction, ethertype=family)
-        for direction in ("ingress", "egress")
-        for family in ("IPv4", "IPv6")
-    ),
-)
-CLOSED = WiredGroup(id="closed", rules=tuple(rule for rule in OPEN.rules if rule.direction == "egress"))
 HEALED_SECONDS = SWEEP_SECONDS + 3.0
-
-
-def served(number: int = 1) -> WiredNetwork:
-    return network(
-        number,
-        subnets=(FOUR, SIX),
-        dhcp_port_id=f"{number:08x}-d000-4000-8000-000000000000",
-        dhcp_mac=f"fa:16:3e:{number:02x}:ff:02",
-        dhcp_addresses=(
-            Address(ip="10.0.255.2", subnet_id="four", prefix_length=16),
-            Address(ip="fd00::ffff:2", subnet_id="six", prefix_length=64),
-        ),
-    )
-
-
-def guarded(of: WiredNetwork, number: int, **more: Any) -> WiredPort:
-    fields: dict[str, Any] = {"group_ids": ("open",), "device_owner": "compute:nova", "device_id": f"server-{number}"}
-    return port(of, number, **(fields | more))
 
 
 class Pair:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from agents.network.agent import NetworkAgent
 from agents.network.assembly import open_driver
@@ -16,6 +16,7 @@ from agents.network.store import FileStore
 from bus.config import Networking, Settings
 from schema.compute.domain import Lease
 from schema.network.wiring import (
+    Address,
     FromNetworkHost,
     InstanceData,
     InstanceDataWanted,
@@ -23,12 +24,28 @@ from schema.network.wiring import (
     Piece,
     PortSeen,
     ToNetworkHost,
+    WiredGroup,
+    WiredNetwork,
+    WiredPort,
+    WiredRule,
+    WiredSubnet,
     Wiring,
     WiringReport,
 )
-from tests.network.hosts import Fabric, Host
+from tests.network.hosts import Fabric, Host, network, port
 
 SWEEP_SECONDS = 2.0
+FOUR = WiredSubnet(id="four", cidr="10.0.0.0/16", ip_version=4)
+SIX = WiredSubnet(id="six", cidr="fd00::/64", ip_version=6, ipv6_address_mode="dhcpv6-stateful")
+OPEN = WiredGroup(
+    id="open",
+    rules=tuple(
+        WiredRule(id=f"{direction} {family}", direction=direction, ethertype=family)
+        for direction in ("ingress", "egress")
+        for family in ("IPv4", "IPv6")
+    ),
+)
+CLOSED = WiredGroup(id="closed", rules=tuple(rule for rule in OPEN.rules if rule.direction == "egress"))
 
 
 @dataclass
@@ -149,3 +166,21 @@ async def whole_hosts(
             for host in hosts:
                 await host.stop()
             await asyncio.to_thread(fabric.end_all)
+
+
+def served(number: int = 1) -> WiredNetwork:
+    return network(
+        number,
+        subnets=(FOUR, SIX),
+        dhcp_port_id=f"{number:08x}-d000-4000-8000-000000000000",
+        dhcp_mac=f"fa:16:3e:{number:02x}:ff:02",
+        dhcp_addresses=(
+            Address(ip="10.0.255.2", subnet_id="four", prefix_length=16),
+            Address(ip="fd00::ffff:2", subnet_id="six", prefix_length=64),
+        ),
+    )
+
+
+def guarded(of: WiredNetwork, number: int, **more: Any) -> WiredPort:
+    fields: dict[str, Any] = {"group_ids": ("open",), "device_owner": "compute:nova", "device_id": f"server-{number}"}
+    return port(of, number, **(fields | more))
