@@ -41,11 +41,15 @@ async def serve(home: Path, dsn: str) -> None:
     from bus.execute import Wish
     from handlers.identity.token import Token
     from handlers.identity.tokens import tokens
+    from handlers.network.default_group import default_group
     from handlers.network.network import NETWORKS
     from handlers.network.quota import NETWORK_QUOTAS
     from handlers.network.subnet import SUBNETS
+    from schema.network.network import NETWORK as NETWORK_KIND
     from schema.network.network import AddNetworkSubnet, CreateNetwork, Segment
     from schema.network.quota import SetNetworkQuotaLimits
+    from schema.network.security_group import SECURITY_GROUP
+    from schema.network.subnet import SUBNET as SUBNET_KIND
     from schema.network.subnet import CreateSubnet, Pool
 
     assert projections.network.host
@@ -70,6 +74,9 @@ async def serve(home: Path, dsn: str) -> None:
         Wish(NETWORKS, NETWORK, AddNetworkSubnet(subnet_id=SUBNET)),
         Wish(NETWORK_QUOTAS, PROJECT, SetNetworkQuotaLimits(limits={"port": -1})),
     )
+    await cloud.executor.execute(*(await default_group(cloud, PROJECT))[1])
+    cloud.executor.forget([NETWORK_KIND.stream(NETWORK), SUBNET_KIND.stream(SUBNET)])
+    cloud.executor.forget([SECURITY_GROUP.stream((await default_group(cloud, PROJECT))[0])])
     now = clock.now()
     token = Token(
         user_id="a" * 32,

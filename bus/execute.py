@@ -132,6 +132,8 @@ class Executor:
         self.committed = committed
         self.append_seconds: Callable[[float], None] = lambda seconds: None
         self._remembered: OrderedDict[str, Document] = OrderedDict()
+        self._loading: set[str] = set()
+        """What is being loaded, and was not seen to be overtaken meanwhile."""
         self._waiting: list[_Pending] = []
         self._taken: list[_Pending] = []
         self._wake = asyncio.Event()
@@ -179,10 +181,12 @@ class Executor:
         """Drop remembered states: somebody else was seen to append to these streams."""
         for stream in streams:
             self._remembered.pop(stream, None)
+            self._loading.discard(stream)
 
     def observe(self, batch: Batch) -> None:
         """Events came by on the bus: remembered states they have overtaken are dropped."""
         for event in batch.events:
+            self._loading.discard(event.stream)
             known = self._remembered.get(event.stream)
             if known is not None and known.version < event.version:
                 del self._remembered[event.stream]
@@ -255,7 +259,13 @@ class Executor:
         streams = list(dict.fromkeys(wish.stream for pending in round for wish in pending.wishes))
         if fresh:
             self.forget(streams)
-        return await self.load(streams)
+        self._loading = {stream for stream in streams if stream not in self._remembered}
+        known = await self.load(streams)
+        # What many decisions rest on and none changes, a network, a group. When it is overtaken they are told so.
+        for stream in self._loading & known.keys():
+            self._put(known[stream])
+        self._loading = set()
+        return known
 
     async def _append(self, attempt: _Attempt) -> None:
         append = attempt.append()
@@ -269,8 +279,11 @@ class Executor:
 
     def _remember(self, changes: Iterable[Change]) -> None:
         for change in changes:
-            self._remembered[change.stream] = Document(change.stream, change.version, change.state)
-            self._remembered.move_to_end(change.stream)
+            self._put(Document(change.stream, change.version, change.state))
+
+    def _put(self, document: Document) -> None:
+        self._remembered[document.stream] = document
+        self._remembered.move_to_end(document.stream)
         while len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
 
