@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from api.network.resource import links_of, selected
+from api.network.resource import limit_of, links_of, selected
 from api.wire import Call
 from api.wire.query import boolean
 from schema.refusal import Invalid, NotFound
@@ -26,7 +26,7 @@ def listed(call: Call, plural: str, views: Sequence[View], fields: Sequence[str]
     found = [it for it in views if all(_is_any(it[name], texts) for name, texts in wanted.items())]
     found = _sorted(call, found, fields)
     reverse = boolean(call.query.get("page_reverse", "false")) or False
-    limit = _limit(call)
+    limit = limit_of(call)
     page = _page(found[::-1] if reverse else found, call.query.get("marker") or None, limit)
     if reverse:
         page.reverse()
@@ -59,14 +59,6 @@ def _sorted(call: Call, views: list[View], fields: Sequence[str]) -> list[View]:
 def _rank(value: Any) -> tuple[bool, Any]:
     """Numbers among themselves, and what is not said before all else."""
     return (value is not None, value if value is not None else 0)
-
-
-def _limit(call: Call) -> int:
-    """Of a page; 0: they are all wanted."""
-    text = call.query.get("limit", "")
-    if text and not (text.lstrip("-").isascii() and text.lstrip("-").isdigit() and len(text) < 18):
-        raise Invalid(f"Invalid input for limit. Reason: {text[:64]!r} is not a number.", code="HTTPBadRequest")
-    return max(0, min(int(text or 0), call.cloud.settings.page_limit))
 
 
 def _page(views: list[View], marker: str | None, limit: int) -> list[View]:

@@ -9,6 +9,7 @@ is not there for them (404); what they see and may not do is forbidden (403).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,7 @@ from schema.refusal import Invalid, NotFound, Refused
 TAGS = 50
 """Tags of one thing, at most, as Neutron has it."""
 TAG_LENGTH = 255
+_NUMBER = re.compile(r"-?[0-9]{1,17}")
 
 View = Callable[[Call, Sequence[Document]], Awaitable[list[dict[str, Any]]]]
 
@@ -301,19 +303,23 @@ def _page(call: Call, resource: Resource) -> _Page:
     if unknown:
         raise Invalid(f"{unknown} is invalid attribute for filtering", code="HTTPBadRequest")
     reverse = boolean(query.get("page_reverse", "false")) or False
-    limit = query.get("limit", "")
-    if limit and not (limit.lstrip("-").isascii() and limit.lstrip("-").isdigit() and len(limit) < 18):
-        raise Invalid(f"Invalid input for limit. Reason: {limit[:64]!r} is not a number.", code="HTTPBadRequest")
-    most = call.cloud.settings.page_limit
-    limited = bool(limit) and int(limit) > 0
+    limit = limit_of(call)
     return _Page(
         where=where,
         sort=_sort(query.getall("sort_key", []), query.getall("sort_dir", []), filters, reverse=reverse),
-        limit=min(int(limit), most) if limited else most,
+        limit=limit or call.cloud.settings.page_limit,
         marker=query.get("marker") or None,
         reverse=reverse,
-        limited=limited,
+        limited=limit > 0,
     )
+
+
+def limit_of(call: Call) -> int:
+    """How many things a page is to have; 0: they are all wanted. Raises Invalid."""
+    text = call.query.get("limit", "")
+    if text and not _NUMBER.fullmatch(text):
+        raise Invalid(f"Invalid input for limit. Reason: {text[:64]!r} is not a number.", code="HTTPBadRequest")
+    return max(0, min(int(text or 0), call.cloud.settings.page_limit))
 
 
 def _conditions(call: Call, name: str, filter: Filter, values: Sequence[str]) -> Sequence[Condition]:

@@ -276,6 +276,9 @@ async def test_rules_are_filtered_sorted_and_paged(member):
     assert seen == [None, None, 22, 80, 443]
     await member.refused("GET", "/security-group-rules?colour=red", None, 400, "HTTPBadRequest")
     await member.refused("GET", "/security-group-rules?sort_key=colour", None, 400, "HTTPBadRequest")
+    for path in ("/security-groups", "/security-group-rules"):
+        for limit in ("many", "--5", "1.5"):
+            await member.refused("GET", f"{path}?limit={limit}", None, 400, "HTTPBadRequest")
     everything = (await member("GET", "/security-group-rules"))["security_group_rules"]
     assert len(everything) == 4 + 5
 
