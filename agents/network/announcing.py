@@ -10,7 +10,8 @@ import asyncio
 import ipaddress
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
@@ -35,6 +36,8 @@ class Announcer:
 
     def __init__(self) -> None:
         self._telling: set[_Telling] = set()
+        self._closing = ThreadPoolExecutor(1, thread_name_prefix="closing")
+        """To close such a socket takes the kernel as long as packets are under way: 10 ms and more."""
 
     async def tell(self, namespace: str, interface: str, mac: str, ips: Collection[str]) -> None:
         """That these addresses are at that MAC, on the link of this interface, which is up. Raises OSError."""
@@ -43,37 +46,44 @@ class Announcer:
             return
         opened = await asyncio.to_thread(_open, namespace, interface)
         _send(opened, messages)
-        self._telling.add(_Telling(namespace, opened, messages, self._telling))
+        self._telling.add(_Telling(namespace, opened, messages, self._end))
 
     def forget(self, namespace: str) -> None:
         for telling in [it for it in self._telling if it.namespace == namespace]:
-            telling.close()
+            self._end(telling)
 
     def close(self) -> None:
+        """At once; it may tell again afterwards."""
         for telling in list(self._telling):
-            telling.close()
+            self._end(telling)
+
+    def _end(self, telling: _Telling) -> None:
+        self._telling.discard(telling)
+        self._closing.submit(telling.cancel().close)
 
 
 class _Telling:
     """What is still to be told again."""
 
-    def __init__(self, namespace: str, opened: socket.socket, messages: list[bytes], among: set[_Telling]) -> None:
+    def __init__(
+        self, namespace: str, opened: socket.socket, messages: list[bytes], end: Callable[[_Telling], None]
+    ) -> None:
         self.namespace = namespace
         self._socket = opened
         self._messages = messages
-        self._among = among
+        self._end = end
         loop = asyncio.get_running_loop()
         self._timers = [loop.call_later(seconds, self._again, seconds) for seconds in REPEAT_SECONDS]
 
-    def close(self) -> None:
+    def cancel(self) -> socket.socket:
+        """Nothing more is told; the socket is left to be closed."""
         for timer in self._timers:
             timer.cancel()
-        self._socket.close()
-        self._among.discard(self)
+        return self._socket
 
     def _again(self, seconds: float) -> None:
         if not _send(self._socket, self._messages) or seconds == REPEAT_SECONDS[-1]:
-            self.close()
+            self._end(self)
 
 
 def frames(ip: str, mac: str) -> list[bytes]:

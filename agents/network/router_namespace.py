@@ -93,7 +93,9 @@ class RouterNamespace:
         self._watch: Watch | None = None
         self._met = False
         self._settled: object = None
-        """What was brought about without a fault, `_looked_at` then."""
+        """What was found in place, `_looked_at` then."""
+        self._did = False
+        """Something was done since it was last looked for."""
         self._looked_at = 0.0
 
     async def apply(self, router: WiredRouter, world: World) -> str:
@@ -102,18 +104,22 @@ class RouterNamespace:
         of = router, *(world.networks.get(id) for id in sorted(networks_of(router)))
         if self._is_settled(of):
             return ""
-        self._settled = None
-        fault = await self._bring(router, world)
-        if not fault:
+        self._settled, self._did = None, False
+        fault, alone = await self._bring(router, world)
+        if (
+            alone and not fault and not self._did
+        ):  # what was done is looked at once more, for others may have been at it
             self._settled, self._looked_at = of, clock.monotonic()
         return fault
 
-    async def _bring(self, router: WiredRouter, world: World) -> str:
+    async def _bring(self, router: WiredRouter, world: World) -> tuple[str, bool]:
+        """What could not be done, and whether nobody was heard meanwhile."""
         wanted = layout(router, world.networks)
         watch = self._watch
+        alone = True
         try:
             if watch:
-                watch.deaf = True
+                watch.turn_away()
             seen, anew = await asyncio.to_thread(self._before, wanted)
             faults = await self._plug(wanted, seen, world)
             await asyncio.to_thread(self._forget_neighbours, wanted, seen)
@@ -123,10 +129,10 @@ class RouterNamespace:
             await self._announce(wanted, added)
             await self._advertise(wanted, world.networks, added)
             await self._serve(router, wanted)
-            return "; ".join([*faults, *undone])
         finally:
             if watch:
-                watch.listen()
+                alone = watch.listen()
+        return "; ".join([*faults, *undone]), alone
 
     def _is_settled(self, of: object) -> bool:
         """It was looked at not long ago, and neither what is wanted has changed since nor what is there."""
@@ -171,10 +177,12 @@ class RouterNamespace:
                 seen = router_kernel.observe(kernel)
                 going = [step for step in router_kernel.plan(wanted, seen) if step.act.startswith("remove")]
                 router_kernel.carry_out(kernel, going, seen.links)
+                self._did |= bool(going)
             generation = nft.generation()
             if self._rules == wanted.rules and self._generation == generation:
                 return seen, False
             nft.apply(wanted.rules)
+            self._did = True
             self._rules, self._generation = wanted.rules, nft.generation()
             return seen, True
 
@@ -186,6 +194,7 @@ class RouterNamespace:
                 await self._tools.advertiser.say(self.name, name, "", None)
                 await self._tools.switch.detach(ports.get(name, name[1:]))
                 self._attachments.pop(name, None)
+                self._did = True
         faults = []
         for name, foot in wanted.feet.items():
             attachment = self._attachment(foot)
@@ -194,6 +203,7 @@ class RouterNamespace:
             try:
                 await self._tools.switch.attach(attachment, world)
                 self._attachments[name] = attachment
+                self._did = True
             except CannotWire as error:
                 self._attachments.pop(name, None)
                 faults.append(str(error))
@@ -228,6 +238,7 @@ class RouterNamespace:
                 if not steps:
                     return added, []
                 failed = router_kernel.carry_out(kernel, steps, seen.links)
+                self._did = True
                 refused = [step for step, _ in failed]
                 added += [step for step in steps if step.act == "add address" and step not in refused]
         return added, [f"{router_kernel.describe(step)}: {why}" for step, why in failed]

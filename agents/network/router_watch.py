@@ -31,11 +31,18 @@ class Watch:
         """`on_change` is called in the event loop's own thread. Raises OSError."""
         return cls(await asyncio.to_thread(_open, namespace), on_change)
 
-    def listen(self) -> None:
-        """From now on; what was heard so far is forgotten."""
+    def turn_away(self) -> None:
+        """Be deaf until `listen`."""
         for it in self._sockets:
             _drain(it)
+        self.deaf, self.quiet = True, True
+
+    def listen(self) -> bool:
+        """From now on. Whether nothing was to be heard since it turned away."""
+        heard = [_drain(it) for it in self._sockets]
+        nothing = self.quiet and not any(heard)
         self.deaf, self.quiet = False, True
+        return nothing
 
     def close(self) -> None:
         for it in self._sockets:
@@ -43,9 +50,10 @@ class Watch:
             it.close()
 
     def _heard(self, it: netlink.Socket) -> None:
-        if _drain(it) and not self.deaf:
+        if _drain(it):
             self.quiet = False
-            self._on_change()
+            if not self.deaf:
+                self._on_change()
 
 
 def _drain(it: netlink.Socket) -> bool:
