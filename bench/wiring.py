@@ -113,16 +113,19 @@ async def _restart(a: WholeHost, b: WholeHost, network: WiredNetwork, first: lis
 
 async def _throughput(a: WholeHost, b: WholeHost, network: WiredNetwork) -> None:
     one, two, other = (guarded(network, number) for number in (50_001, 50_002, 50_003))
-    guests = [a.host.guest(one), a.host.guest(two), b.host.guest(other)]
-    a.has(one, two, peer(other, b.host))
-    b.has(replace(network, endpoints=(a.host.endpoint_ip,)), OPEN, other, peer(one, a.host))
-    await a.control.up(one.id, two.id)
-    await b.control.up(other.id)
+    bare, far = (guarded(network, number, secured=False, group_ids=()) for number in (50_004, 50_005))
+    guests = [host.host.guest(it) for host, it in ((a, one), (a, two), (b, other), (a, bare), (b, far))]
+    a.has(one, two, bare, peer(other, b.host), peer(far, b.host))
+    at_b = replace(network, endpoints=(a.host.endpoint_ip,))
+    b.has(at_b, OPEN, other, far, peer(one, a.host), peer(bare, a.host))
+    await a.control.up(one.id, two.id, bare.id)
+    await b.control.up(other.id, far.id)
     plain = await asyncio.to_thread(_plain, a, network)
     ways = (
         ("two guests on one plain bridge", plain),
         ("two guests on one host, firewall and all", (guests[0], guests[1])),
         ("two guests on two hosts, over VXLAN, firewall and all", (guests[0], guests[2])),
+        ("two guests on two hosts, over VXLAN, without port security", (guests[3], guests[4])),
     )
     found: dict[str, list[float]] = {what: [] for what, _ in ways}
     for _ in range(8):  # in turn, for whatever else runs here takes its share
