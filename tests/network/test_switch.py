@@ -16,7 +16,7 @@ from agents.network import namespace
 from agents.network.linux_bridge import LinuxBridge
 from agents.network.ovs.switch import OvsSwitch
 from agents.network.switch import Attachment, CannotWire, Switch, bridge_name
-from schema.network.wiring import WiredNetwork
+from schema.network.wiring import AddressPair, WiredNetwork
 from tests.network.dhcp_place import until
 from tests.network.hosts import Fabric, Guest, Host, Noticed, arrives, drained, network, peer, port, raw
 from tests.network.ovs_place import open_vswitches
@@ -133,6 +133,24 @@ async def test_who_has_an_address_elsewhere_is_answered_here(two):
         asked = bytes.fromhex(two.one.mac_address.replace(":", "")) + b"\x86\xdd"
         solicitation = b"\x87"
         assert not [it for it in drained(there) if it[6:14] == asked and it[54:55] == solicitation]
+
+
+async def test_a_mac_that_several_may_have_is_found_where_it_was_last_seen(two):
+    one, other = two.guests()
+    shared = "00:00:5e:00:01:07"
+    await two.sweep()
+    await two.b.wire(replace(two.two, address_pairs=(AddressPair(ip="10.0.9.9", mac_address=shared),)))
+    here = Ether(src=shared, dst="ff:ff:ff:ff:ff:ff") / ARP(op=1, hwsrc=shared, psrc="10.0.9.9", pdst="10.0.9.1")
+    word = Ether(src=two.one.mac_address, dst=shared) / IP(src=one.ip, dst="10.0.9.9") / ICMP()
+    with one.raw() as near, other.raw() as far:
+        other.send(here)
+        assert arrives(near, here, here)
+        one.send(word)
+        assert arrives(far, word, word)
+    await two.sweep()
+    with other.raw() as far:
+        one.send(word)
+        assert arrives(far, word, word)
 
 
 async def test_networks_do_not_mix(two, make):

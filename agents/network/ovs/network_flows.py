@@ -11,11 +11,15 @@ from agents.network.ovs.pipeline import (
     ABOUT,
     ADVERTISE,
     ANSWER,
+    ASTRAY,
     COMMIT,
     DELIVER,
     ELSEWHERE,
     ENTRY,
     FABRIC,
+    FOUND,
+    LEARN,
+    LEARNED,
     LOCAL,
     MAC,
     MANY,
@@ -114,7 +118,7 @@ def foot_flows(foot: Attachment, place: Place, network: int) -> list[Flow]:
 def fabric_flows(place: Place, network: int) -> list[Flow]:
     """Of the network's tunnel or wire."""
     return [
-        _entry(place, FABRIC, network, ELSEWHERE, TRACK),
+        _entry(place, FABRIC, network, ELSEWHERE, LEARN if place.tag is None else TRACK),
         Flow(DELIVER, 10, f"{NETWORK}={network},{RECEIVER}={FABRIC}", _out(place)),
     ]
 
@@ -123,7 +127,7 @@ def network_flows(network: int, receivers: Sequence[Receiver], *, tunnel: bool, 
     """Whom frames in a network are for.
 
     What is for nobody known here goes out by a wire, and to ports without port security: others' MACs may be there. By
-    a tunnel goes only what is for a port elsewhere.
+    a tunnel goes only what is for a port elsewhere, or for a MAC that came from there.
     """
     to_fabric = [f"{load(RECEIVER, FABRIC)},{to(COMMIT)}"] if tunnel or wire else []
     here = f"{NETWORK}={network}"
@@ -140,7 +144,8 @@ def network_flows(network: int, receivers: Sequence[Receiver], *, tunnel: bool, 
     local = [it.given for it in receivers if it.local]
     flows += _unless_from_afar(10, f"{here},{MANY}", everybody, to_fabric, local)
     open_ports = [it.given for it in receivers if it.guest and not it.about & SECURED]
-    flows += _unless_from_afar(5, here, open_ports, to_fabric if wire else [])
+    learned = [f"{load(FOUND, 0)},{to(LEARNED)},{to(ASTRAY)}"] if tunnel else []
+    flows += _unless_from_afar(5, here, open_ports, to_fabric if wire else learned)
     return flows
 
 
@@ -148,7 +153,10 @@ def peer_flows(peer: Peer, network: int) -> list[Flow]:
     """What is for it goes out, and who asks for its address is answered here."""
     mac = peer.mac_address.lower()
     out = f"{load(RECEIVER, FABRIC)},{to(COMMIT)}"
-    flows = [Flow(SWITCH, 15, f"{NETWORK}={network},{bits(ABOUT, 0, ELSEWHERE | LOCAL)},dl_dst={mac}", out)]
+    flows = [
+        Flow(SWITCH, 15, f"{NETWORK}={network},{bits(ABOUT, 0, ELSEWHERE | LOCAL)},dl_dst={mac}", out),
+        Flow(LEARN, 10, f"{NETWORK}={network},dl_src={mac}", to(TRACK)),
+    ]
     back = f"move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],set_field:{mac}->eth_src"
     returned = f"move:NXM_NX_XXREG0[64..127]->NXM_NX_XXREG0[0..63],load:0->NXM_OF_IN_PORT[],{to(DELIVER)}"
     for ip in peer.ips if peer.endpoint_ip else ():

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from agents.network.ovs import flows, meters
 from agents.network.ovs.flows import Listing
 from agents.network.ovs.meters import Limit
+from agents.network.ovs.pipeline import LEARNED_COOKIE
 
 _SECONDS = 30.0
 _LONGEST_ERROR = 500
@@ -22,8 +23,9 @@ class FlowsRefused(Exception):
 
 
 async def listed(switch: str, match: str = "") -> Listing:
-    """`switch`: as in `Processes.openflow`. `match`: only such. Raises FlowsRefused."""
-    return flows.read(await _ofctl(["--no-stats", "--no-names", "dump-flows", switch, *([match] if match else [])]))
+    """Without what it learned. `switch`: as in `Processes.openflow`. `match`: only such. Raises FlowsRefused."""
+    said = await _ofctl(["--no-stats", "--no-names", "dump-flows", switch, *([match] if match else [])])
+    return {cookie: words for cookie, words in flows.read(said).items() if cookie != LEARNED_COOKIE}
 
 
 async def prepare(switch: str) -> None:

@@ -1,6 +1,6 @@
 """The tables a frame goes through, and the flows in them that are the same on every host. Pure.
 
-    tap, foot, tunnel, wire ─▶ ENTRY      which port it comes from, and so which network
+    tap, foot, tunnel, wire ─▶ ENTRY      which port it comes from, and so which network (from a tunnel, LEARN)
                                  ▼
       of protected ports only:  MAC ▶ KIND ▶ ARP, IPV4, IPV6, ND     it is who it says it is
                                  ▼
@@ -14,16 +14,18 @@
                                  ▼
                                COMMIT ▶ DELIVER ─▶ tap, foot, tunnel, wire
 
-Nothing is learned: who is where is in the log. A port stands in a register by a digest of its id, so numbers of the
-switch's own ports occur in ENTRY and DELIVER only. Rules of a group stand once, whichever ports have it: SENDING and
-RECEIVING ask GROUP for each of a port's groups, GROUP asks REMOTE and MEMBER for the rules that let in other groups,
-and who finds a rule that fits says so in ALLOWED.
+Who is where is in the log. Only MACs that come by a tunnel and are no port's own (those of `allowed address pairs`) are
+learned, for a while, into LEARNED. A port stands in a register by a digest of its id, so numbers of the switch's own
+ports occur in ENTRY and DELIVER only. Rules of a group stand once, whichever ports have it: SENDING and RECEIVING ask
+GROUP for each of a port's groups, GROUP asks REMOTE and MEMBER for the rules that let in other groups, and who finds a
+rule that fits says so in ALLOWED.
 """
 
 from __future__ import annotations
 
 from agents.network.ovs.flows import Flow
 
+LEARN, LEARNED, ASTRAY = 5, 45, 46
 ENTRY, MAC, KIND, ARP, IPV4, IPV6, ND, MARK, TRACK = 0, 10, 11, 12, 13, 14, 15, 18, 20
 SENDING, SENT, GROUP, REMOTE, MEMBER, ANSWER, ADVERTISE, SWITCH = 30, 31, 32, 33, 34, 38, 39, 40
 RECEIVING, RECEIVED, COMMIT, DELIVER = 50, 51, 60, 61
@@ -40,6 +42,11 @@ ELSEWHERE, LOCAL, SECURED, STATEFUL = 1, 2, 4, 8
 ALLOWED = "reg8"
 OF_RECEIVER = "reg9"
 """SECURED and STATEFUL of the port it goes to."""
+FOUND = "reg10"
+"""1: the MAC was learned."""
+LEARNED_COOKIE = "0xc10d"
+"""Of flows that the switch makes itself."""
+_LEARNED_SECONDS, _MOST_LEARNED = 300, 10_000
 FABRIC = "0x1"
 """As a receiver: the tunnel or wire of the network."""
 
@@ -104,6 +111,14 @@ STATIC: tuple[Flow, ...] = (
     *(Flow(IPV6, 5, f"{_icmp6(it)},ipv6_src=::", to(MARK)) for it in (131, 135, 143)),
     dropped(IPV6, "", "spoofed-ip"),
     dropped(ND, "", "spoofed-nd"),
+    Flow(
+        LEARN,
+        0,
+        "",
+        f"learn(table={LEARNED},idle_timeout={_LEARNED_SECONDS},priority=10,cookie={LEARNED_COOKIE},limit={_MOST_LEARNED},"
+        f"NXM_NX_REG6[],NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:1->NXM_NX_REG10[]),{to(TRACK)}",
+    ),
+    Flow(ASTRAY, 10, f"{FOUND}=1", f"{load(RECEIVER, FABRIC)},{to(COMMIT)}"),
     Flow(MARK, 0, "", to(TRACK)),
     # Neighbours and listeners are no connections: conntrack would call them invalid.
     *(Flow(TRACK, 30, _icmp6(it), to(SENDING)) for it in (130, 131, 132, 133, 134, 135, 136, 137, 143)),
