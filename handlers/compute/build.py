@@ -22,21 +22,18 @@ import structlog
 from bus import clock
 from bus.cloud import Cloud
 from bus.documents import Where
-from bus.execute import Context, Wish
+from bus.execute import Wish
 from bus.log import Document
 from handlers.compute.desired import Telling
-from handlers.compute.ports import Known, Ports, device_of, known_of, port_wishes, ports_of, unwired
-from handlers.compute.quota import QUOTAS
-from handlers.compute.server import SERVERS, decide
-from handlers.compute.server_group import SERVER_GROUPS, BreaksPolicy
+from handlers.compute.fate import Wished, ending, execute_all, failing, placing, request
+from handlers.compute.ports import Ports, device_of, ports_of, unwired
+from handlers.compute.server import SERVERS
+from handlers.compute.server_group import BreaksPolicy
 from handlers.network.binding import FAILED
-from handlers.placement.claims import claim, released
-from handlers.placement.demand import Group, Request, demanded
 from handlers.placement.provider import NoRoom
-from handlers.placement.schedule import NoValidHost, Placement, Scheduler
+from handlers.placement.schedule import Scheduler
 from schema.compute.aggregate import AGGREGATE
 from schema.compute.host import HOST, Host
-from schema.compute.quota import ReleaseQuota
 from schema.compute.server import (
     SERVER,
     EndServer,
@@ -44,7 +41,6 @@ from schema.compute.server import (
     Fault,
     GiveUpTask,
     ObserveServer,
-    PlaceServer,
     PowerState,
     RefusePlacement,
     Server,
@@ -53,8 +49,8 @@ from schema.compute.server import (
     VmState,
     deadline,
 )
-from schema.compute.server_group import SERVER_GROUP, LeaveServerGroup, PlaceGroupMember, ServerGroup
-from schema.event import Command, Kind
+from schema.compute.server_group import SERVER_GROUP, ServerGroup
+from schema.event import Kind
 from schema.network.host import NETWORK_HOST
 from schema.network.port import PORT, Port
 from schema.placement.provider import PROVIDER
@@ -87,9 +83,6 @@ class Forget(msgspec.Struct, frozen=True):
 
     secret_id: str
 
-
-Wished = tuple[Server, tuple[Wish, ...]]
-"""Wishes to be granted together, and the server they are about."""
 
 Step = (
     Place | Tell | TurnAway | Forget | RefusePlacement | FailBuild | GiveUpTask | ObserveServer | SettleNics | EndServer
@@ -302,114 +295,3 @@ class _Todo:
                 self.wishes.append((server, (Wish(SERVERS, server.id, step),)))
             case RefusePlacement() | GiveUpTask():
                 self.wishes.append((server, (Wish(SERVERS, server.id, step),)))
-
-
-def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset[str] = frozenset()) -> Request:
-    """What the scheduler is asked. `cut_off`: hosts that cannot wire ports."""
-    flavor, hints = server.flavor, server.order.scheduler_hints
-    disk_gb = flavor.disk_gb + flavor.ephemeral_gb + -(-flavor.swap_mb // 1024)
-    return Request(
-        consumer_id=server.id,
-        resources=demanded(flavor.vcpus, flavor.ram_mb, disk_gb, flavor.extra_specs),
-        project_id=server.project_id,
-        zone=server.order.zone or "",
-        host=server.order.host or "",
-        forced=server.order.host is not None,
-        tried=frozenset(server.failed_hosts),
-        cut_off=cut_off if server.nics else frozenset(),
-        extra_specs=flavor.extra_specs,
-        image_properties=server.image.properties if server.image else {},
-        same_host=tuple(hints.get("same_host", ())),
-        different_host=tuple(hints.get("different_host", ())),
-        group=_wish_of(group) if group else None,
-    )
-
-
-def placing(server: Server, answer: Placement | NoValidHost) -> tuple[Wish, ...]:
-    """The scheduler's answer as wishes: the server's, and the claim that goes with it."""
-    if isinstance(answer, NoValidHost):
-        details = ", ".join(f"{name}: {hosts}" for name, hosts in answer.rejected.items())
-        tried = f" Tried was {', '.join(server.failed_hosts)}: {server.fault.message}" if server.fault else ""
-        fault = Fault(
-            message=f"{answer.reason}{tried}",
-            details=f"{answer.hosts} hosts; turned down by {details}" if details else "",
-        )
-        return (Wish(SERVERS, server.id, RefusePlacement(fault=fault)),)
-    placed = PlaceServer(host=answer.host, provider_id=answer.provider_id, zone=answer.zone)
-    claimed = {answer.provider_id: answer.resources}
-    return (
-        Wish(SERVERS, server.id, placed),
-        *claim(server.id, claimed, server.project_id, server.order.user_id),
-        *_in_group(server, PlaceGroupMember(server_id=server.id, host=answer.host)),
-    )
-
-
-def failing(server: Server, fault: Fault) -> tuple[Wish, ...]:
-    """A build that failed: with it goes the claim on that host."""
-    failed = FailBuild(host=server.host or "", fault=fault)
-    return (
-        Wish(SERVERS, server.id, failed),
-        *released(server.id, _providers(server)),
-        *_in_group(server, PlaceGroupMember(server_id=server.id)),
-    )
-
-
-def ending(server: Server) -> tuple[Wish, ...]:
-    """The end of a server: with it go claim, quota and membership."""
-    return (
-        Wish(SERVERS, server.id, EndServer()),
-        *released(server.id, _providers(server)),
-        Wish(QUOTAS, server.project_id, ReleaseQuota(server_id=server.id)),
-        *_in_group(server, LeaveServerGroup(server_id=server.id)),
-    )
-
-
-def settling(server: Server, generation: int, fault: str | None) -> tuple[Wish, ...]:
-    """The host has plugged its cards in and out, or could not."""
-    settle = SettleNics(generation=generation, fault=fault)
-    return (Wish(SERVERS, server.id, settle),) if decide(server, settle) else ()
-
-
-async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | None]:
-    """Each in the name of the request that began the server's task; why it was refused, where it was.
-
-    What follows for the server's ports is wished along with it.
-    Raises what an unreachable log raises: the whole is done again then.
-    """
-    if not wishes:
-        return []
-    known = await known_of(cloud, [(server, command) for server, some in wishes for command in _commands(some)])
-    outcomes = await asyncio.gather(
-        *(
-            cloud.executor.submit((*some, *_with_ports(server, some, known)), Context(request_id=server.request_id))
-            for server, some in wishes
-        ),
-        return_exceptions=True,
-    )
-    refusals: list[Refused | None] = []
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException) and not isinstance(outcome, Refused):
-            raise outcome
-        refusals.append(outcome if isinstance(outcome, Refused) else None)
-    return refusals
-
-
-def _with_ports(server: Server, wishes: Sequence[Wish], known: Known) -> list[Wish]:
-    return [more for command in _commands(wishes) for more in port_wishes(server, command, known)]
-
-
-def _commands(wishes: Sequence[Wish]) -> list[Command]:
-    """Those about servers."""
-    return [wish.command for wish in wishes if wish.aggregate is SERVERS]
-
-
-def _in_group(server: Server, command: Command) -> tuple[Wish, ...]:
-    return (Wish(SERVER_GROUPS, server.order.group_id, command),) if server.order.group_id else ()
-
-
-def _wish_of(group: ServerGroup) -> Group:
-    return Group(id=group.id, policy=group.policy, members=tuple(group.members), max_per_host=group.max_per_host)
-
-
-def _providers(server: Server) -> tuple[str, ...]:
-    return (server.provider_id,) if server.provider_id else ()

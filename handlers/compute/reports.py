@@ -12,8 +12,8 @@ import structlog
 from bus.cloud import Cloud
 from bus.execute import Wish
 from bus.log import Document
-from handlers.compute.build import Wished, ending, execute_all, failing, settling
 from handlers.compute.desired import Telling, power
+from handlers.compute.fate import Wished, ending, execute_all, failing, settling
 from handlers.compute.lease import Hosts
 from handlers.compute.ports import Ports, ports_of, unwired
 from handlers.compute.server import SERVERS, decide
