@@ -91,6 +91,12 @@ EXTENSIONS: tuple[Extension, ...] = (
         "2019-10-09",
     ),
     Extension(
+        "floating-ip-port-forwarding-detail",
+        "Floating IP port forwarding detail",
+        "Floating IPs show the ids of their port forwardings, and the ports inside.",
+        "2022-05-06",
+    ),
+    Extension(
         "floating-ip-port-forwarding-port-ranges",
         "Floating IP Port Forwarding support port ranges",
         "Port forwardings of whole ranges.",

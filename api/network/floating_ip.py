@@ -101,7 +101,7 @@ def _view(document: Document, port: Document | None, network_policy: str | None)
         "qos_policy_id": floating.qos_policy_id,
         "qos_network_policy_id": network_policy,
         "port_details": _details(port.state) if port else None,
-        "port_forwardings": [forwarded(it) for it in floating.forwardings],
+        "port_forwardings": [_forwarded(it) for it in floating.forwardings],
     }
 
 
@@ -115,6 +115,14 @@ def _details(port: Port) -> dict[str, Any]:
         "device_id": port.device_id,
         "device_owner": port.device_owner,
     }
+
+
+def _forwarded(it: PortForwarding) -> dict[str, Any]:
+    """A port forwarding as its floating IP shows it."""
+    return {name: value for name, value in forwarded(it).items() if name in _IN_SHORT}
+
+
+_IN_SHORT = frozenset({"id", "protocol", "internal_ip_address", "internal_port", "external_port", "internal_port_id"})
 
 
 def forwarded(it: PortForwarding) -> dict[str, Any]:

@@ -215,6 +215,14 @@ async def test_ports_are_forwarded(site):
     assert (second["external_port_range"], second["internal_port_range"]) == ("5000:5009", "6000:6009")
     shown = (await site.member("GET", f"/floatingips/{made['id']}"))["floatingip"]
     assert (shown["status"], shown["router_id"], len(shown["port_forwardings"])) == ("ACTIVE", site.router, 2)
+    assert shown["port_forwardings"][0].keys() <= {
+        "id",
+        "protocol",
+        "internal_ip_address",
+        "internal_port",
+        "external_port",
+        "internal_port_id",
+    }
     assert len((await site.member("GET", path))["port_forwardings"]) == 2
     assert len((await site.member("GET", f"{path}?external_port=2222"))["port_forwardings"]) == 1
     one = f"{path}/{first['id']}"
