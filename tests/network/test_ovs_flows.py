@@ -16,7 +16,7 @@ from agents.network.ovs.group_flows import port_masks, rule_matches
 from agents.network.ovs.host_flows import HostFlows, Plugged
 from agents.network.ovs.network_flows import Place
 from agents.network.world import World
-from schema.network.wiring import WiredRule
+from schema.network.wiring import Peer, WiredRule
 from tests.network.cabling import egress, group, ingress
 from tests.network.hosts import network, port
 
@@ -122,6 +122,24 @@ def test_a_port_that_is_down_or_not_plugged_in_has_no_flows() -> None:
     assert HostFlows().of(world, plugged(world, **{one.id: Place(1)})) != none
     down = World(pieces | {f"port/{one.id}": replace(one, admin_up=False)})
     assert HostFlows().of(down, plugged(down, **{one.id: Place(1)})) == none
+
+
+def test_a_port_that_a_migration_may_bring_is_sought_here_and_elsewhere() -> None:
+    net = network(1)
+    one = port(net, 1)
+    peer = Peer(id=one.id, network_id=net.id, mac_address=one.mac_address, endpoint_ip="10.77.0.2")
+    pieces: dict[str, Any] = {f"network/{net.id}": net, f"port/{one.id}": one}
+
+    def ways(of: World) -> list[str]:
+        there = Plugged({net.id: 1}, {one.id: Place(1)}, {}, {net.id: Place(2)})
+        flows = HostFlows().of(of, there).values()
+        return [
+            it.actions for it in flows if (it.table, it.priority) == (40, 20) and it.match.endswith(one.mac_address)
+        ]
+
+    [settled], [coming] = ways(World(pieces)), ways(World(pieces | {f"peer/{one.id}": peer}))
+    assert coming.startswith(f"{settled},")
+    assert "set_field:0x1->xreg1" in coming
 
 
 def seen_of(operations: list[Any]) -> bridge.Seen:

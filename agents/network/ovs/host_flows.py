@@ -103,7 +103,8 @@ class HostFlows:
         except ValueError as error:
             self.faults[f"port/{port.id}"] = f"its rules cannot be said: {error}"
             return
-        receivers[port.network_id].append(receiver_of_port(port, tracked=tracked))
+        coming = port.id in world.peers
+        receivers[port.network_id].append(receiver_of_port(port, tracked=tracked, coming=coming))
         yield part
 
     def _of_network(

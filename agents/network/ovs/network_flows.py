@@ -68,6 +68,8 @@ class Receiver(msgspec.Struct, frozen=True):
     """Its own first."""
     about: int = 0
     guest: bool = True
+    coming: bool = False
+    """A live migration may bring it here: who has its MAC now, here or elsewhere, is not known."""
     local: bool = False
     """A service that every host has for itself."""
 
@@ -79,10 +81,10 @@ class Receiver(msgspec.Struct, frozen=True):
         return f"{load(RECEIVER, self.key)},{load(OF_RECEIVER, self.about)},{to(RECEIVING)}"
 
 
-def receiver_of_port(port: WiredPort, *, tracked: bool) -> Receiver:
+def receiver_of_port(port: WiredPort, *, tracked: bool, coming: bool = False) -> Receiver:
     own = port.mac_address.lower()
     others = sorted({it.mac_address.lower() for it in port.address_pairs if it.mac_address} - {own})
-    return Receiver(port_key(port.id), (own, *others), _about(port, tracked=tracked))
+    return Receiver(port_key(port.id), (own, *others), _about(port, tracked=tracked), coming=coming)
 
 
 def receiver_of_foot(foot: Attachment) -> Receiver:
@@ -133,12 +135,12 @@ def network_flows(network: int, receivers: Sequence[Receiver], *, tunnel: bool, 
     here = f"{NETWORK}={network}"
     flows: list[Flow] = []
     for mac, those in _by_mac(receivers).items():
-        own = any(it.macs[0] == mac for it in those)
+        own = any(it.macs[0] == mac and not it.coming for it in those)
         given = [it.given for it in those if it.macs[0] == mac or not own]
         if own:
             only = f",{_FROM_HERE}" if all(it.local for it in those) else ""
             flows.append(Flow(SWITCH, 20, f"{here},dl_dst={mac}{only}", _all(given)))
-        else:  # a MAC that several may have: who has it now, only they know
+        else:  # who has it now, only they know
             flows += _unless_from_afar(20, f"{here},dl_dst={mac}", given, to_fabric)
     everybody = [it.given for it in receivers if not it.local]
     local = [it.given for it in receivers if it.local]
