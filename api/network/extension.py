@@ -23,6 +23,7 @@ class Extension(msgspec.Struct, frozen=True):
 
 
 EXTENSIONS: tuple[Extension, ...] = (
+    Extension("address-scope", "Address scope", "Subnet pools whose ranges must not overlap.", "2015-07-26"),
     Extension("agent", "agent", "The agents of hosts, and whether they live.", "2013-02-03"),
     Extension("address-group", "Address group", "Groups of addresses that security group rules name.", "2020-07-15"),
     Extension(
@@ -237,6 +238,12 @@ EXTENSIONS: tuple[Extension, ...] = (
         "Groups whose rules hold for each packet by itself.",
         "2019-11-26",
     ),
+    Extension("default-subnetpools", "Default Subnetpools", "A default subnet pool of each IP version.", "2016-02-18"),
+    Extension("rbac-address-scope", "Add address_scope type to RBAC", "Address scopes are shared.", "2020-03-20"),
+    Extension("rbac-subnetpool", "Add subnetpool type to RBAC", "Subnet pools are shared.", "2020-03-27"),
+    Extension("subnet_allocation", "Subnet Allocation", "Subnets take their ranges from pools.", "2015-03-30"),
+    Extension("subnet_onboard", "Subnet Onboard", "Subnets that are there become a pool's.", "2019-01-29"),
+    Extension("subnetpool-prefix-ops", "Subnet Pool Prefix Operations", "Prefixes come and go.", "2019-01-30"),
     Extension(
         "subnet-dns-publish-fixed-ip",
         "Subnet DNS publish fixed IP",

@@ -60,16 +60,29 @@ from schema.network.network import (
 )
 from schema.network.rbac_policy import EXTERNAL, SHARED
 from schema.network.subnet import SUBNET
+from schema.network.subnet_pool import SUBNET_POOL
 from schema.refusal import Conflict
 
+Scopes = dict[tuple[str, int], str]
+"""(network, IP version) → address scope."""
 PROVIDER = ("network_type", "physical_network", "segmentation_id")
 
 
 async def view(call: Call, documents: Sequence[Document]) -> list[dict[str, Any]]:
     operator = call.may("get_network:provider:network_type")
     served = zones(call)
-    routed = await _routed(call, documents)
-    return [_view(call, it, operator=operator, zones=served, routed=it.id in routed) for it in documents]
+    routed, scopes = await _routed(call, documents), await _scopes(call, documents)
+    return [_view(call, it, operator=operator, zones=served, routed=it.id in routed, scopes=scopes) for it in documents]
+
+
+async def _scopes(call: Call, documents: Sequence[Document]) -> Scopes:
+    """The address scopes of those whose subnets are of pools that are in one."""
+    pools = {it.id: it.state for it in call.cloud.mirror(SUBNET_POOL).values() if it.state.address_scope_id}
+    if not pools or not documents:
+        return {}
+    where = [Where("parent_id", "in", [it.id for it in documents]), Where("subnetpool_id", "in", list(pools))]
+    subnets = [it.state for it in await call.cloud.documents.find(SUBNET, where=where, limit=None)]
+    return {(it.network_id, it.ip_version): pools[it.subnetpool_id].address_scope_id for it in subnets}
 
 
 async def _routed(call: Call, documents: Sequence[Document]) -> set[str]:
@@ -81,7 +94,9 @@ async def _routed(call: Call, documents: Sequence[Document]) -> set[str]:
     return {it.state.network_id for it in await call.cloud.documents.find(SUBNET, where=where, limit=None)}
 
 
-def _view(call: Call, document: Document, *, operator: bool, zones: Sequence[str], routed: bool) -> dict[str, Any]:
+def _view(
+    call: Call, document: Document, *, operator: bool, zones: Sequence[str], routed: bool, scopes: Scopes
+) -> dict[str, Any]:
     network: Network = document.state
     return {
         **common(document),
@@ -97,8 +112,8 @@ def _view(call: Call, document: Document, *, operator: bool, zones: Sequence[str
         "qos_policy_id": network.qos_policy_id,
         "availability_zone_hints": list(network.availability_zone_hints),
         "availability_zones": list(zones) if network.subnet_ids else [],
-        "ipv4_address_scope": None,
-        "ipv6_address_scope": None,
+        "ipv4_address_scope": scopes.get((network.id, 4)),
+        "ipv6_address_scope": scopes.get((network.id, 6)),
         "l2_adjacency": not routed,
         "vlan_transparent": False,
         **(_provider(network.segments) if operator else {}),

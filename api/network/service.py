@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from api.network import (
     address_group,
+    address_scope,
     agent,
     default_security_group_rule,
     extension,
@@ -21,6 +22,7 @@ from api.network import (
     security_group_rule,
     segment,
     subnet,
+    subnet_pool,
     topology,
     trunk,
     vpn_connection,
@@ -36,6 +38,7 @@ from api.wire.versions import network as version_documents
 from schema.network.host import NETWORK_HOST
 from schema.network.network import NETWORK
 from schema.network.quota import NETWORK_QUOTA
+from schema.network.subnet_pool import SUBNET_POOL
 
 SERVICE = Service(
     name="neutron",
@@ -46,10 +49,12 @@ SERVICE = Service(
     policy=POLICY,
     body_refusal=body_refusal,
     roots=version_documents(),
-    mirrors=(NETWORK, NETWORK_HOST, NETWORK_QUOTA),
+    mirrors=(NETWORK, NETWORK_HOST, NETWORK_QUOTA, SUBNET_POOL),
     routes=[
         *network.routes,
         *subnet.routes,
+        *subnet_pool.routes,
+        *address_scope.routes,
         *agent.routes,
         *zone.routes,
         *port.routes,

@@ -262,6 +262,7 @@ async def _range(call: Call, id: str, body: NewSubnet) -> Allotted:
         subnetpool_id=body.subnetpool_id,
         prefixlen=body.prefixlen,
         cidr=cidr("cidr", body.cidr) if body.cidr else None,
+        operator=call.token.is_admin,
     )
     return await allotted(call.cloud, wanted)
 

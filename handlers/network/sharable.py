@@ -14,12 +14,13 @@ from bus import clock
 from bus.cloud import Cloud
 from bus.documents import Where
 from bus.execute import Wish
-from handlers.network import address_group, network, qos_policy, security_group
+from handlers.network import address_group, address_scope, network, qos_policy, security_group, subnet_pool
 from handlers.network.quota import counting, giving_back, taking
 from handlers.network.rbac_policy import RBAC_POLICIES, in_use
 from handlers.network.sharing import refuse_unsharing
 from schema.event import Kind
 from schema.network.address_group import ADDRESS_GROUP, ShareAddressGroup, UnshareAddressGroup
+from schema.network.address_scope import ADDRESS_SCOPE, ShareAddressScope, UnshareAddressScope
 from schema.network.floating_ip import FLOATING_IP
 from schema.network.network import NETWORK, Network, ShareNetwork, UnshareNetwork
 from schema.network.qos_policy import QOS_POLICY, ShareQosPolicy, UnshareQosPolicy
@@ -41,6 +42,7 @@ from schema.network.security_group import (
     members_of,
     named_by_rules,
 )
+from schema.network.subnet_pool import SUBNET_POOL, ShareSubnetPool, UnshareSubnetPool
 from schema.refusal import Conflict, NotFound
 
 USERS = 100_000
@@ -193,6 +195,27 @@ async def _unshare_qos_policy(cloud: Cloud, action: str, thing: Any, target: str
     return await qos_policy.unsharing(cloud, thing.id, target)
 
 
+def _share_subnet_pool(action: str, id: str, target: str) -> Wish:
+    return Wish(subnet_pool.SUBNET_POOLS, id, ShareSubnetPool(project_id=target))
+
+
+async def _unshare_subnet_pool(cloud: Cloud, action: str, thing: Any, target: str) -> Wish:
+    using = {it.project_id for it in thing.ranges.values()}
+    refuse_leaving_out(thing.id, thing.project_id, thing.shared_with, using, target)
+    return Wish(subnet_pool.SUBNET_POOLS, thing.id, UnshareSubnetPool(project_id=target))
+
+
+def _share_address_scope(action: str, id: str, target: str) -> Wish:
+    return Wish(address_scope.ADDRESS_SCOPES, id, ShareAddressScope(project_id=target))
+
+
+async def _unshare_address_scope(cloud: Cloud, action: str, thing: Any, target: str) -> Wish:
+    pools = await cloud.documents.get_many(SUBNET_POOL, list(thing.pools)) if thing.pools else {}
+    using = {document.state.project_id for document in pools.values()}
+    refuse_leaving_out(thing.id, thing.project_id, thing.shared_with, using, target)
+    return Wish(address_scope.ADDRESS_SCOPES, thing.id, UnshareAddressScope(project_id=target))
+
+
 SHARABLE: dict[str, Sharable] = {
     "network": Sharable(
         kind=NETWORK,
@@ -218,6 +241,18 @@ SHARABLE: dict[str, Sharable] = {
         missing=qos_policy.not_found,
         share=_share_qos_policy,
         unshare=_unshare_qos_policy,
+    ),
+    "subnetpool": Sharable(
+        kind=SUBNET_POOL,
+        missing=subnet_pool.not_found,
+        share=_share_subnet_pool,
+        unshare=_unshare_subnet_pool,
+    ),
+    "address_scope": Sharable(
+        kind=ADDRESS_SCOPE,
+        missing=address_scope.not_found,
+        share=_share_address_scope,
+        unshare=_unshare_address_scope,
     ),
 }
 """By Neutron's object types."""
