@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -111,6 +112,25 @@ async def test_a_vlan_is_one_network_on_all_hosts_and_shares_the_wire_with_other
             tags.append(among(wire, said)[-1][0])
         assert [it for it in carried(theirs, blue, [], blue.to_all(18)) if b"red" in it[1]] == []
     assert tags == [100, None, 200]
+
+
+async def test_what_is_for_the_host_itself_is_for_no_guest(hosts):
+    """The wire is the host's own interface as well, and keeps its address."""
+    one, other = hosts
+    plain = wired(3, None)
+    guest = one.guest(loose(plain, 1), 1500)
+    await one.wire(plain, loose(plain, 1))
+    for host, number in ((one, 1), (other, 2)):
+        host.run("ip", "address", "add", f"192.0.2.{number}/24", "dev", "external")
+    with guest.raw() as hearing:
+        assert "1 received" in other.run("ping", "-c", "1", "192.0.2.1")
+        guest.send(guest.to_all(1))
+        hearing.setblocking(False)
+        heard = []
+        with suppress(BlockingIOError):
+            while True:
+                heard.append(hearing.recv(2000))
+    assert not [it for it in heard if Ether(it).type == 0x0800 and Ether(it)[IP].dst == "192.0.2.1"]
 
 
 async def test_a_vlan_needs_its_wire_and_its_tag(hosts):

@@ -41,6 +41,8 @@ class Ends(msgspec.Struct, frozen=True):
 
     numbers: Mapping[str, int]
     """Of these interfaces, as the kernel has them."""
+    macs: Mapping[str, str] = {}
+    """Of the operator's among them."""
     new: frozenset[str] = frozenset()
     """Those that were made just now, maybe under a number that another had."""
 
@@ -173,7 +175,8 @@ class Devices:
         feet = {id: foot for id, foot in ends.feet.items() if foot.outside in links}
         fabrics = {id: it for id, it in ends.fabrics.items() if it[0] in links}
         names = {*taps.values(), *(it.outside for it in feet.values()), *(name for name, _ in fabrics.values())}
-        return Ends(taps, feet, fabrics, {name: links[name].index for name in names}, new)
+        macs = {name: links[name].mac_address for name in names if name in self.interfaces.values()}
+        return Ends(taps, feet, fabrics, {name: links[name].index for name in names}, macs, new)
 
 
 def wanted(world: World, feet: Mapping[str, Attachment], fabric: Fabric) -> tuple[Ends, list[Wanted], Faults]:

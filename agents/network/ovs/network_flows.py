@@ -58,6 +58,8 @@ class Place(msgspec.Struct, frozen=True):
     """Holds back what comes in, if not 0."""
     meter_out: int = 0
     """Holds back what goes out, if not 0."""
+    mac_address: str = ""
+    """Of an operator's interface: what is for it is for the host, which gets it beside the switch."""
 
 
 class Receiver(msgspec.Struct, frozen=True):
@@ -119,10 +121,13 @@ def foot_flows(foot: Attachment, place: Place, network: int) -> list[Flow]:
 
 def fabric_flows(place: Place, network: int) -> list[Flow]:
     """Of the network's tunnel or wire."""
-    return [
+    flows = [
         _entry(place, FABRIC, network, ELSEWHERE, LEARN if place.tag is None else TRACK),
         Flow(DELIVER, 10, f"{NETWORK}={network},{RECEIVER}={FABRIC}", _out(place)),
     ]
+    if place.mac_address:
+        flows.append(Flow(ENTRY, 20, f"in_port={place.number},dl_dst={place.mac_address}", "drop"))
+    return flows
 
 
 def network_flows(network: int, receivers: Sequence[Receiver], *, tunnel: bool, wire: bool) -> list[Flow]:

@@ -289,7 +289,7 @@ def plug(ends: Ends, numbers: Numbers, there: Mapping[str, Row]) -> tuple[Plugge
         row = there.get(name, {})
         number = row.get("ofport")
         if isinstance(number, int) and number > 0:
-            return Place(number, tag)
+            return Place(number, tag, mac_address=ends.macs.get(name, ""))
         said = row.get("error") or "it does not say why"
         faults[key] = f"the switch could not open {name}: {said}"
         return None
