@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from typing import Any
 
 from bus.execute import Aggregate
 from schema.changes import differing, given
@@ -105,14 +106,26 @@ def _refuse_unfit(scope: AddressScope, command: AddAddressScopePool) -> None:
         )
 
 
+def network(prefix: str) -> Any:
+    """A prefix as one. Raises Invalid."""
+    try:
+        return ipaddress.ip_network(prefix)
+    except ValueError:
+        raise Invalid(
+            f"Invalid input for prefixes. Reason: '{prefix[:64]}' is no prefix.", code="InvalidInput"
+        ) from None
+
+
 def version(prefix: str) -> int:
-    return ipaddress.ip_network(prefix).version
+    """Raises Invalid."""
+    number: int = network(prefix).version
+    return number
 
 
 def overlapping(some: Iterable[str], others: Iterable[str]) -> bool:
     """Whether any of the ones overlaps any of the others; all of one family."""
-    theirs = [ipaddress.ip_network(it) for it in others]
-    return any(ipaddress.ip_network(it).overlaps(other) for it in some for other in theirs)
+    theirs = [network(it) for it in others]
+    return any(network(it).overlaps(other) for it in some for other in theirs)
 
 
 def _already_so(scope: AddressScope, command: Command) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from bus.execute import Aggregate
-from handlers.network.address_scope import overlapping, version
+from handlers.network.address_scope import network, overlapping, version
 from handlers.network.router import Outdated
 from schema.changes import differing, given
 from schema.event import Command
@@ -97,7 +97,7 @@ def usable(pool: SubnetPool, project_id: str) -> bool:
 
 def compacted(prefixes: Iterable[str]) -> tuple[str, ...]:
     """Joined where they touch, in order. Raises Invalid for two families."""
-    networks = [ipaddress.ip_network(it) for it in prefixes]
+    networks = [network(it) for it in prefixes]
     four = ipaddress.collapse_addresses(it for it in networks if isinstance(it, ipaddress.IPv4Network))
     six = ipaddress.collapse_addresses(it for it in networks if isinstance(it, ipaddress.IPv6Network))
     found = [[str(it) for it in four], [str(it) for it in six]]
@@ -108,9 +108,9 @@ def compacted(prefixes: Iterable[str]) -> tuple[str, ...]:
 
 def without(prefixes: Iterable[str], gone: Iterable[str]) -> tuple[str, ...]:
     """What is left of prefixes. Those that reach into what goes are cut."""
-    left: list[Any] = [ipaddress.ip_network(it) for it in prefixes]
+    left = [network(it) for it in prefixes]
     for one in gone:
-        cut: Any = ipaddress.ip_network(one)
+        cut = network(one)
         kept: list[Any] = []
         for it in left:
             if it.version != cut.version or not it.overlaps(cut):
@@ -123,22 +123,22 @@ def without(prefixes: Iterable[str], gone: Iterable[str]) -> tuple[str, ...]:
 
 def free_range(pool: SubnetPool, prefixlen: int) -> str | None:
     """The first range of that size that nobody has; None: there is none."""
-    taken: list[Any] = sorted(ipaddress.ip_network(it.cidr) for it in pool.ranges.values())
+    taken = sorted(network(it.cidr) for it in pool.ranges.values())
     size = 1 << LONGEST[pool.ip_version] - prefixlen
     for prefix in pool.prefixes:
-        network: Any = ipaddress.ip_network(prefix)
-        if network.prefixlen > prefixlen:
+        whole = network(prefix)
+        if whole.prefixlen > prefixlen:
             continue
-        start = int(network.network_address)
+        start = int(whole.network_address)
         for other in taken:
-            if not network.overlaps(other):
+            if not whole.overlaps(other):
                 continue
             if start + size <= int(other.network_address):
                 break
             after = int(other.broadcast_address) + 1
             start = max(start, -(-after // size) * size)
-        if start + size - 1 <= int(network.broadcast_address):
-            return str(type(network)((start, prefixlen)))
+        if start + size - 1 <= int(whole.broadcast_address):
+            return str(type(whole)((start, prefixlen)))
     return None
 
 
@@ -196,19 +196,21 @@ def _refuse_over_quota(pool: SubnetPool, command: AllotRange) -> None:
 
 
 def _weight(cidr: str) -> int:
-    network = ipaddress.ip_network(cidr)
-    return 1 << max(QUOTA_LENGTH[network.version] - network.prefixlen, 0)
+    it = network(cidr)
+    weight: int = 1 << max(QUOTA_LENGTH[it.version] - it.prefixlen, 0)
+    return weight
 
 
 def _within(cidr: str, prefixes: Sequence[str]) -> bool:
-    network: Any = ipaddress.ip_network(cidr)
-    networks: list[Any] = [ipaddress.ip_network(it) for it in prefixes]
-    return any(network.version == it.version and network.subnet_of(it) for it in networks)
+    it = network(cidr)
+    return any(it.version == other.version and it.subnet_of(other) for other in map(network, prefixes))
 
 
 def _refuse_bounds(pool: SubnetPool) -> None:
     if not pool.prefixes:
         raise Invalid("Empty subnet pool prefix list.", code="EmptySubnetPoolPrefixList")
+    if {version(it) for it in pool.prefixes} != {pool.ip_version}:
+        raise Invalid("Cannot mix IPv4 and IPv6 prefixes in a subnet pool.", code="PrefixVersionMismatch")
     longest = LONGEST[pool.ip_version]
     if not 0 <= pool.min_prefixlen <= longest or not 0 <= pool.max_prefixlen <= longest:
         which = "min_prefixlen" if not 0 <= pool.min_prefixlen <= longest else "max_prefixlen"
