@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from api.network import network, router
-from api.network.resource import found
+from api.network.resource import empty_unless, found
 from api.network.words import Body, LongText, Uuid
 from api.network.zone import ZONE
 from api.wire import Call, Delete, Get, Post, Put, Reply
@@ -55,7 +55,7 @@ class Agent(msgspec.Struct, frozen=True):
 
 class AgentChange(Body):
     admin_state_up: bool | UnsetType = UNSET
-    description: LongText | UnsetType = UNSET
+    description: LongText | None | UnsetType = UNSET
 
 
 class UpdateBody(Body):
@@ -99,7 +99,8 @@ async def show(call: Call) -> dict[str, Any]:
 async def update(call: Call) -> dict[str, Any]:
     agent = _one(call, call.path["id"])
     change: AgentChange = call.body.agent
-    command = ChangeNetworkHost(enabled=change.admin_state_up, description=change.description)
+    description = UNSET if change.description is UNSET else change.description or ""
+    command = ChangeNetworkHost(enabled=change.admin_state_up, description=description)
     [document] = await call.execute(Wish(NETWORK_HOSTS, agent.host.id, command))
     return {"agent": _view(_agent(document.state, agent.face))}
 
@@ -138,7 +139,7 @@ async def add_router(call: Call) -> Reply:
             code="RouterHostedByL3Agent",
         )
     await place_by_hand(call.cloud, id, agent.host.id, call.by)
-    return Reply(None, status=201)
+    return Reply(b"null", status=201)
 
 
 async def remove_router(call: Call) -> None:
@@ -297,7 +298,7 @@ def _fields(call: Call, view: dict[str, Any]) -> dict[str, Any]:
 
 
 routes = [
-    Get("/agents", index, may="get_agent"),
+    Get("/agents", empty_unless("get_agent", "agents", index), may="get_agents"),
     Get("/agents/{id}", show, may="get_agent"),
     Put("/agents/{id}", update, may="update_agent", body=UpdateBody, lenient=True),
     Delete("/agents/{id}", delete, may="delete_agent"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from api.network.resource import Filter, Resource, listing, showing
+from api.network.resource import Filter, Resource, empty_unless, listing, showing
 from api.wire import Call, Get
 from bus.log import Document
 from handlers.network.network import not_found
@@ -60,7 +60,12 @@ RESOURCE = Resource(
         "ip_version": Filter(condition=lambda call, values: []),
     },
 )
+_RULE = "get_network_ip_availability"
 routes = [
-    Get("/network-ip-availabilities", listing(RESOURCE), may="get_network_ip_availability"),
-    Get("/network-ip-availabilities/{id}", showing(RESOURCE), may="get_network_ip_availability"),
+    Get(
+        "/network-ip-availabilities",
+        empty_unless(_RULE, RESOURCE.plural, listing(RESOURCE)),
+        may="get_network_ip_availabilities",
+    ),
+    Get("/network-ip-availabilities/{id}", showing(RESOURCE), may=_RULE),
 ]

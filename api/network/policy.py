@@ -116,6 +116,7 @@ POLICY: dict[str, Check | str] = {
     **{f"{verb}_agent": ADMIN for verb in ("get", "update", "delete")},
     **dict.fromkeys(("get_l3-routers", "create_l3-router", "delete_l3-router", "get_l3-agents"), ADMIN),
     **dict.fromkeys(("get_dhcp-networks", "create_dhcp-network", "delete_dhcp-network", "get_dhcp-agents"), ADMIN),
+    **dict.fromkeys(("get_agents", "get_segments", "get_network_ip_availabilities"), everybody),
     "get_availability_zone": everybody,
     "get_extension": everybody,
     "get_network_ip_availability": ADMIN,

@@ -126,6 +126,15 @@ def listing(resource: Resource) -> Handler:
     return index
 
 
+def empty_unless(rule: str, plural: str, index: Handler) -> Handler:
+    """A list of what only those see whom that rule of the policy allows: empty for all others, and no refusal."""
+
+    async def seen(call: Call) -> Any:
+        return await index(call) if call.may(rule) else {plural: []}
+
+    return seen
+
+
 async def _written_page(call: Call, resource: Resource, page: _Page) -> bytes:
     """The same page as bytes."""
     assert resource.many is not None

@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from api.network.network import can_carry
 from api.network.parts import listed
-from api.network.resource import selected
+from api.network.resource import empty_unless, selected
 from api.network.words import Body, LongText, Text, Uuid
 from api.wire import Call, Delete, Get, Post, Put
 from bus.documents import Where
@@ -149,7 +149,7 @@ def _view(it: Segment, network: Network) -> dict[str, Any]:
 
 
 routes = [
-    Get("/segments", index, may="get_segment"),
+    Get("/segments", empty_unless("get_segment", "segments", index), may="get_segments"),
     Get("/segments/{id}", show, may="get_segment"),
     Post("/segments", create, may="create_segment", body=CreateBody, lenient=True),
     Put("/segments/{id}", update, may="update_segment", body=UpdateBody, lenient=True),

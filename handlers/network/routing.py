@@ -199,8 +199,8 @@ def _wishes(
         wishes.append(Wish(ROUTERS, router.id, ScheduleRouter(host=host, avoids=avoids, lives_on=router.host)))
     astray = [port for port in ports if port.state.host != host]
     wishes += binding(astray, host) if host else unbinding(astray)
-    if router.wired and host == router.host:
-        # It is in place, and so are its feet.
+    if host == router.host and (router.wired or not router.admin_state_up):
+        # It is in place, or as much of it as will be while it is switched off; and so are its feet.
         wishes += [
             Wish(PORTS, port.id, ReportPortWired(host=host, generation=port.state.generation, up=True))
             for port in ports

@@ -50,7 +50,9 @@ async def test_a_host_is_shown_as_the_agents_it_stands_for(hosts, admin, served)
 
 async def test_only_operators_see_agents(hosts, served):
     member = Client(served, await served.token("member"))
-    await member("GET", "/agents", expect=403)
+    assert await member("GET", "/agents") == {"agents": []}
+    [agent, *_] = (await Client(served, await served.token("admin"))("GET", "/agents"))["agents"]
+    await member.refused("GET", f"/agents/{agent['id']}", None, 403, "PolicyNotAuthorized")
 
 
 async def test_an_agent_is_switched_off_described_and_forgotten(hosts, admin):
@@ -59,6 +61,7 @@ async def test_an_agent_is_switched_off_described_and_forgotten(hosts, admin):
     changed = (await admin("PUT", one, {"agent": {"admin_state_up": False, "description": "old"}}))["agent"]
     assert (changed["admin_state_up"], changed["description"]) == (False, "old")
     assert (await admin("GET", one))["agent"]["description"] == "old"
+    assert (await admin("PUT", one, {"agent": {"description": None}}))["agent"]["description"] is None
     await admin("DELETE", one, expect=204)
     assert {it["host"] for it in await _agents(admin)} == {"net-2"}
 

@@ -168,6 +168,21 @@ async def test_its_feet_are_up_when_its_host_has_it_in_place(followed):
     await _until(up)
 
 
+async def test_the_feet_of_one_that_is_switched_off_are_up_all_the_same(followed):
+    await _register(followed, "a")
+    await followed.executor.execute(Wish(ROUTERS, "r", CreateRouter(name="r", admin_state_up=False)))
+    foot = RouterInterface(port_id="i", network_id="n", subnet_ids=("s",))
+    await followed.executor.execute(
+        Wish(ROUTERS, "r", AddRouterInterface(interface=foot)),
+        Wish(PORTS, "i", CreatePort(parent_id="n", mac_address="m", device_id="r")),
+    )
+
+    async def up():
+        return (await followed.documents.get(PORT, "i")).state.status == "ACTIVE"
+
+    await _until(up)
+
+
 async def test_an_operator_moves_a_router_and_takes_it_away(followed):
     await _register(followed, "a", "b")
     await _register(followed, "c", facts=INNER)
