@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
+from schema.network.wiring import Peer, Quality
 from tests.network.cabling import ANYTHING_OUT, Guest, eventually, group, ingress
 from tests.network.ovs_place import OvsSite
 
@@ -160,6 +162,17 @@ async def test_a_port_that_goes_takes_its_tap_and_connections_with_it(site: OvsS
     assert await site.drop(f"port/{b.port.id}") == {}
     assert b.port.tap not in site.space.call(_interfaces)
     assert "tp_dst=22" not in str(await site.stamp())
+
+
+async def test_a_piece_that_cannot_be_said_spoils_no_other(site: OvsSite) -> None:
+    a, b = two(site)
+    marked = replace(a.port, id=f"{a.port.id[:-1]}7", tap="tap-odd", quality=Quality(dscp_mark=99))
+    odd = Peer(id="odd", network_id=a.port.network_id, mac_address="no MAC", ips=("10.0.0.9",), endpoint_ip="10.9.9.9")
+    site.pieces |= {f"port/{marked.id}": marked, "peer/odd": odd}
+    faults = await site.sweep()
+    assert list(faults) == [f"port/{marked.id}"]
+    assert "99" in faults[f"port/{marked.id}"]
+    assert fine(a, b)
 
 
 async def test_guests_do_not_reach_their_host(site: OvsSite) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,8 @@ from agents.network.world import World
 from schema.network.wiring import Direction, WiredPort
 
 _DIRECTIONS: tuple[Direction, ...] = ("ingress", "egress")
+_KINDS = {"fabric": "network"}
+"""Parts of pieces that are not called as these."""
 Part = dict[str, Flow]
 """By cookie."""
 Kept = dict[tuple[str, ...], tuple[Any, Part]]
@@ -57,12 +60,19 @@ class HostFlows:
         self._protecting = protecting
         self._before: Kept = {}
         self._kept: Kept = {}
+        self._without: AbstractSet[str] = frozenset()
         self.faults: dict[str, str] = {}
         """Of the last time: pieces that cannot be said. A port among them is shut."""
 
-    def of(self, world: World, plugged: Plugged) -> Part:
-        """Every flow that should be there."""
-        self._before, self._kept = self._kept, {}
+    def blamed(self, cookie: str) -> str:
+        """Key of the piece that a flow of the last time is there for; empty: of none."""
+        name = next((name for name, (_, part) in self._kept.items() if cookie in part), ())
+        kind = _KINDS.get(name[0], name[0]) if name else ""
+        return f"{kind}/{name[1]}" if len(name) > 1 else ""
+
+    def of(self, world: World, plugged: Plugged, without: AbstractSet[str] = frozenset()) -> Part:
+        """Every flow that should be there. `without`: keys of pieces that the switch refuses."""
+        self._before, self._kept, self._without = self._kept, {}, without
         self.faults = unusable(world, lambda rule, _: rule_matches(rule))
         if not self._protecting:
             open_ports = {f"port/{id}": replace(port, secured=False) for id, port in world.ports.items()}
@@ -125,7 +135,8 @@ class HostFlows:
         if kept is None or kept[0] != given:
             kept = (given, by_cookie(make()))
         self._kept[name] = kept
-        return kept[1]
+        refused = len(name) > 1 and f"{_KINDS.get(name[0], name[0])}/{name[1]}" in self._without
+        return {} if refused else kept[1]
 
 
 def place_of(port: WiredPort, world: World, plugged: Plugged) -> Place | None:

@@ -7,6 +7,7 @@ and a framework of its own; `ovs-ofctl` comes with the switch, and takes a bundl
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 
 from agents.network.ovs import flows, meters
@@ -16,10 +17,15 @@ from agents.network.ovs.pipeline import LEARNED_COOKIE
 
 _SECONDS = 30.0
 _LONGEST_ERROR = 500
+_PLACE = re.compile(r"ovs-ofctl: -:(\d+):")
+_COOKIE = re.compile(r"cookie=(0x[0-9a-f]+),")
 
 
 class FlowsRefused(Exception):
     """The switch refused a bundle, of which nothing was done, or could not be asked."""
+
+    cookie = ""
+    """Of the flow that is to blame, if that is known."""
 
 
 async def listed(switch: str, match: str = "") -> Listing:
@@ -45,8 +51,15 @@ async def counted(switch: str) -> dict[str, int]:
 
 async def change(switch: str, lines: Sequence[str]) -> None:
     """All of it or nothing, at once for every packet. Raises FlowsRefused."""
-    if lines:
+    if not lines:
+        return
+    try:
         await _ofctl(["bundle", switch, "-"], "\n".join(f"flow {line}" for line in lines) + "\n")
+    except FlowsRefused as refused:
+        if place := _PLACE.search(str(refused)):
+            words = _COOKIE.search(lines[int(place[1]) - 1])
+            refused.cookie = words[1] if words else ""
+        raise
 
 
 async def metered(switch: str) -> dict[int, Limit]:

@@ -43,6 +43,8 @@ from schema.network.wiring import NetworkHostFacts, WiredGroup, WiredNetwork, Wi
 log = structlog.get_logger()
 
 CAPABILITIES = ("trunk", "vlan")
+_MOST_SHUT = 20
+"""Pieces that are left out one after the other, each at the cost of one more attempt."""
 _UNSEEN = ("",)
 """Of a flow that was not listed since it was made."""
 _TROUBLE = (CannotStart, RpcError, FlowsRefused, NftRefused, OSError)
@@ -243,10 +245,11 @@ class OvsSwitch:
         plugged, refused = plug(ends, numbers, interfaces(store))
         limits = meters.wanted(world)
         plugged = msgspec.structs.replace(plugged, meters=meters.numbered(limits))
-        wanted = self._flows.of(world, plugged)
-        faults |= refused | self._flows.faults
         unsure = self._there is None
-        changed = await self._change(wanted, {plugged.meters[it]: limit for it, limit in limits.items()}, look=look)
+        changed, shut = await self._change_what_goes(
+            world, plugged, {plugged.meters[it]: limit for it, limit in limits.items()}, look=look
+        )
+        faults |= refused | self._flows.faults | shut
         if (changed and unsure) or revoked(self._world, world):
             judge = Judge(world, numbers.networks)
             count = await connections.cut(control, set(numbers.networks.values()), lambda it: not judge.allows(it))
@@ -254,6 +257,24 @@ class OvsSwitch:
                 log.info("connections cut", count=count)
         self._world = world
         return faults
+
+    async def _change_what_goes(
+        self, world: World, plugged: Plugged, limits: Mapping[int, Limit], *, look: bool
+    ) -> tuple[bool, Faults]:
+        """Leave out the pieces whose flows cannot be said; whether a flow changed, and why not which pieces.
+
+        Raises FlowsRefused when it is not known what to leave out.
+        """
+        shut: Faults = {}
+        while True:
+            wanted = self._flows.of(world, plugged, shut.keys())
+            try:
+                return await self._change(wanted, limits, look=look), shut
+            except FlowsRefused as refusal:
+                key = self._flows.blamed(refusal.cookie)
+                if not key or key in shut or len(shut) == _MOST_SHUT:
+                    raise
+                shut[key] = f"the switch cannot be told of it: {refusal}"
 
     async def _change(self, wanted: Mapping[str, Flow], limits: Mapping[int, Limit], *, look: bool) -> bool:
         """Have these flows and meters and no others; whether a flow changed. Raises FlowsRefused."""
