@@ -72,15 +72,17 @@ class Picks:
         wanted: Sequence[Wanted] | None,
         service: str = "",
         mac_address: str = "",
-        but: Collection[str] = (),
+        having: Collection[FixedIp] = (),
     ) -> Chosen:
         """The addresses wanted; None: one of each family the network has, as Neutron picks for any port.
 
         `service`: the owner of the port, for subnets that only serve some. `mac_address`: the port's, for subnets
-        whose addresses follow from it; every port but a router's has one of each of those, `but` in these, where it
-        has one. Raises Invalid, Conflict.
+        whose addresses follow from it; every port but a router's has one of each of those. `having`: what the port keeps;
+        the subnets read may be older than it, and its own is not given to it twice. Raises Invalid, Conflict.
         """
         subnets = await self.subnets(network_id)
+        for kept in having:
+            self._hold(kept.subnet_id, kept.ip_address)
         serving = [it for it in subnets if _serves(it, service)]
         following = [it for it in serving if follows_mac(it)] if mac_address and service not in ROUTER_FEET else []
         if wanted is not None:
@@ -94,7 +96,7 @@ class Picks:
                     "No valid service subnet for the given device owner.",
                     code="IpAddressGenerationFailureNoMatchingSubnet",
                 )
-        more = [it for it in following if it.id not in but]
+        more = [it for it in following if it.id not in {kept.subnet_id for kept in having}]
         fixed += [(it, self._held_for(it, eui64(it.cidr, mac_address))) for it in more]
         return Chosen(
             fixed_ips=tuple(FixedIp(subnet_id=subnet.id, ip_address=ip) for subnet, ip in fixed),

@@ -75,8 +75,7 @@ async def addresses_after(
             was = eui64(subnet.cidr, port.mac_address) == fixed.ip_address
             if not was or mac == port.mac_address:
                 kept.append(fixed)
-    there = {fixed.subnet_id for fixed in kept}
-    more = await picks.choose(port.network_id, fresh, owner, mac, but=there)
+    more = await picks.choose(port.network_id, fresh, owner, mac, having=kept)
     return (*kept, *more.fixed_ips)
 
 

@@ -92,15 +92,7 @@ def test_ports_and_subnet_agree_who_has_what_whatever_happens_at_once(rounds, tu
 async def _agree(rounds: list[list[tuple[Any, ...]]], turns: list[int]) -> None:
     log = Interleaved(turns)
     clouds = [_process(log) for _ in range(3)]
-    await clouds[0].executor.execute(
-        Wish(NETWORKS, "n", CreateNetwork()),
-        Wish(
-            SUBNETS,
-            "s",
-            CreateSubnet(parent_id="n", cidr="10.0.0.0/29", pools=(Pool(start="10.0.0.2", end="10.0.0.6"),)),
-        ),
-        Wish(NETWORKS, "n", AddNetworkSubnet(subnet_id="s")),
-    )
+    await _lay(clouds[0], "10.0.0.2", "10.0.0.6")
     for round in rounds:
         there = sorted(it.id for it in _ports(log))
         work = [
@@ -122,6 +114,32 @@ async def _agree(rounds: list[list[tuple[Any, ...]]], turns: list[int]) -> None:
     assert log.documents[SUBNET.stream("s")].state.taken == b""
     for cloud in clouds:
         await cloud.executor.close()
+
+
+async def test_a_port_is_not_given_its_own_address_again_by_who_knows_an_older_subnet():
+    log = MemoryLog()
+    one, other = _process(log), _process(log)
+    await _lay(one, "10.0.0.2", "10.0.0.3")
+    await _plug(other, [Wanted(ip="10.0.0.2")], 1)
+    [port] = _ports(log)
+    await _change(one, port.id, [Wanted(subnet_id="s")] * 2)
+    other.executor.forget([PORT.stream(port.id)])
+    with pytest.raises(Conflict, match="No more IP addresses"):
+        await _change(other, port.id, [Wanted(subnet_id="s")] * 3)
+    [port] = _ports(log)
+    assert sorted(it.ip_address for it in port.fixed_ips) == ["10.0.0.2", "10.0.0.3"]
+    for cloud in (one, other):
+        await cloud.executor.close()
+
+
+async def _lay(cloud: Cloud, first: str, last: str) -> None:
+    """One subnet, with so many addresses."""
+    pools = (Pool(start=first, end=last),)
+    await cloud.executor.execute(
+        Wish(NETWORKS, "n", CreateNetwork()),
+        Wish(SUBNETS, "s", CreateSubnet(parent_id="n", cidr="10.0.0.0/29", pools=pools)),
+        Wish(NETWORKS, "n", AddNetworkSubnet(subnet_id="s")),
+    )
 
 
 def _ports(log: MemoryLog) -> list[Any]:
