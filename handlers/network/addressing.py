@@ -36,9 +36,6 @@ WINDOW = 256
 ATTEMPTS = 20
 """How often other addresses are picked for who lost them to other processes."""
 
-AGAIN = ("mac ", leads_to(""))
-"""Scopes of reservations that others may have taken since: what was chosen or read before is so no more."""
-
 T = TypeVar("T")
 
 
@@ -56,6 +53,10 @@ class Chosen(msgspec.Struct, frozen=True):
     cidrs: tuple[str, ...]
 
 
+class NothingLeft(Conflict):
+    """No address is free where one is wanted."""
+
+
 class Picks:
     """The addresses that one request picks, held from its other picks and from other requests until it is settled."""
 
@@ -63,6 +64,8 @@ class Picks:
         self._cloud = cloud
         self._held = _HELD.setdefault(cloud.executor, {})
         self._mine: list[tuple[str, str]] = []
+        self.named: set[tuple[str, str]] = set()
+        """Subnet and address of what was asked for as it is: nothing else will do."""
         self._networks: dict[str, Network] = {}
         self._subnets: dict[str, list[Subnet]] = {}
 
@@ -77,9 +80,24 @@ class Picks:
         """The addresses wanted; None: one of each family the network has, as Neutron picks for any port.
 
         `service`: the owner of the port, for subnets that only serve some. `mac_address`: the port's, for subnets
-        whose addresses follow from it; every port but a router's has one of each of those. `having`: what the port keeps;
-        the subnets read may be older than it, and its own is not given to it twice. Raises Invalid, Conflict.
+        whose addresses follow from it; every port but a router's has one of each of those. `having`: what the port
+        keeps; the subnets read may be older than it, and its own is not given to it twice.
+        Raises Invalid, and Conflict when nothing is left; whether what was named is free is decided by its subnet.
         """
+        try:
+            return await self._choose(network_id, wanted, service, mac_address, having)
+        except NothingLeft:
+            self._forget(network_id)  # what was remembered of it may be older than what came back meanwhile
+            return await self._choose(network_id, wanted, service, mac_address, having)
+
+    async def _choose(
+        self,
+        network_id: str,
+        wanted: Sequence[Wanted] | None,
+        service: str,
+        mac_address: str,
+        having: Collection[FixedIp],
+    ) -> Chosen:
         subnets = await self.subnets(network_id)
         for kept in having:
             self._hold(kept.subnet_id, kept.ip_address)
@@ -158,10 +176,7 @@ class Picks:
         if not _inside(ip, subnet.cidr):
             raise Invalid(f"IP address {ip} is not a valid IP for the specified subnet.", code="InvalidIpForSubnet")
         ip = str(ipaddress.ip_address(ip))
-        if subnet.allocation.has(ip):
-            raise Conflict(
-                f"IP address {ip} already allocated in subnet {subnet.id}.", code="IpAddressAlreadyAllocated"
-            )
+        self.named.add((subnet.id, ip))
         return subnet, self._held_for(subnet, ip)
 
     def _any(self, subnets: Sequence[Subnet], network_id: str, service: str = "") -> tuple[Subnet, str]:
@@ -169,7 +184,11 @@ class Picks:
             ip = pick(subnet, self._held.get(subnet.id, ()), chance=0.0 if service == DHCP else clock.fraction())
             if ip is not None:
                 return subnet, self._held_for(subnet, ip)
-        raise Conflict(f"No more IP addresses available on network {network_id}.", code="IpAddressGenerationFailure")
+        raise NothingLeft(f"No more IP addresses available on network {network_id}.", code="IpAddressGenerationFailure")
+
+    def _forget(self, network_id: str) -> None:
+        self._cloud.executor.forget(SUBNET.stream(it.id) for it in self._subnets.pop(network_id))
+        del self._networks[network_id]
 
     def _held_for(self, subnet: Subnet, ip: str) -> str:
         self._hold(subnet.id, ip)
@@ -186,7 +205,10 @@ async def with_addresses(cloud: Cloud, attempt: Callable[[Picks], Awaitable[T]])
         picks = Picks(cloud)
         try:
             return await attempt(picks)
-        except (AddressTaken, Outdated, StillHeld):
+        except AddressTaken as taken:
+            if not left or (taken.subnet_id, taken.ip) in picks.named:
+                raise
+        except (Outdated, StillHeld):
             if not left:
                 raise
         except AlreadyTaken as taken:

@@ -36,6 +36,11 @@ ALLOWED: dict[type[Command], set[str]] = {
 class AddressTaken(Conflict):
     """Another port was quicker. Whoever left the choice to us picks another one and wishes again."""
 
+    def __init__(self, subnet_id: str, ip: str) -> None:
+        super().__init__(f"IP address {ip} already allocated in subnet {subnet_id}.", code="IpAddressAlreadyAllocated")
+        self.subnet_id = subnet_id
+        self.ip = ip
+
 
 def decide(subnet: Subnet, command: Command) -> list[SubnetEvent]:
     if _already_so(subnet, command):
@@ -52,10 +57,7 @@ def decide(subnet: Subnet, command: Command) -> list[SubnetEvent]:
             return [SubnetUpdated(**differing(subnet, command))]
         case AllocateAddress():
             if subnet.allocation.has(command.ip):
-                raise AddressTaken(
-                    f"IP address {command.ip} already allocated in subnet {subnet.id}.",
-                    code="IpAddressAlreadyAllocated",
-                )
+                raise AddressTaken(subnet.id, command.ip)
             return [AddressAllocated(ip=command.ip, port_id=command.port_id)]
         case ReleaseAddress():
             return [AddressReleased(ip=command.ip)]
