@@ -59,14 +59,15 @@ def choose(router: Router, needs: Needs, hosts: Iterable[NetworkHost], loads: Ma
 
 
 def needs_of(router: Router, networks: Mapping[str, Network]) -> Needs:
-    """What the networks it joins ask of a host."""
+    """What the networks it joins, and its VPN, ask of a host."""
     joined = [foot.network_id for foot in router.interfaces]
     if router.gateway:
         joined.append(router.gateway.network_id)
     segments = [segment for id in joined if id in networks for segment in networks[id].segments]
+    capabilities = {"vlan" for it in segments if it.network_type == "vlan"} | ({"vpn"} if router.services else set())
     return Needs(
         physical_networks=frozenset(it.physical_network for it in segments if it.physical_network),
-        capabilities=frozenset("vlan" for it in segments if it.network_type == "vlan"),
+        capabilities=frozenset(capabilities),
     )
 
 
@@ -115,7 +116,9 @@ class RouterReactor:
         if not feet(router):
             return router.host if any(it.id == router.host and it.up for it in hosts) else ""
         networks = {document.id: document.state for document in self._networks_of(router)}
-        host = choose(router, needs_of(router, networks), hosts, loads)
+        needs = needs_of(router, networks)
+        without_vpn = msgspec.structs.replace(needs, capabilities=needs.capabilities - {"vpn"})
+        host = choose(router, needs, hosts, loads) or choose(router, without_vpn, hosts, loads)
         if not host and any(it.id == router.host and it.up and it.facts.routes for it in hosts):
             return router.host  # no host reaches all it joins: what it can do where it is, it goes on doing
         return host

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from agents.network.fabric import Fabric
 from agents.network.link import BrokerNetworkLink
 from agents.network.namespace import Namespace, enter
 from agents.network.router_rules import TABLE
+from agents.network.store import FileStore
 from api.network.service import SERVICE
 from bus import clock
 from bus.cloud import Cloud
@@ -43,8 +45,10 @@ from tests.serving import Served, serving
 class Steered:
     """`served`: the API. Hosts by name, `h1`, `h2`, …; guests go when it is left."""
 
-    def __init__(self, served: Served, fabric: Fabric) -> None:
+    def __init__(self, served: Served, fabric: Fabric, home: Path) -> None:
         self.served = served
+        self.home = home
+        """Where hosts keep what they keep, as they do on any machine."""
         self.cloud: Cloud = served.cloud
         self.metered = False
         """What comes from guests is limited by meters of the switch."""
@@ -186,9 +190,11 @@ async def steered(settings: Settings, dsn: str, *hosts: str, driver: str = "linu
             for host in hosts:
                 link = BrokerNetworkLink(await cloud.broker.link(link_name(host)))
                 drivers.append(await open_driver(settings, host, fabric.place(host)))
-                agent = NetworkAgent(host, drivers[-1], link, lease_seconds=settings.network.lease_seconds)
+                store = FileStore(settings.home / "network" / f"{host}.json")
+                lease_seconds = settings.network.lease_seconds
+                agent = NetworkAgent(host, drivers[-1], link, store=store, lease_seconds=lease_seconds)
                 agents[host] = asyncio.create_task(agent.run())
-            it = Steered(served, fabric)
+            it = Steered(served, fabric, settings.home)
             it.agents = agents
             try:
                 yield it

@@ -52,6 +52,13 @@ def test_it_stays_where_it_is_and_does_not_go_where_it_should_not():
     assert choose(_router(avoids="b"), NEEDS, hosts, {}) == ""
 
 
+def test_its_vpn_is_a_reason_to_go_elsewhere():
+    able = NetworkHostFacts(physical_networks=("external",), capabilities=("vpn",))
+    router = Router(id="r", host="a", services={"service": ()})
+    assert choose(router, needs_of(router, {}), [_host("a"), _host("b", able)], {"b": 5}) == "b"
+    assert choose(router, needs_of(_router(), {}), [_host("a"), _host("b", able)], {"b": 5}) == "a"
+
+
 @pytest.fixture
 async def followed(settings, fresh_database):
     """A cloud whose routers are followed through."""
