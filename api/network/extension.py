@@ -107,6 +107,11 @@ EXTENSIONS: tuple[Extension, ...] = (
     Extension(
         "ip-substring-filtering", "IP address substring filtering", "Ports found by part of an address.", "2017-11-28"
     ),
+    Extension(
+        "floatingip-pools", "Floating IP Pools Extension", "The subnets that floating IPs come from.", "2018-03-21"
+    ),
+    Extension("service-type", "Neutron Service Type Management", "Who provides which service.", "2013-01-20"),
+    Extension("tag-creation", "Tag creation extension", "Several tags are added at once.", "2024-07-23"),
     Extension("l3_agent_scheduler", "L3 Agent Scheduler", "Which host a router lives on.", "2013-02-07"),
     Extension("l2_adjacency", "L2 Adjacency", "Whether a network is one broadcast domain.", "2016-04-12"),
     Extension("multi-provider", "Multi Provider Network", "Networks of several segments.", "2013-06-27"),

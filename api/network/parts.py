@@ -17,8 +17,11 @@ View = dict[str, Any]
 _PAGING = frozenset({"limit", "marker", "page_reverse", "sort_key", "sort_dir", "fields"})
 
 
-def listed(call: Call, plural: str, views: Sequence[View], fields: Sequence[str]) -> dict[str, Any]:
-    """The answer to a GET of them all. `fields`: what one may filter and sort by. Raises Invalid, NotFound."""
+def listed(call: Call, plural: str, views: Sequence[View], fields: Sequence[str], *, key: str = "id") -> dict[str, Any]:
+    """The answer to a GET of them all. `fields`: what one may filter and sort by; `key`: what tells one from another.
+
+    Raises Invalid, NotFound.
+    """
     unknown = [name for name in dict.fromkeys(call.query) if name not in fields and name not in _PAGING]
     if unknown:
         raise Invalid(f"{unknown} is invalid attribute for filtering", code="HTTPBadRequest")
@@ -27,12 +30,12 @@ def listed(call: Call, plural: str, views: Sequence[View], fields: Sequence[str]
     found = _sorted(call, found, fields)
     reverse = boolean(call.query.get("page_reverse", "false")) or False
     limit = limit_of(call)
-    page = _page(found[::-1] if reverse else found, call.query.get("marker") or None, limit)
+    page = _page(found[::-1] if reverse else found, call.query.get("marker") or None, limit, key)
     if reverse:
         page.reverse()
     answer: dict[str, Any] = {plural: [selected(call, it) for it in page]}
     if limit:
-        ids = [it["id"] for it in page]
+        ids = [it[key] for it in page]
         answer[f"{plural}_links"] = links_of(call, ids, full=len(ids) >= limit, reverse=reverse)
     return answer
 
@@ -61,10 +64,10 @@ def _rank(value: Any) -> tuple[bool, Any]:
     return (value is not None, value if value is not None else 0)
 
 
-def _page(views: list[View], marker: str | None, limit: int) -> list[View]:
+def _page(views: list[View], marker: str | None, limit: int, key: str) -> list[View]:
     start = 0
     if marker is not None:
-        start = 1 + next((nth for nth, it in enumerate(views) if it["id"] == marker), -1)
+        start = 1 + next((nth for nth, it in enumerate(views) if it[key] == marker), -1)
         if not start:
             raise NotFound(f"The marker {marker[:64]} could not be found.", code="MarkerNotFound")
     return views[start : start + limit] if limit else views[start:]

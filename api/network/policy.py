@@ -119,6 +119,8 @@ POLICY: dict[str, Check | str] = {
     **dict.fromkeys(("get_agents", "get_segments", "get_network_ip_availabilities"), everybody),
     "get_availability_zone": everybody,
     "get_extension": everybody,
+    "get_service_provider": everybody,
+    "get_floatingip_pool": ADMIN_OR_READER,
     "get_network_ip_availability": ADMIN,
     "get_auto_allocated_topology": ADMIN_OR_READER,
     "delete_auto_allocated_topology": ADMIN_OR_MEMBER,

@@ -449,6 +449,9 @@ def _tag_routes(resource: Resource) -> list[Route]:
     async def replace(call: Call) -> dict[str, Any]:
         return {"tags": list(await retag(call, lambda tags: tuple(call.body.tags)))}
 
+    async def join(call: Call) -> dict[str, Any]:
+        return {"tags": list(await retag(call, lambda tags: tuple(sorted({*tags, *call.body.tags}))))}
+
     async def clear(call: Call) -> None:
         await retag(call, lambda tags: ())
 
@@ -471,6 +474,7 @@ def _tag_routes(resource: Resource) -> list[Route]:
 
     return [
         Get(one, show, may=read),
+        Post(one, join, may=write, body=TagsBody),
         Put(one, replace, may=write, body=TagsBody),
         Delete(one, clear, may=write),
         Get(one + "/{tag}", check, may=read),

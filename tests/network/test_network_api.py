@@ -272,11 +272,19 @@ async def test_others_do_not_see_it(served, member, stranger):
     await reader.refused("POST", "/networks", {"network": {}}, 403, "PolicyNotAuthorized")
 
 
+async def test_who_provides_what(member):
+    found = (await member("GET", "/service-providers"))["service_providers"]
+    assert [it["service_type"] for it in found] == ["L3_ROUTER_NAT", "VPN"]
+    assert (await member("GET", "/service-providers?service_type=VPN"))["service_providers"] == found[1:]
+
+
 async def test_tags_revisions_and_pages(member):
     networks = [await _make(member, name=f"n{n}") for n in range(5)]
     one = f"/networks/{networks[0]['id']}"
     assert await member("PUT", f"{one}/tags", {"tags": ["red", "blue"]}) == {"tags": ["red", "blue"]}
     assert [it["name"] for it in (await member("GET", "/networks?tags=red,blue"))["networks"]] == ["n0"]
+    more = await member("POST", f"{one}/tags", {"tags": ["green", "red"]}, expect=201)
+    assert more == {"tags": ["blue", "green", "red"]}
     revision = (await member("GET", one))["network"]["revision_number"]
     await member("PUT", one, {"network": {"name": "x"}}, expect=412, If_Match=f"revision_number={revision - 1}")
     await member("PUT", one, {"network": {"name": "x"}}, If_Match=f"revision_number={revision}")
