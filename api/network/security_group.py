@@ -32,20 +32,18 @@ from bus.log import Document
 from bus.past import PastDocuments
 from handlers.network.addressing import Picks, with_addresses
 from handlers.network.default_group import default_group, default_id, rules_from_template
-from handlers.network.quota import giving_back, taking
+from handlers.network.ending import group_ended
+from handlers.network.quota import taking
 from handlers.network.router import Outdated
-from handlers.network.security_group import SECURITY_GROUPS, default_exists, ending, in_use, not_found
-from handlers.network.sharable import forgetting
+from handlers.network.security_group import SECURITY_GROUPS, default_exists, in_use, not_found
 from schema.network.security_group import (
     DEFAULT,
     SECURITY_GROUP,
     CreateSecurityGroup,
-    RemoveSecurityRule,
     SecurityGroup,
     SecurityRule,
     UpdateSecurityGroup,
     members_of,
-    named_by_rules,
 )
 
 
@@ -230,36 +228,13 @@ async def delete(call: Call) -> None:
 
     async def attempt(picks: Picks) -> None:
         try:
-            await call.execute(*await _end(call, before.id))
+            await call.execute(*await group_ended(call.cloud, before.id, even_default=call.token.is_admin))
         except StillHeld as held:
             if held.scope == members_of(before.id):
                 raise in_use(before.id) from None
             raise Outdated(f"Security group {before.id} was named by a rule meanwhile; try again.") from None
 
     await with_addresses(call.cloud, attempt)
-
-
-async def _end(call: Call, id: str) -> list[Wish]:
-    """The end of a group, and of the rules of others that name it."""
-    loaded = await call.cloud.executor.load([SECURITY_GROUP.stream(id)])
-    document = loaded.get(SECURITY_GROUP.stream(id))
-    if document is None or not document.state.living:
-        raise not_found(id)
-    group: SecurityGroup = document.state
-    naming = await call.cloud.executor.log.holding([named_by_rules(id)])
-    others = await call.cloud.executor.load([held.stream for held in naming])
-    wishes: list[Wish] = []
-    for held in naming:
-        other: SecurityGroup = others[held.stream].state
-        wishes.append(Wish(SECURITY_GROUPS, other.id, RemoveSecurityRule(rule_id=held.key)))
-        wishes += giving_back(other.project_id, "security_group_rule", [held.key])
-    return [
-        *wishes,
-        *await forgetting(call.cloud, id),
-        ending(id, even_default=call.token.is_admin),
-        *giving_back(group.project_id, "security_group", [id]),
-        *giving_back(group.project_id, "security_group_rule", [rule.id for rule in group.rules]),
-    ]
 
 
 @lru_cache(4096)

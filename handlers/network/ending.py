@@ -1,4 +1,4 @@
-"""The end of a network: its subnets and its DHCP port go along, in one append; somebody's ports keep it."""
+"""The end of networks and of security groups: what goes along is in the same append; somebody's ports keep them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from handlers.network.dhcp import is_dhcp
 from handlers.network.floating_ip import FLOATING_IPS
 from handlers.network.network import NETWORKS
 from handlers.network.quota import giving_back
+from handlers.network.security_group import SECURITY_GROUPS, ending
+from handlers.network.security_group import not_found as group_not_found
 from handlers.network.sharable import forgetting
 from handlers.network.subnet import SUBNETS
 from schema.network.floating_ip import FLOATING_IP, DeleteFloatingIp
 from schema.network.network import DeleteNetwork, Network, RemoveNetworkSubnet
 from schema.network.port import PORT, Port, macs_of
+from schema.network.security_group import SECURITY_GROUP, RemoveSecurityRule, SecurityGroup, named_by_rules
 from schema.network.subnet import SUBNET, DeleteSubnet, Subnet
 from schema.refusal import Conflict
 
@@ -45,6 +48,32 @@ async def network_ended(cloud: Cloud, network: Network, *, with_them: Collection
             wishes += [*giving_back(subnet.project_id, "subnet", [id]), *given_back(subnet)]
     wishes.append(Wish(NETWORKS, network.id, DeleteNetwork(), vacant=(macs_of(network.id),)))
     return [*wishes, *giving_back(network.project_id, "network", [network.id])]
+
+
+async def group_ended(cloud: Cloud, id: str, *, even_default: bool) -> list[Wish]:
+    """The wishes that end a security group, and the rules of others that name it.
+
+    StillHeld when ports are in it, or rules name it by then. Raises NotFound.
+    """
+    stream = SECURITY_GROUP.stream(id)
+    document = (await cloud.executor.load([stream])).get(stream)
+    if document is None or not document.state.living:
+        raise group_not_found(id)
+    group: SecurityGroup = document.state
+    naming = await cloud.log.holding([named_by_rules(id)])
+    others = await cloud.executor.load([held.stream for held in naming])
+    wishes: list[Wish] = []
+    for held in naming:
+        other: SecurityGroup = others[held.stream].state
+        wishes.append(Wish(SECURITY_GROUPS, other.id, RemoveSecurityRule(rule_id=held.key)))
+        wishes += giving_back(other.project_id, "security_group_rule", [held.key])
+    return [
+        *wishes,
+        *await forgetting(cloud, id),
+        ending(group, even_default=even_default),
+        *giving_back(group.project_id, "security_group", [id]),
+        *giving_back(group.project_id, "security_group_rule", [rule.id for rule in group.rules]),
+    ]
 
 
 async def _idle_ended(cloud: Cloud, ports: Iterable[Port]) -> tuple[list[Wish], set[str]]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from msgspec import UNSET
+
 from bus.cloud import Cloud
 from bus.execute import Aggregate, Wish
+from handlers.network.router import Outdated
 from schema.changes import differing
 from schema.event import Command
 from schema.network.security_group import (
@@ -77,6 +80,8 @@ def decide(group: SecurityGroup, command: Command) -> list[SecurityGroupEvent]:
                     "Insufficient rights for removing default security group.",
                     code="SecurityGroupCannotRemoveDefault",
                 )
+            if command.rule_ids is not UNSET and not {rule.id for rule in group.rules} <= set(command.rule_ids):
+                raise Outdated(f"Security group {group.id} has other rules by now; try again.", code="Conflict")
             return [SecurityGroupDeleted()]
     raise TypeError(f"security groups know no {type(command).__name__}")
 
@@ -121,10 +126,10 @@ async def refuse_mixed(cloud: Cloud, ports: Iterable[Sequence[str]]) -> None:
             )
 
 
-def ending(id: str, *, even_default: bool) -> Wish:
+def ending(group: SecurityGroup, *, even_default: bool) -> Wish:
     """Its end; StillHeld when ports are in it, or rules name it that do not go in the same append."""
-    command = DeleteSecurityGroup(even_default=even_default)
-    return Wish(SECURITY_GROUPS, id, command, vacant=(members_of(id), named_by_rules(id)))
+    command = DeleteSecurityGroup(even_default=even_default, rule_ids=tuple(rule.id for rule in group.rules))
+    return Wish(SECURITY_GROUPS, group.id, command, vacant=(members_of(group.id), named_by_rules(group.id)))
 
 
 def _already_so(group: SecurityGroup, command: Command) -> bool:

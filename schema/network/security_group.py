@@ -173,6 +173,8 @@ class UnshareSecurityGroup(Command):
 class DeleteSecurityGroup(Command):
     even_default: bool = False
     """An administrator may delete a project's default group; it is made anew when it is needed."""
+    rule_ids: tuple[str, ...] | UnsetType = UNSET
+    """The rules that no longer count, in the same append; outdated when it has others."""
 
 
 def evolve(group: SecurityGroup, event: SecurityGroupEvent, at: datetime) -> SecurityGroup:

@@ -9,8 +9,10 @@ from bus.cloud import open_cloud
 from bus.execute import StillHeld, Wish
 from handlers.network.default_group import default_group, ensure_default_group
 from handlers.network.default_rule import DEFAULT_RULE_TEMPLATE
+from handlers.network.ending import group_ended
 from handlers.network.port import PORTS
-from handlers.network.security_group import SECURITY_GROUPS, ending, standing
+from handlers.network.router import Outdated
+from handlers.network.security_group import SECURITY_GROUPS, standing
 from schema.network.default_rule import STANDARD, AddDefaultRule, DefaultRule, DefaultRuleAdded, RemoveDefaultRule
 from schema.network.port import CreatePort, UpdatePort
 from schema.network.quota import NETWORK_USAGE
@@ -62,6 +64,13 @@ def test_no_two_rules_let_the_same_through():
 def test_a_group_changes_and_goes():
     groups.given(created).when(UpdateSecurityGroup(description="d")).then(SecurityGroupUpdated(description="d"))
     groups.given(created).when(DeleteSecurityGroup()).then(SecurityGroupDeleted())
+    groups.given(created).when(DeleteSecurityGroup(rule_ids=("1", "2"))).then(SecurityGroupDeleted())
+
+
+def test_a_group_does_not_go_with_rules_that_would_count_for_ever():
+    groups.given(created, SecurityRulesAdded(rules=(ping,))).when(DeleteSecurityGroup(rule_ids=("1",))).refused(
+        "other rules by now", Outdated
+    )
 
 
 def test_the_default_group_keeps_its_name_and_stays():
@@ -149,15 +158,19 @@ async def test_a_default_group_that_was_deleted_is_followed_by_another(cloud):
     assert [it.id for it in await cloud.documents.find(SECURITY_GROUP)] == [second]
 
 
+async def _end(cloud, id):
+    return await cloud.executor.execute(*await group_ended(cloud, id, even_default=False))
+
+
 async def test_a_group_that_a_port_is_in_stays(cloud):
     group, port = clock.uuid4(), clock.uuid4()
     await cloud.executor.execute(Wish(SECURITY_GROUPS, group, CreateSecurityGroup(name="web", project_id="p")))
     making = Wish(PORTS, port, CreatePort(parent_id="n", mac_address="fa:16:3e:00:00:01", security_group_ids=(group,)))
     await cloud.executor.execute(making, *standing([group]))
     with pytest.raises(StillHeld):
-        await cloud.executor.execute(ending(group, even_default=False))
+        await _end(cloud, group)
     await cloud.executor.execute(Wish(PORTS, port, UpdatePort(security_group_ids=())))
-    await cloud.executor.execute(ending(group, even_default=False))
+    await _end(cloud, group)
     with pytest.raises(NotFound):
         await cloud.executor.execute(Wish(PORTS, port, UpdatePort(security_group_ids=(group,))), *standing([group]))
 
@@ -171,7 +184,7 @@ async def test_a_port_and_the_end_of_its_group_at_once_never_both_succeed(cloud,
             command = CreatePort(parent_id="n", mac_address=f"fa:16:3e:00:00:{nth:02x}", security_group_ids=(group,))
             made, ended = await asyncio.gather(
                 cloud.executor.execute(Wish(PORTS, port, command), *standing([group])),
-                other.executor.execute(ending(group, even_default=False)),
+                _end(other, group),
                 return_exceptions=True,
             )
             assert isinstance(made, list) is not isinstance(ended, list)
