@@ -71,7 +71,7 @@ def wanted(world: World, network_id: str, feet: Iterable[Attachment], fabric: Fa
     entries: dict[str, dict[Entry, str]] = {}
     faults: Faults = {}
     neighbours: dict[str, tuple[str, str]] = {}
-    uplink = _uplink(network, bridge, fabric)
+    uplink = _uplink(network, bridge, fabric, moving=any(port.address_pairs for port in ports))
     if uplink:
         links[uplink.name] = (uplink, blamed)
     if uplink and uplink.tunnel:
@@ -120,15 +120,19 @@ def names_of(world: World, network_id: str) -> set[str]:
     return names
 
 
-def _uplink(network: WiredNetwork, bridge: str, fabric: Fabric) -> Link | None:
-    """What joins the bridge to the other hosts."""
+def _uplink(network: WiredNetwork, bridge: str, fabric: Fabric, *, moving: bool) -> Link | None:
+    """What joins the bridge to the other hosts.
+
+    `moving`: a guest here may take addresses over from others (address pairs). It tells by gratuitous ARP, which the
+    kernel sends to no port that has questions answered for it.
+    """
     if network.network_type == "flat":
         there = wire_of(network, fabric)
         if there.master and not OURS.fullmatch(there.master):
             raise CannotWire(f"{there.name} is in {there.master} already, which is not of this cloud")
         return Link(there.name, "", 0, True, bridge, flags=ISOLATED)
     found = tunnel_of(network, fabric)
-    return replace(found, master=bridge, flags=TUNNEL) if found else None
+    return replace(found, master=bridge, flags=replace(TUNNEL, suppress=not moving)) if found else None
 
 
 def wire_of(network: WiredNetwork, fabric: Fabric) -> Link:

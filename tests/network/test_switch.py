@@ -153,6 +153,24 @@ async def test_a_mac_that_several_may_have_is_found_where_it_was_last_seen(two):
         assert arrives(far, word, word)
 
 
+async def test_who_takes_over_a_shared_address_is_heard_everywhere(two):
+    one, other = two.guests()
+    shared = "10.0.9.9"
+    pair = AddressPair(ip=shared, mac_address=two.two.mac_address)
+    await two.sweep()
+    await two.b.wire(replace(two.two, address_pairs=(pair,)))
+    everybody = "ff:ff:ff:ff:ff:ff"
+    telling = [
+        Ether(src=two.two.mac_address, dst=everybody)
+        / ARP(op=op, hwsrc=two.two.mac_address, psrc=shared, hwdst=everybody, pdst=shared)
+        for op in (1, 2)
+    ]
+    with one.raw() as near:
+        for it in telling:
+            other.send(it)
+            assert arrives(near, it, it)
+
+
 async def test_networks_do_not_mix(two, make):
     one, other = two.guests()
     second = network(2)
