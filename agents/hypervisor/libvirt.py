@@ -44,7 +44,8 @@ from agents.hypervisor.plan import (
     Unpause,
     Unplug,
 )
-from agents.network.namespace import Namespace
+from agents.hypervisor.tap_watch import TapWatch
+from agents.network.namespace import Namespace, identity
 from bus import clock
 from bus.config import Settings
 from schema.compute.domain import Domain, HostFacts, Nic, Observed
@@ -136,7 +137,8 @@ class LibvirtDriver:
         self._kvm = kvm
         self._libvirt = Connection(uri, revive)
         self._inside = Namespace(namespace)
-        self._boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._taps = TapWatch(self._inside)
+        self._boot = _boot_of(namespace)
         self._facts: HostFacts | None = None
         self._on_progress: OnProgress = lambda id, words: None
         self._trimming: asyncio.Task[None] | None = None
@@ -152,11 +154,13 @@ class LibvirtDriver:
                 on_change(path.name)
 
         await self._libvirt.open(on_change, returned)
+        await self._taps.start(on_change)
         self._trimming = asyncio.create_task(self._trim_for_ever(), name=f"{self.host} trims consoles")
 
     async def close(self) -> None:
         if self._trimming:
             self._trimming.cancel()
+        self._taps.close()
         await self._libvirt.close()
         self._inside.close()
 
@@ -167,7 +171,8 @@ class LibvirtDriver:
 
     async def observe(self, server_ids: Collection[str] | None = None) -> dict[str, Observed]:
         ids = None if server_ids is None else [id for id in server_ids if _is_uuid(id)]
-        return await self._libvirt.call(lambda connection: self._observe(connection, ids), "looking at domains")
+        seen = await self._libvirt.call(lambda connection: self._observe(connection, ids), "looking at domains")
+        return await self._taps.judge(seen)
 
     async def act(self, step: Step) -> None:
         id = step.server_id
@@ -421,6 +426,12 @@ class LibvirtDriver:
 def _traits(features: Collection[str]) -> tuple[str, ...]:
     known = {"avx": "AVX", "avx2": "AVX2", "aes": "AESNI", "sse4.2": "SSE42", "vmx": "VMX", "svm": "SVM"}
     return tuple(sorted(f"HW_CPU_X86_{trait}" for feature, trait in known.items() if feature in features))
+
+
+def _boot_of(host: str | None) -> str:
+    """Changes when the host starts anew: the machine, or the namespace of it that is the host."""
+    machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{machine}/{identity(host)}" if host else machine
 
 
 def _point(link: Path, to: Path) -> None:

@@ -166,11 +166,11 @@ def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Ste
 
 
 def _cards(domain: Domain, seen: Observed) -> list[Step]:
-    """What makes its cards those it should have. They are known by their taps."""
+    """What makes its cards those it should have. They are known by their taps; one whose tap is another now is dead."""
     id = domain.server_id
-    wanted = {nic.tap for nic in domain.networks}
-    lacking = tuple(nic for nic in domain.networks if nic.tap not in seen.taps)
-    steps: list[Step] = [Unplug(id, tap) for tap in seen.taps if tap not in wanted]
+    alive = {nic.tap for nic in domain.networks} - set(seen.severed)
+    lacking = tuple(nic for nic in domain.networks if nic.tap not in seen.taps or nic.tap in seen.severed)
+    steps: list[Step] = [Unplug(id, tap) for tap in seen.taps if tap not in alive]
     if lacking and domain.power in {"running", "paused"} and seen.power in {"running", "paused", "suspended"}:
         steps.append(AwaitTaps(id, lacking))
     return [*steps, *(Plug(id, nic, domain.properties) for nic in lacking)]

@@ -114,6 +114,12 @@ def exists(name: str) -> bool:
         return False
 
 
+def identity(name: str) -> str:
+    """The same as long as it is there, and another one once it has been made anew. Raises OSError."""
+    seen = (FOLDER / name).stat()
+    return f"{seen.st_ino}.{seen.st_ctime_ns}"
+
+
 def names(prefix: str = "") -> list[str]:
     """Named namespaces that begin so."""
     try:

@@ -149,6 +149,8 @@ class Observed(Word):
     """It ran when the host went down, and has not been started since."""
     taps: tuple[str, ...] = ()
     """Of the network cards it has."""
+    severed: tuple[str, ...] = ()
+    """Those of them that were made anew behind its back, so that the card leads nowhere."""
 
 
 class HostFacts(Word):

@@ -163,3 +163,9 @@ def test_a_card_that_was_taken_behind_our_back_is_put_in_again():
     assert kinds(planned(wanted(networks=(TAP1,)), seen(generation=2))) == [AwaitTaps, Plug]
     assert kinds(planned(wanted(), seen(generation=2, taps=("tap1",)))) == [Unplug]
     assert planned(wanted(networks=(TAP1,)), seen(generation=3)) == []
+
+
+def test_a_card_whose_tap_was_made_anew_is_plugged_in_again():
+    domain = wanted(networks=(TAP1, TAP2))
+    [unplug, wait, plug] = planned(domain, seen(generation=2, taps=("tap1", "tap2"), severed=("tap1",)))
+    assert (unplug, wait.nics, plug.nic) == (Unplug("a", "tap1"), (TAP1,), TAP1)
