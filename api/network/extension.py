@@ -124,6 +124,12 @@ EXTENSIONS: tuple[Extension, ...] = (
         "2015-09-24",
     ),
     Extension(
+        "network-segment-range",
+        "Neutron Network Segment Range",
+        "Which numbers networks are given, for all projects or for one.",
+        "2018-11-29",
+    ),
+    Extension(
         "network_availability_zone",
         "Network Availability Zone",
         "Networks have hints of zones, and the zones they are in.",

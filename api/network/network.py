@@ -206,7 +206,9 @@ async def create(call: Call) -> dict[str, Any]:
         counted += recording("network", id, it.project_id, EXTERNAL) if it.external_for else []
 
     async def attempt(numbering: Numbering) -> list[Document]:
-        commands = [msgspec.structs.replace(it, segments=await numbering.numbered(it.segments)) for it in wanted]
+        commands = [
+            msgspec.structs.replace(it, segments=await numbering.numbered(it.segments, it.project_id)) for it in wanted
+        ]
         making = [Wish(NETWORKS, id, command) for id, command in zip(ids, commands, strict=True)]
         return (await call.execute(*making, *counted))[: len(making)]
 

@@ -109,14 +109,20 @@ POLICY: dict[str, Check | str] = {
     },
     **{f"get_network:{what}": ADMIN for what in ("segments", *PROVIDER)},
     **{f"{verb}_subnet:segment_id": ADMIN for verb in ("get", "create", "update")},
-    **{f"{verb}_segment": ADMIN for verb in ("get", "create", "update", "delete")},
+    **{
+        f"{verb}_{what}": ADMIN
+        for verb in ("get", "create", "update", "delete")
+        for what in ("segment", "network_segment_range")
+    },
     **{f"{verb}_{what}:shared": ADMIN for verb in ("create", "update") for what in ("subnetpool", "address_scope")},
     **{f"{verb}_subnetpool:is_default": ADMIN for verb in ("create", "update")},
     **dict.fromkeys(("add_prefixes", "remove_prefixes", "onboard_network_subnets"), ADMIN_OR_MEMBER),
     **{f"{verb}_agent": ADMIN for verb in ("get", "update", "delete")},
     **dict.fromkeys(("get_l3-routers", "create_l3-router", "delete_l3-router", "get_l3-agents"), ADMIN),
     **dict.fromkeys(("get_dhcp-networks", "create_dhcp-network", "delete_dhcp-network", "get_dhcp-agents"), ADMIN),
-    **dict.fromkeys(("get_agents", "get_segments", "get_network_ip_availabilities"), everybody),
+    **dict.fromkeys(
+        ("get_agents", "get_segments", "get_network_segment_ranges", "get_network_ip_availabilities"), everybody
+    ),
     "get_availability_zone": everybody,
     "get_extension": everybody,
     "get_service_provider": everybody,

@@ -86,9 +86,11 @@ async def create(call: Call) -> dict[str, Any]:
         description=body.description or "",
     )
     fresh = segment(wanted, of)
+    there = call.cloud.mirror(NETWORK).get(body.network_id)
+    project_id = there.state.project_id if there else ""
 
     async def attempt(numbering: Numbering) -> Document:
-        [numbered] = await numbering.numbered([fresh])
+        [numbered] = await numbering.numbered([fresh], project_id)
         return (await call.execute(Wish(NETWORKS, body.network_id, AddNetworkSegment(segment=numbered))))[0]
 
     network = (await with_numbers(call.cloud, of, attempt)).state

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast, get_args
+from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
 
@@ -15,8 +16,10 @@ from bus.cloud import Cloud
 from bus.config import Networking
 from bus.execute import AlreadyTaken
 from handlers.network.refusing import invalid_input
+from handlers.network.segment_range import Room, rooms
 from schema.network.host import NetworkHost
 from schema.network.network import DEFAULT_EXTERNAL, NETWORK, Segment
+from schema.network.segment_range import SEGMENT_RANGES, STREAM, SegmentRange
 from schema.network.wiring import NetworkType
 from schema.refusal import Conflict, Refused
 
@@ -117,12 +120,12 @@ class Numbering:
         self._taken: dict[tuple[str, str], set[int]] | None = None
         self._picked: set[tuple[str, str]] = set()
 
-    async def numbered(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
-        """The same, each with a number where it needs one. Raises NoNetworkAvailable."""
+    async def numbered(self, segments: Sequence[Segment], project_id: str) -> tuple[Segment, ...]:
+        """The same, each with a number where it needs one, of that project's. Raises NoNetworkAvailable."""
         found = []
         for it in segments:
             if it.segmentation_id is None and it.network_type in {"vxlan", "vlan"}:
-                found.append(await self._numbered(it))
+                found.append(await self._numbered(it, project_id))
             else:
                 found.append(it)
         return tuple(found)
@@ -135,29 +138,26 @@ class Numbering:
         self._picked.clear()
         return True
 
-    async def _numbered(self, segment: Segment) -> Segment:
-        place = segment.physical_network
-        if segment.network_type == "vlan" and place is None:
-            place = next((name for name, ids in sorted(self._of.physical.items()) if ids), None)
-            if place is None:
-                raise NoNetworkAvailable
-        ids = self._of.vxlan if segment.network_type == "vxlan" else self._of.physical.get(place or "", VLAN_IDS)
-        scope = "vxlan" if segment.network_type == "vxlan" else f"vlan {place}"
-        number = await self._pick(scope, ids)
-        self._picked.add((scope, str(number)))
-        return msgspec.structs.replace(segment, physical_network=place, segmentation_id=number)
+    async def _numbered(self, segment: Segment, project_id: str) -> Segment:
+        ranges, kind = await segment_ranges(self._cloud), segment.network_type
+        for room in rooms(ranges, default_ranges(self._of), project_id, kind, segment.physical_network):
+            scope = "vxlan" if kind == "vxlan" else f"vlan {room.physical_network}"
+            number = await self._pick(scope, room)
+            if number is not None:
+                self._picked.add((scope, str(number)))
+                place = room.physical_network
+                return msgspec.structs.replace(segment, physical_network=place, segmentation_id=number)
+        raise NoNetworkAvailable
 
-    async def _pick(self, scope: str, ids: Numbers) -> int:
+    async def _pick(self, scope: str, ids: Room) -> int | None:
         mine = {int(key) for known, key in self._picked if known == scope}
         if len(ids) > FEW and self._taken is None:
             number = ids[int(clock.fraction() * len(ids))]
             if number not in mine:
                 return number
         taken = mine | (await self._known()).get((scope, ""), set())
-        free = [number for number in ids if number not in taken] if len(ids) <= FEW else _far(ids, taken)
-        if not free:
-            raise NoNetworkAvailable
-        return free[int(clock.fraction() * len(free))]
+        free = [it for part in ids.parts for it in part if it not in taken] if len(ids) <= FEW else _far(ids, taken)
+        return free[int(clock.fraction() * len(free))] if free else None
 
     async def _known(self) -> Mapping[tuple[str, str], set[int]]:
         if self._taken is None:
@@ -167,6 +167,31 @@ class Numbering:
                     scope = "vxlan" if it.network_type == "vxlan" else f"vlan {it.physical_network}"
                     self._taken.setdefault((scope, ""), set()).add(it.segmentation_id or 0)
         return self._taken
+
+
+async def segment_ranges(cloud: Cloud) -> tuple[SegmentRange, ...]:
+    """Those that administrators made."""
+    stream = SEGMENT_RANGES.stream(STREAM)
+    document = (await cloud.executor.load([stream])).get(stream)
+    ranges: tuple[SegmentRange, ...] = document.state.ranges if document else ()
+    return ranges
+
+
+def default_ranges(of: Carriers) -> list[SegmentRange]:
+    """What the settings say, for who has no other."""
+    found: list[tuple[str, str | None, Numbers]] = [("vxlan", None, of.vxlan)]
+    found += [("vlan", name, ids) for name, ids in sorted(of.physical.items()) if of.vlan]
+    return [
+        SegmentRange(
+            id=str(uuid5(NAMESPACE_OID, f"default range of {kind} {place or ''}")),
+            network_type=kind,
+            physical_network=place,
+            minimum=ids.start,
+            maximum=ids.stop - 1,
+        )
+        for kind, place, ids in found
+        if ids
+    ]
 
 
 async def with_numbers(cloud: Cloud, of: Carriers, attempt: Callable[[Numbering], Awaitable[T]]) -> T:
@@ -203,7 +228,7 @@ def reworded(taken: AlreadyTaken) -> Conflict:
     return Conflict(f"Unable to create the network. {why}.", code=code)
 
 
-def _far(ids: Numbers, taken: set[int]) -> list[int]:
+def _far(ids: Room, taken: set[int]) -> list[int]:
     """Some free ones of many, from a place found by chance on."""
     start = int(clock.fraction() * len(ids))
     found = (ids[(start + nth) % len(ids)] for nth in range(len(ids)))

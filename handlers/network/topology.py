@@ -93,7 +93,7 @@ async def _made(cloud: Cloud, project_id: str, outside: Network, of: Carriers, b
     network_id, router_id = clock.uuid4(), clock.uuid4()
 
     async def numbered(numbering: Numbering) -> Network:
-        segments = await numbering.numbered([segment(SegmentWanted(), of)])
+        segments = await numbering.numbered([segment(SegmentWanted(), of)], project_id)
         policy_id = await default_policy(cloud, project_id)
         network = CreateNetwork(
             name="auto_allocated_network",
