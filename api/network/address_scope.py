@@ -97,8 +97,9 @@ async def update(call: Call) -> dict[str, Any]:
     before = await to_change(call, RESOURCE, call.path["id"])
     open_now = EVERYBODY in before.state.shared_with
     wishes = [Wish(ADDRESS_SCOPES, before.id, UpdateAddressScope(name=body.name))]
-    if body.shared is not UNSET and body.shared is not open_now:
+    if body.shared is not UNSET:
         call.must("update_address_scope:shared")
+    if body.shared is not UNSET and body.shared is not open_now:
         if open_now:
             raise Invalid(
                 f"Unable to update address scope {before.id} : Shared address scope can't be unshared",

@@ -15,11 +15,14 @@ from api.wire.call import denied
 from bus import clock
 from bus.execute import AlreadyTaken, Wish
 from bus.log import Document
+from handlers.network.address_scope import usable
 from handlers.network.addressing import Picks, with_addresses
 from handlers.network.rbac_policy import duplicate, not_found
 from handlers.network.refusing import invalid_input
 from handlers.network.sharable import SHARABLE, granting, moving, revoking
+from schema.network.address_scope import ADDRESS_SCOPE
 from schema.network.rbac_policy import EVERYBODY, RBAC_POLICY, CreateRbacPolicy, RbacPolicy
+from schema.network.subnet_pool import SubnetPool
 from schema.refusal import Invalid
 
 _PROJECT = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
@@ -149,7 +152,9 @@ async def _command(call: Call, body: NewPolicy) -> CreateRbacPolicy:
     if target is None:
         raise bad("target_tenant", "it is not said")
     _refuse_target(call, target, "create_rbac_policy:target_tenant")
-    await _thing(call, object_type, body.object_id)
+    thing = await _thing(call, object_type, body.object_id)
+    if isinstance(thing, SubnetPool):
+        await _refuse_beyond_scope(call, thing, target)
     return CreateRbacPolicy(
         project_id=project_id,
         parent_id=body.object_id,
@@ -166,6 +171,15 @@ def _refuse_target(call: Call, target: str, rule: str) -> None:
             raise denied(rule)
     elif not _PROJECT.fullmatch(target):
         raise invalid_input(f"'{target}' is not a valid target project ID; expected a UUID or '*'")
+
+
+async def _refuse_beyond_scope(call: Call, pool: SubnetPool, target: str) -> None:
+    """Raises Invalid when somebody would see a pool who does not see the address scope it is in."""
+    found = await call.cloud.documents.get_many(ADDRESS_SCOPE, [pool.address_scope_id] if pool.address_scope_id else [])
+    if not all(usable(it.state, target) for it in found.values()):
+        raise invalid_input(
+            f"Subnet pool {pool.id} cannot be shared with {target}: address scope {pool.address_scope_id} is not"
+        )
 
 
 async def _thing(call: Call, object_type: str, id: str) -> Any:

@@ -51,6 +51,7 @@ SERVICE = Service(
     errors=NEUTRON,
     policy=POLICY,
     body_refusal=body_refusal,
+    body_first=True,
     roots=version_documents(),
     mirrors=(NETWORK, NETWORK_HOST, NETWORK_QUOTA, SUBNET_POOL),
     routes=[

@@ -27,7 +27,7 @@ from bus import clock
 from bus.documents import Where
 from bus.execute import AlreadyTaken, Wish
 from bus.log import Document
-from handlers.network.address_scope import ADDRESS_SCOPES
+from handlers.network.address_scope import ADDRESS_SCOPES, usable
 from handlers.network.address_scope import not_found as scope_not_found
 from handlers.network.quota import giving_back, taking
 from handlers.network.sharable import forgetting, recording
@@ -105,9 +105,9 @@ def _view(document: Document, viewer: str | None) -> dict[str, Any]:
         **common(document),
         "ip_version": pool.ip_version,
         "prefixes": list(pool.prefixes),
-        "min_prefixlen": pool.min_prefixlen,
-        "max_prefixlen": pool.max_prefixlen,
-        "default_prefixlen": pool.default_prefixlen,
+        "min_prefixlen": str(pool.min_prefixlen),
+        "max_prefixlen": str(pool.max_prefixlen),
+        "default_prefixlen": str(pool.default_prefixlen),
         "default_quota": pool.default_quota,
         "address_scope_id": pool.address_scope_id,
         "is_default": pool.is_default,
@@ -182,6 +182,7 @@ async def update(call: Call) -> dict[str, Any]:
     if body.prefixes is not UNSET:
         fields["prefixes"] = prefixes
     scope_id = pool.address_scope_id if body.address_scope_id is UNSET else body.address_scope_id
+    await _refuse_under_others(call, pool)
     wishes = [Wish(SUBNET_POOLS, pool.id, UpdateSubnetPool(**fields))]
     return await _answer(call, pool.id, *wishes, *await _rescoped(call, pool, scope_id, prefixes))
 
@@ -274,7 +275,8 @@ async def _joining(
         return []
     stream = ADDRESS_SCOPE.stream(scope_id)
     document = (await call.cloud.executor.load([stream])).get(stream)
-    if document is None or not document.state.living:
+    seen = document is not None and (call.token.is_admin or usable(document.state, call.token.project_id or ""))
+    if document is None or not document.state.living or not seen:
         raise scope_not_found(scope_id)
     if shared and EVERYBODY not in document.state.shared_with:
         raise Invalid(
@@ -286,6 +288,19 @@ async def _joining(
     ]
 
 
+async def _refuse_under_others(call: Call, pool: SubnetPool) -> None:
+    """Raises Invalid for a pool in a scope of others: only administrators change it there."""
+    if pool.address_scope_id is None or call.token.is_admin:
+        return
+    found = await call.cloud.documents.get_many(ADDRESS_SCOPE, [pool.address_scope_id])
+    if any(it.state.project_id != call.token.project_id for it in found.values()):
+        raise Invalid(
+            f"Illegal subnetpool update : subnetpool {pool.id} cannot be updated when associated with shared address "
+            f"scope {pool.address_scope_id}.",
+            code="IllegalSubnetPoolUpdate",
+        )
+
+
 def _leaving(pool: SubnetPool) -> list[Wish]:
     if pool.address_scope_id is None:
         return []
@@ -294,7 +309,7 @@ def _leaving(pool: SubnetPool) -> list[Wish]:
 
 def _prefixes(texts: Sequence[str]) -> tuple[str, ...]:
     """In their usual form, joined where they touch. Raises Invalid."""
-    return compacted(cidr("prefixes", it) for it in texts)
+    return compacted(cidr("prefixes", it, strict=False) for it in texts)
 
 
 routes = [

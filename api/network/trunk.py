@@ -130,6 +130,7 @@ async def index(call: Call) -> Any:
 
 async def create(call: Call) -> dict[str, Any]:
     body: NewTrunk = call.body.trunk
+    _refuse_unclear(body.sub_ports or ())
     project_id = project_of(call, body.project_id, body.tenant_id)
     id = clock.uuid4()
 
@@ -166,6 +167,7 @@ async def delete(call: Call) -> None:
 
 async def add_subports(call: Call) -> dict[str, Any]:
     body: SubportsBody = call.body
+    _refuse_unclear(body.sub_ports)
     before = await to_change(call, RESOURCE, call.path["id"])
 
     async def attempt(picks: Picks) -> Document:
@@ -198,25 +200,38 @@ async def _ports(call: Call, trunks: Sequence[Trunk], asked: Sequence[str]) -> d
     return ports
 
 
-async def _subports(call: Call, bodies: Sequence[SubportBody], ports: dict[str, Port]) -> tuple[TrunkSubport, ...]:
-    """What is asked for, each with its tag. Raises Invalid."""
+def _refuse_unclear(bodies: Sequence[SubportBody]) -> None:
+    """What is wrong by itself, whatever ports there are. Raises Invalid."""
     if len({it.port_id for it in bodies}) < len(bodies):
         raise bad("sub_ports", "there are duplicates")
-    subports = []
+    tags = []
     for it in bodies:
         if it.segmentation_type == "inherit":
-            tag = await _inherited(call, ports[it.port_id])
-        elif it.segmentation_type != "vlan":
+            continue
+        if it.segmentation_type != "vlan":
             raise bad("sub_ports", f"'{it.segmentation_type}' is no segmentation type: it is 'vlan' or 'inherit'")
-        elif it.segmentation_id is None:
+        if it.segmentation_id is None:
             raise bad("sub_ports", f"subport {it.port_id} has no segmentation_id")
-        else:
-            tag = it.segmentation_id
-        if not 1 <= tag <= 4094:
-            raise bad("sub_ports", f"'{tag}' is no VLAN: segmentation_id is from 1 to 4094")
-        subports.append(TrunkSubport(port_id=it.port_id, segmentation_id=tag))
-    if len({it.segmentation_id for it in subports}) < len(subports):
+        if not 1 <= it.segmentation_id <= 4094:
+            raise bad("sub_ports", f"'{it.segmentation_id}' is no VLAN: segmentation_id is from 1 to 4094")
+        tags.append(it.segmentation_id)
+    _refuse_twice(tags)
+
+
+def _refuse_twice(tags: Sequence[int]) -> None:
+    if len(set(tags)) < len(tags):
         raise bad("sub_ports", "a segmentation_id is there twice")
+
+
+async def _subports(call: Call, bodies: Sequence[SubportBody], ports: dict[str, Port]) -> tuple[TrunkSubport, ...]:
+    """What is asked for, each with its tag. Raises Invalid."""
+    subports = []
+    for it in bodies:
+        tag = it.segmentation_id
+        if tag is None or it.segmentation_type == "inherit":
+            tag = await _inherited(call, ports[it.port_id])
+        subports.append(TrunkSubport(port_id=it.port_id, segmentation_id=tag))
+    _refuse_twice([it.segmentation_id for it in subports])
     return tuple(subports)
 
 

@@ -42,10 +42,10 @@ def address(field: str, text: str) -> str:
         raise bad(field, f"'{text[:64]}' is not a valid IP address") from None
 
 
-def cidr(field: str, text: str) -> str:
-    """A network in its usual form, without bits beyond its length. Raises Invalid."""
+def cidr(field: str, text: str, *, strict: bool = True) -> str:
+    """A network in its usual form. Bits beyond its length are cut off, or refused if it is `strict`. Raises Invalid."""
     try:
-        return str(ipaddress.ip_network(text if "/" in text else "no length"))
+        return str(ipaddress.ip_network(text if "/" in text else "no length", strict=strict))
     except ValueError:
         raise bad(field, f"'{text[:64]}' is not a valid CIDR") from None
 

@@ -182,7 +182,8 @@ class Dispatch:
         row = _fitting(call, rows or [])
         if not row.route.public:
             await self._authenticate(call)
-            self._authorize(call, row.route)
+            if not call.service.body_first:
+                self._authorize(call, row.route)
             if (
                 method == "GET"
                 and call.service.json_or_nothing
@@ -191,6 +192,8 @@ class Dispatch:
                 raise NoOtherThanJson
         if row.route.body is not None:
             call.body = body.decode(call, row, await body.whole(call))
+        if call.service.body_first and not row.route.public:
+            self._authorize(call, row.route)
         return row
 
     async def _run(self, call: Call, row: Row) -> web.StreamResponse:

@@ -122,6 +122,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Not in the catalog."""
     body_refusal: Callable[[str], str] | None = None
     """How this service's clients are told what is wrong with a body, where they know other words than ours."""
+    body_first: bool = False
+    """What is wrong with a body is said (400) before whether the caller may (403), as Neutron does."""
     json_or_nothing: bool = False
     """What a GET answers is JSON, and a client that accepts none is told so (406)."""
     trailing_slash: bool = False

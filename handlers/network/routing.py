@@ -203,11 +203,12 @@ def _wishes(
     astray = [port for port in ports if port.state.host != host]
     wishes += binding(astray, host) if host else unbinding(astray)
     if host == router.host and (router.wired or not router.admin_state_up):
-        # It is in place, or as much of it as will be while it is switched off; and so are its feet.
+        # It is in place, or as much of it as will be while it is switched off; and so are its feet, new ones too: its
+        # host has nothing more to say of it.
         wishes += [
-            Wish(PORTS, port.id, ReportPortWired(host=host, generation=port.state.generation, up=True))
+            Wish(PORTS, port.id, ReportPortWired(host=host, generation=port.state.generation + 1, up=True))
             for port in ports
-            if port.state.host == host and not port.state.wired
+            if port.state.host != host or not port.state.wired
         ]
     return wishes
 

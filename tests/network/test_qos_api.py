@@ -123,6 +123,7 @@ async def test_operators_write_policies_and_projects_read_theirs(served, admin, 
     assert (await member("GET", one))["policy"]["id"] == policy["id"]
     await member.refused("PUT", one, {"policy": {"name": "x"}}, 403, "PolicyNotAuthorized")
     await member.refused("POST", "/qos/policies", {"policy": {}}, 403, "PolicyNotAuthorized")
+    await member.refused("POST", "/qos/policies", {"policy": {"name": "x" * 256}}, 400, "HTTPBadRequest")
     body = {"bandwidth_limit_rule": {"max_kbps": 1}}
     await member.refused("POST", f"{one}/{LIMITS}", body, 403, "PolicyNotAuthorized")
     await stranger.refused("GET", one, None, 404, "QosPolicyNotFound")

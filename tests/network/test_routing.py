@@ -175,6 +175,28 @@ async def test_its_feet_are_up_when_its_host_has_it_in_place(followed):
     await _until(up)
 
 
+async def test_a_foot_more_is_up_where_the_router_is_in_place(followed):
+    await _register(followed, "a")
+    await _outside(followed)
+    await _make(followed, "r")
+
+    async def placed():
+        return await _homes(followed) == {"r": "a"}
+
+    await _until(placed)
+    await followed.executor.execute(seen("a", RouterSeen(router_id="r", generation=1, up=True)))
+    foot = RouterInterface(port_id="i", network_id="n", subnet_ids=("s",))
+    await followed.executor.execute(
+        Wish(ROUTERS, "r", AddRouterInterface(interface=foot)),
+        Wish(PORTS, "i", CreatePort(parent_id="n", mac_address="m", device_id="r")),
+    )
+
+    async def up():
+        return {(await followed.documents.get(PORT, id)).state.status for id in ("g-r", "i")} == {"ACTIVE"}
+
+    await _until(up)
+
+
 async def test_the_feet_of_one_that_is_switched_off_are_up_all_the_same(followed):
     await _register(followed, "a")
     await followed.executor.execute(Wish(ROUTERS, "r", CreateRouter(name="r", admin_state_up=False)))

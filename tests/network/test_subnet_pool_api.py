@@ -53,7 +53,7 @@ async def _subnet(who, expect=201, **fields):
 async def test_a_pool_shows_what_neutron_shows_and_changes(member):
     made = await _pool(member, "10.0.1.0/24", "10.0.0.0/24", name="p", default_prefixlen=26)
     assert (made["prefixes"], made["ip_version"]) == (["10.0.0.0/23"], 4)
-    assert (made["min_prefixlen"], made["max_prefixlen"], made["default_prefixlen"]) == (8, 32, 26)
+    assert (made["min_prefixlen"], made["max_prefixlen"], made["default_prefixlen"]) == ("8", "32", "26")
     assert (made["shared"], made["is_default"], made["default_quota"], made["revision_number"]) == (
         False,
         False,
@@ -63,11 +63,11 @@ async def test_a_pool_shows_what_neutron_shows_and_changes(member):
     one = f"/subnetpools/{made['id']}"
     change = {"name": "q", "min_prefixlen": 24, "prefixes": ["10.0.0.0/22"]}
     changed = (await member("PUT", one, {"subnetpool": change}))["subnetpool"]
-    assert (changed["name"], changed["min_prefixlen"], changed["prefixes"]) == ("q", 24, ["10.0.0.0/22"])
+    assert (changed["name"], changed["min_prefixlen"], changed["prefixes"]) == ("q", "24", ["10.0.0.0/22"])
     smaller = {"subnetpool": {"prefixes": ["10.0.0.0/24"]}}
     await member.refused("PUT", one, smaller, 400, "IllegalSubnetPoolPrefixUpdate")
     six = await _pool(member, "2001:db8::/48")
-    assert (six["min_prefixlen"], six["max_prefixlen"], six["ip_version"]) == (64, 128, 6)
+    assert (six["min_prefixlen"], six["max_prefixlen"], six["ip_version"]) == ("64", "128", 6)
     assert [it["id"] for it in (await member("GET", "/subnetpools?ip_version=6"))["subnetpools"]] == [six["id"]]
     await member("DELETE", one, expect=204)
     await member.refused("GET", one, None, 404, "SubnetPoolNotFound")
@@ -175,12 +175,12 @@ async def test_pools_of_a_scope_do_not_overlap(member, admin, stranger):
     one = f"/address-scopes/{scope['id']}"
     assert (scope["ip_version"], scope["shared"], scope["name"]) == (4, False, "")
     pool = await _pool(member, "10.0.0.0/24", address_scope_id=scope["id"], default_prefixlen=26)
-    clash = await _pool(member, "10.0.0.0/25", address_scope_id=scope["id"], expect=409)
+    clash = await _pool(member, "10.0.0.9/25", address_scope_id=scope["id"], expect=409)
     assert clash["type"] == "AddressScopePrefixConflict"
     wrong = await _pool(member, "2001:db8::/48", address_scope_id=scope["id"], expect=400)
     assert wrong["type"] == "IllegalSubnetPoolIpVersionAssociationToAddressScope"
-    foreign = await _pool(stranger, "10.8.0.0/24", address_scope_id=scope["id"], expect=400)
-    assert foreign["type"] == "IllegalSubnetPoolAssociationToAddressScope"
+    foreign = await _pool(stranger, "10.8.0.0/24", address_scope_id=scope["id"], expect=404)
+    assert foreign["type"] == "AddressScopeNotFound"
     absent = await _pool(member, "10.8.0.0/24", address_scope_id=str(uuid.uuid4()), expect=404)
     assert absent["type"] == "AddressScopeNotFound"
     await member.refused("DELETE", one, None, 409, "AddressScopeInUse")
@@ -190,6 +190,29 @@ async def test_pools_of_a_scope_do_not_overlap(member, admin, stranger):
     body = {"subnetpool": {"address_scope_id": None}}
     assert (await member("PUT", f"/subnetpools/{pool['id']}", body))["subnetpool"]["address_scope_id"] is None
     await member("DELETE", one, expect=204)
+
+
+async def test_a_pool_in_the_scope_of_others_is_theirs_to_widen(member, admin, stranger):
+    shared = {"address_scope": {"ip_version": 4, "shared": True}}
+    scope = (await admin("POST", "/address-scopes", shared, expect=201))["address_scope"]["id"]
+    one = f"/subnetpools/{(await _pool(stranger, '20.0.0.0/18'))['id']}"
+    await admin("PUT", one, {"subnetpool": {"address_scope_id": scope}})
+    wider = {"subnetpool": {"prefixes": ["20.0.0.0/18", "40.0.0.0/18"]}}
+    await stranger.refused("PUT", one, wider, 400, "IllegalSubnetPoolUpdate")
+    assert (await admin("PUT", one, wider))["subnetpool"]["prefixes"] == ["20.0.0.0/18", "40.0.0.0/18"]
+
+
+async def test_a_pool_is_shared_no_farther_than_its_scope(member, stranger):
+    scope = (await member("POST", "/address-scopes", {"address_scope": {"ip_version": 4}}, expect=201))["address_scope"]
+    pool = await _pool(member, "10.0.0.0/24", address_scope_id=scope["id"])
+    policy = {"object_type": "subnetpool", "object_id": pool["id"], "action": "access_as_shared"}
+    body = {"rbac_policy": {**policy, "target_tenant": OTHER}}
+    await member.refused("POST", "/rbac-policies", body, 400, "InvalidInput")
+    opened = {**policy, "object_type": "address_scope", "object_id": scope["id"], "target_tenant": OTHER}
+    await member("POST", "/rbac-policies", {"rbac_policy": opened}, expect=201)
+    await member("POST", "/rbac-policies", body, expect=201)
+    body = {"address_scope": {"shared": False, "name": "mine"}}
+    await member.refused("PUT", f"/address-scopes/{scope['id']}", body, 403, "PolicyNotAuthorized")
 
 
 async def test_shared_pools_and_scopes_are_seen_by_those_they_are_shared_with(member, admin, stranger):

@@ -145,6 +145,9 @@ async def test_what_no_trunk_can_be_is_refused(served, member):
     for body in ({"port_id": str(uuid.uuid4())}, {"port_id": parent, "sub_ports": [_sub(str(uuid.uuid4()), 2)]}):
         await member.refused("POST", "/trunks", {"trunk": body}, 404, "PortNotFound")
     await member.refused("POST", "/trunks", {"trunk": {"port_id": await _port(served, OTHER)}}, 404, "PortNotFound")
+    nowhere = [_sub(str(uuid.uuid4()), 2), _sub(str(uuid.uuid4()), 2)]
+    body = {"trunk": {"port_id": str(uuid.uuid4()), "sub_ports": nowhere}}
+    await member.refused("POST", "/trunks", body, 400, "HTTPBadRequest")
     await member.refused("PUT", f"/trunks/{uuid.uuid4()}/add_subports", {"sub_ports": []}, 404, "TrunkNotFound")
 
 
