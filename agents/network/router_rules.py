@@ -3,6 +3,7 @@
 outside ──▶ dstnat: floating IP → fixed IP, forwarded port → inner port
 inside  ──▶ srcnat: fixed IP with a floating IP → that one; any other → the gateway's (SNAT)
 inside  ──▶ floating IP of a neighbour ──▶ back inside: the router puts itself between, or answers would bypass it
+inside  ──▶ outside of the same address scope: as it is; from one scope into another: nothing but what is translated
 
 IPv6 is routed as it is. Guests' metadata is answered here, and only on the links its subnets lie on: no extra route
 can lead an answer to anybody but the card the address belongs to.
@@ -189,10 +190,12 @@ def _rules(router: WiredRouter) -> str:
     if gateway is not None:
         outside = inside_name(gateway.port_id)
         lines += _translation(router, gateway, outside)
-        lines += _chain(
-            "forward", "filter", "filter", [*_never_in_clear(router, outside), *router_limits(router, outside)]
-        )
         lines += _chain("input", "filter", "filter", _not_served(router, outside))
+        ways = [*_never_in_clear(router, outside), *_between_scopes(router), *router_limits(router, outside)]
+    else:
+        ways = list(_between_scopes(router))
+    if gateway is not None or ways:
+        lines += _chain("forward", "filter", "filter", ways)
     return _table(lines)
 
 
@@ -203,6 +206,8 @@ def _translation(router: WiredRouter, gateway: RouterPort, outside: str) -> list
     outwards = [f'oifname "{outside}" snat ip to ip saddr map @outwards']
     back_inside = ["ct status dnat snat ip to ip saddr map @outwards"]
     if own and router.snat:
+        if plain := ", ".join(_untranslated(router)):
+            outwards.append(f'oifname "{outside}" ip saddr {{ {plain} }} accept')
         outwards.append(f'oifname "{outside}" ip saddr != {own} snat ip to {own}')
     if own:
         back_inside.append(f"ct status dnat ip saddr @inside snat ip to {own}")
@@ -213,6 +218,54 @@ def _translation(router: WiredRouter, gateway: RouterPort, outside: str) -> list
         *_chain("prerouting", "nat", "dstnat", [*_forwarded(router.forwardings), "dnat ip to ip daddr map @inwards"]),
         *_chain("postrouting", "nat", "srcnat", [*outwards, *back_inside]),
     ]
+
+
+def _untranslated(router: WiredRouter) -> list[str]:
+    """What is in the scope of the outside: its addresses mean the same there."""
+    outer = _scope(router, router.gateway, 4) if router.gateway and router.scopes else ""
+    own = (port for port in router.ports if outer and _scope(router, port, 4) == outer)
+    return sorted({prefix for _, prefix in _prefixes(own) if ":" not in prefix})
+
+
+def _between_scopes(router: WiredRouter) -> Iterable[str]:
+    """From one address scope into another nothing is routed, unless it is translated on the way."""
+    if not router.scopes:
+        return
+    for family, word in ((4, "ipv4"), (6, "ipv6")):
+        scopes: dict[str, list[str]] = {}
+        for port in router.ports:
+            if any(_family(it.ip) == family for it in port.addresses):
+                scopes.setdefault(_scope(router, port, family), []).append(inside_name(port.port_id))
+        head = f"meta nfproto {word}"
+        for scope, names in sorted(scopes.items()):
+            others = [name for other, its in sorted(scopes.items()) if other != scope for name in its]
+            if others:
+                yield f"{head} iifname {_names(names)} oifname {_names(others)} ct status & dnat == 0 drop"
+        if router.gateway is None:
+            continue
+        outside = inside_name(router.gateway.port_id)
+        outer = _scope(router, router.gateway, family)
+        strangers = [name for scope, its in sorted(scopes.items()) if scope != outer for name in its]
+        if not strangers:
+            continue
+        yield f'{head} iifname "{outside}" oifname {_names(strangers)} ct state new ct status & dnat == 0 drop'
+        if family == 6:
+            yield f'{head} iifname {_names(strangers)} oifname "{outside}" ct state new drop'
+        elif not router.snat:
+            known = ", ".join(sorted({it.fixed_ip for it in router.floating if ":" not in it.fixed_ip}))
+            but = f"ip saddr != {{ {known} }} " if known else ""
+            yield f'{head} iifname {_names(strangers)} oifname "{outside}" {but}ct state new drop'
+
+
+def _scope(router: WiredRouter, port: RouterPort, family: int) -> str:
+    """Of a foot in that family; empty: none. All subnets of a network are of one pool."""
+    its = (router.scopes.get(it.subnet_id, "") for it in port.addresses if _family(it.ip) == family)
+    return next((scope for scope in its if scope), "")
+
+
+def _names(interfaces: Iterable[str]) -> str:
+    quoted = [f'"{it}"' for it in sorted(interfaces)]
+    return f"{{ {', '.join(quoted)} }}"
 
 
 def _not_served(router: WiredRouter, outside: str) -> list[str]:

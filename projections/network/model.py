@@ -43,12 +43,14 @@ from schema.network.qos_policy import QOS_POLICY, QosPolicy
 from schema.network.router import ROUTER, Router
 from schema.network.security_group import SECURITY_GROUP, SecurityGroup
 from schema.network.subnet import SUBNET, Subnet
+from schema.network.subnet_pool import SUBNET_POOL, SubnetPool
 from schema.network.vpn_connection import VPN_CONNECTION, VpnConnection
 from schema.network.wiring import Piece
 
 KINDS: tuple[Kind[Any], ...] = (
     NETWORK_HOST,
     QOS_POLICY,
+    SUBNET_POOL,
     NETWORK,
     SUBNET,
     SECURITY_GROUP,
@@ -103,6 +105,7 @@ class Model:
         self._routers_of_network = Index()
         self._subports = Index()
         self._subnets_of_network = Index()
+        self._subnets_of_pool = Index()
         self._dhcp_of_network = Index()
         self._floating_of_router = Index()
         self._floating_of_network = Index()
@@ -122,6 +125,7 @@ class Model:
         )
         self._changes: dict[str, Callable[[Any, Any], None]] = {
             QOS_POLICY.name: self._policy_changed,
+            SUBNET_POOL.name: self._pool_changed,
             NETWORK.name: self._network_changed,
             SUBNET.name: self._subnet_changed,
             PORT.name: self._port_changed,
@@ -255,15 +259,24 @@ class Model:
             self._touch_routers_of_floating_in(id)
 
     def _subnet_changed(self, before: Subnet | None, after: Subnet | None) -> None:
+        network_id = (after or before or Subnet()).network_id
+        if _differ(before, after, "subnetpool_id"):
+            self._subnets_of_pool.follow(_id(before, after), before, after, lambda it: it.subnetpool_id)
+            self._touch_routers_in(network_id)
         if before is not None and after is not None and wired_subnet(before) == wired_subnet(after):
             return  # only an address came or went
-        network_id = (after or before or Subnet()).network_id
         self._subnets_of_network.follow(_id(before, after), before, after, lambda it: it.network_id)
         self._touch_network(network_id)
         self._touch_routers_in(network_id)
         if before is None or after is None:
             for port_id in self._seated_in[network_id]:
                 self._touch_port(port_id)
+
+    def _pool_changed(self, before: SubnetPool | None, after: SubnetPool | None) -> None:
+        if _differ(before, after, "address_scope_id"):
+            for id in self._subnets_of_pool[_id(before, after)]:
+                subnet = self.get(SUBNET, id)
+                self._touch_routers_in(subnet.network_id if subnet is not None else "")
 
     def _port_changed(self, before: Port | None, after: Port | None) -> None:
         id = _id(before, after)

@@ -15,6 +15,7 @@ from schema.network.qos_policy import QOS_POLICY, QosPolicy
 from schema.network.router import ROUTER, Router
 from schema.network.security_group import SECURITY_GROUP, SecurityGroup, SecurityRule
 from schema.network.subnet import SUBNET, Subnet
+from schema.network.subnet_pool import SUBNET_POOL, SubnetPool
 from schema.network.vpn_connection import VPN_CONNECTION, VpnConnection
 from schema.network.wiring import (
     Address,
@@ -203,12 +204,12 @@ def wired_router(of: Sources, id: str) -> WiredRouter | None:
         return None
     floating = [it for it in (of.get(FLOATING_IP, it) for it in sorted(of.floating[id])) if it is not None]
     gateway = _foot(of, router.gateway.port_id) if router.gateway else None
-    feet = (_foot(of, interface.port_id) for interface in router.interfaces)
+    feet = tuple(foot for it in router.interfaces if (foot := _foot(of, it.port_id)) is not None)
     return WiredRouter(
         id=id,
         generation=of.version(ROUTER, id),
         admin_up=router.admin_state_up,
-        ports=tuple(foot for foot in feet if foot is not None),
+        ports=feet,
         gateway=gateway,
         gateway_ips=_gateway_ips(of, gateway),
         snat=router.gateway.enable_snat if router.gateway else True,
@@ -221,6 +222,7 @@ def wired_router(of: Sources, id: str) -> WiredRouter | None:
             for id in sorted(of.connections[id])
             if (it := of.get(VPN_CONNECTION, id)) is not None
         ),
+        scopes=_scopes(of, [*feet, *([gateway] if gateway else [])]),
     )
 
 
@@ -265,6 +267,17 @@ def _foot(of: Sources, port_id: str) -> RouterPort | None:
         addresses=_addresses(of, port.fixed_ips),
         mtu=network.mtu if network is not None else 1450,
     )
+
+
+def _scopes(of: Sources, feet: Iterable[RouterPort]) -> dict[str, str]:
+    """Subnet → address scope, which is its pool's."""
+    found = {}
+    for id in sorted({address.subnet_id for foot in feet for address in foot.addresses}):
+        subnet: Subnet | None = of.get(SUBNET, id)
+        pool: SubnetPool | None = of.get(SUBNET_POOL, subnet.subnetpool_id) if subnet is not None else None
+        if pool is not None and pool.address_scope_id:
+            found[id] = pool.address_scope_id
+    return found
 
 
 def _gateway_ips(of: Sources, gateway: RouterPort | None) -> tuple[str, ...]:

@@ -268,6 +268,8 @@ class WiredRouter(Word, tag="router"):
     quality: Quality = field(default_factory=Quality)
     """Of the gateway."""
     connections: tuple[SiteConnection, ...] = ()
+    scopes: dict[str, str] = field(default_factory=dict)
+    """Subnet → address scope, of those its feet lie in that are in one."""
 
 
 Piece = WiredPort | Peer | WiredNetwork | WiredGroup | Members | WiredRouter

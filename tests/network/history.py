@@ -89,6 +89,7 @@ from schema.network.security_group import (
     SecurityRulesAdded,
 )
 from schema.network.subnet import SUBNET, AddressAllocated, SubnetCreated, SubnetDeleted, SubnetUpdated
+from schema.network.subnet_pool import SUBNET_POOL, SubnetPoolCreated, SubnetPoolDeleted, SubnetPoolUpdated
 from schema.network.vpn_connection import (
     VPN_CONNECTION,
     VpnConnectionCreated,
@@ -145,7 +146,20 @@ def subnet(history: Happens, chance: Random) -> None:
         born,
         SubnetDeleted(),
         SubnetUpdated(gateway_ip=chance.choice([None, f"10.0.{id[1:]}.254"])),
+        SubnetUpdated(subnetpool_id=_perhaps(chance, "l")),
         AddressAllocated(ip=f"10.0.{id[1:]}.{chance.randrange(255)}", port_id=_one(chance, "p", 9)),
+    )
+
+
+def pool(history: Happens, chance: Random) -> None:
+    _happens(
+        history,
+        chance,
+        SUBNET_POOL,
+        _one(chance, "l"),
+        SubnetPoolCreated(prefixes=("10.0.0.0/8",), address_scope_id=_perhaps(chance, "x")),
+        SubnetPoolDeleted(),
+        SubnetPoolUpdated(address_scope_id=_perhaps(chance, "x")),
     )
 
 
@@ -357,6 +371,7 @@ def _rule(chance: Random) -> SecurityRule:
 HAPPENINGS = (
     network,
     subnet,
+    pool,
     port,
     port,
     port,

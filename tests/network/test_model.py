@@ -42,7 +42,8 @@ from schema.network.router import (
     RouterScheduled,
 )
 from schema.network.security_group import SECURITY_GROUP, SecurityGroupCreated, SecurityRule
-from schema.network.subnet import SUBNET, AddressAllocated, SubnetCreated
+from schema.network.subnet import SUBNET, AddressAllocated, SubnetCreated, SubnetUpdated
+from schema.network.subnet_pool import SUBNET_POOL, SubnetPoolCreated, SubnetPoolUpdated
 from schema.network.wiring import (
     AddressPair,
     BandwidthLimit,
@@ -320,3 +321,25 @@ def test_policies_of_floating_ips_and_ways_out_are_their_routers_business(histor
     assert router.floating[0].quality == limited
     history.happens(QOS_POLICY, "q1", QosRuleRemoved(rule_id="r"))
     assert ("h2", "router/r1") in history.model.take()
+
+
+def test_a_router_is_told_the_address_scopes_of_its_subnets():
+    history = History()
+    history.happens(SUBNET_POOL, "l", SubnetPoolCreated(prefixes=("10.0.0.0/8",), address_scope_id="x"))
+    history.happens(NETWORK, "n", NetworkCreated())
+    history.happens(SUBNET, "s", SubnetCreated(parent_id="n", cidr="10.0.0.0/24"))
+    fixed = (FixedIp(subnet_id="s", ip_address="10.0.0.1"),)
+    owner = {"device_owner": "network:router_interface", "device_id": "r"}
+    history.happens(PORT, "f", PortCreated(parent_id="n", fixed_ips=fixed, **owner))
+    foot = RouterInterface(port_id="f", network_id="n", subnet_ids=("s",))
+    history.happens(ROUTER, "r", RouterCreated(), RouterInterfaceAdded(interface=foot), RouterScheduled(host="h"))
+    assert history.model.piece("h", "router/r").scopes == {}
+    history.model.take()
+    history.happens(SUBNET, "s", SubnetUpdated(subnetpool_id="l"))
+    assert ("h", "router/r") in history.model.take()
+    assert history.model.piece("h", "router/r").scopes == {"s": "x"}
+    history.happens(SUBNET_POOL, "l", SubnetPoolUpdated(address_scope_id="y"))
+    assert ("h", "router/r") in history.model.take()
+    assert history.model.piece("h", "router/r").scopes == {"s": "y"}
+    history.happens(SUBNET_POOL, "l", SubnetPoolUpdated(address_scope_id=None))
+    assert history.model.piece("h", "router/r").scopes == {}

@@ -146,3 +146,36 @@ def test_one_that_is_switched_off_has_nothing():
     off = layout(WiredRouter(id="r", generation=2, admin_up=False, ports=(inner,), gateway=outer))
     assert (off.feet, off.ways) == ({}, frozenset())
     assert "snat" not in off.rules
+
+
+def test_what_is_in_the_scope_of_the_outside_is_not_translated():
+    scoped = replace(router, scopes={"s": "here", "t": "here"})
+    lines = [line.strip() for line in layout(scoped).rules.splitlines()]
+    accepted = 'oifname "qbbbbbbbb-bb" ip saddr { 10.0.0.0/24 } accept'
+    translated = 'oifname "qbbbbbbbb-bb" ip saddr != 203.0.113.10 snat ip to 203.0.113.10'
+    floating = 'oifname "qbbbbbbbb-bb" snat ip to ip saddr map @outwards'
+    assert lines.index(floating) < lines.index(accepted) < lines.index(translated)
+    for scopes in ({}, {"s": "here"}, {"s": "here", "t": "there"}, {"t": "there"}):
+        assert accepted not in layout(replace(router, scopes=scopes)).rules
+
+
+def test_nothing_is_routed_from_one_scope_into_another():
+    second = RouterPort(
+        port_id="cccccccc-cccc-1",
+        network_id="m",
+        mac_address="fa:16:3e:00:00:03",
+        addresses=(Address(ip="10.1.0.1", subnet_id="u", prefix_length=24),),
+    )
+    two = replace(router, ports=(inner, second))
+    apart = 'iifname { "qaaaaaaaa-aa" } oifname { "qcccccccc-cc" } ct status & dnat == 0 drop'
+    for gateway in (outer, None):
+        scoped = replace(two, gateway=gateway, scopes={"s": "here", "t": "here"})
+        assert f"meta nfproto ipv4 {apart}" in layout(scoped).rules
+        assert apart not in layout(replace(scoped, scopes={"s": "here", "u": "here"})).rules
+        assert apart not in layout(replace(scoped, scopes={})).rules
+    inwards = 'iifname "qbbbbbbbb-bb" oifname { "qcccccccc-cc" } ct state new'
+    outwards = 'iifname { "qcccccccc-cc" } oifname "qbbbbbbbb-bb" ip saddr != { 10.0.0.5 } ct state new drop'
+    scoped = replace(two, scopes={"s": "here", "t": "here"})
+    assert inwards in layout(scoped).rules
+    assert outwards not in layout(scoped).rules
+    assert outwards in layout(replace(scoped, snat=False)).rules

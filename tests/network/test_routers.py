@@ -361,3 +361,26 @@ async def test_a_router_that_moved_answers_at_once(places):
             await it.routers.close()
         outside.close()
         near.close()
+
+
+async def test_address_scopes_are_kept_apart_and_translated_only_where_they_end(host, near, far):
+    outside = host.guest(PUBLIC, 1)
+    outside.leads_by("203.0.113.10", to="10.1.0.0/24")
+    outside.leads_by("203.0.113.10", to="10.2.0.0/24")
+    plain = router(foot(ONE, 1), foot(TWO, 1), gateway=GATEWAY)
+    assert await host.apply(ONE, TWO, PUBLIC, plain) == {}
+    await until(lambda: near.pings("10.2.0.6"))
+    scoped = replace(plain, generation=2, scopes={"s1": "here", "sp": "here"})
+    assert await host.apply(ONE, TWO, PUBLIC, scoped) == {}
+    assert not await in_thread(near.pings, "10.2.0.6", seconds=1)
+    assert not await in_thread(far.pings, "10.1.0.5", seconds=1)
+    assert await in_thread(outside.sees, near, "203.0.113.1", 80) == "10.1.0.5"
+    assert await in_thread(outside.sees, far, "203.0.113.1", 80) == "203.0.113.10"
+    assert await in_thread(near.sees, outside, "10.1.0.5", 80) == "203.0.113.1"
+    assert not await in_thread(outside.pings, "10.2.0.6", seconds=1)
+    reached = replace(scoped, generation=3, floating=(floating(20, "10.2.0.6"),))
+    assert await host.apply(ONE, TWO, PUBLIC, reached) == {}
+    assert await in_thread(far.sees, outside, "203.0.113.20", 80) == "203.0.113.1"
+    assert await in_thread(far.sees, near, "203.0.113.20", 80) == "203.0.113.10"
+    assert await in_thread(outside.sees, far, "203.0.113.1", 80) == "203.0.113.20"
+    outside.close()
