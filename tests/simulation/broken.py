@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from bus.execute import Wish
 from bus.log import Append
 
@@ -144,6 +146,102 @@ def stale_manifests_believed() -> None:
     Agent._forget_wishes = forget  # type: ignore[method-assign]
 
 
+def address_not_released() -> None:
+    """A port ends, and its addresses stay given out."""
+    from handlers.network import addressing
+
+    addressing._releasing = lambda port_id, fixed_ips: []
+
+
+def network_quota_not_given_back() -> None:
+    """What is gone counts for ever."""
+    from handlers.network.quota import NETWORK_USAGES
+    from schema.network.quota import GiveBackNetworkQuota
+
+    _deaf(NETWORK_USAGES, GiveBackNetworkQuota)
+
+
+def network_quota_not_limited() -> None:
+    """Everybody may have as much as they like."""
+    from handlers.network import plugging, quota
+
+    async def counted(cloud: Any, project_id: str, resource: str, ids: Any) -> list[Wish]:
+        return quota.counting(project_id, resource, ids)
+
+    plugging.taking = counted
+
+
+def port_left_bound() -> None:
+    """A port stays where its server was before the build went on elsewhere."""
+    from handlers.network.port import PORTS
+    from schema.network.port import UnbindPort
+
+    _deaf(PORTS, UnbindPort)
+
+
+def port_not_let_go_of() -> None:
+    """A server goes, and a port that was lent to it stays its."""
+    from handlers.network.port import PORTS
+    from schema.network.port import DetachPort
+
+    _deaf(PORTS, DetachPort)
+
+
+def router_not_moved() -> None:
+    """A router stays on the host it was on, whatever becomes of that."""
+    from handlers.network import routing
+
+    choose = routing.choose
+    routing.choose = lambda router, needs, hosts, loads: router.host or choose(router, needs, hosts, loads)
+
+
+def lost_deltas_not_caught_up() -> None:
+    """What a network agent missed it is never told again."""
+    from tests.simulation.networks import Book
+
+    async def nothing(self: Any, holding: Any) -> Any:
+        return {}
+
+    Book.lacking = nothing  # type: ignore[method-assign]
+
+
+def subports_stay() -> None:
+    """Subports do not follow the parent of their trunk."""
+    from handlers.network.trunking import TrunkReactor
+
+    TrunkReactor.react = _idle  # type: ignore[method-assign]
+
+
+def cards_not_followed() -> None:
+    """What a server shows of its ports is what they were once."""
+    from handlers.compute.following import NicReactor
+
+    NicReactor.react = _idle  # type: ignore[method-assign]
+    NicReactor.sweep = _idle  # type: ignore[method-assign]
+
+
+def use_not_noticed() -> None:
+    """What is to go goes, whoever holds something of it."""
+    from bus.memory_log import MemoryLog
+
+    append = MemoryLog.append
+
+    async def careless(self: Any, it: Append) -> int:
+        return await append(self, msgspec.structs.replace(it, vacant=()))
+
+    MemoryLog.append = careless  # type: ignore[method-assign]
+
+
+def _deaf(aggregate: Any, command: type[Any]) -> None:
+    """That command changes nothing any more."""
+    decide = aggregate.decide
+    aggregate.decide = lambda state, it: [] if isinstance(it, command) else decide(state, it)
+
+
+async def _idle(self: Any, *_: Any) -> None:
+    """Nothing is done."""
+
+
 WAYS: dict[str, Callable[[], None]] = {
     it.__name__: it
     for it in (
@@ -157,6 +255,16 @@ WAYS: dict[str, Callable[[], None]] = {
         strays_kept,
         states_remembered_too_long,
         stale_manifests_believed,
+        address_not_released,
+        network_quota_not_given_back,
+        network_quota_not_limited,
+        port_left_bound,
+        port_not_let_go_of,
+        router_not_moved,
+        lost_deltas_not_caught_up,
+        subports_stay,
+        cards_not_followed,
+        use_not_noticed,
     )
 }
 

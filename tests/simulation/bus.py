@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import re
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
@@ -219,15 +220,25 @@ class FoundDocuments:
         self._log = log
         self._distant = DistantLog(log, network)
 
-    async def find(self, kind: Kind[Any], *, where: Sequence[Any] = (), **_: Any) -> list[Document]:
+    async def find(
+        self,
+        kind: Kind[Any],
+        *,
+        where: Sequence[Any] = (),
+        limit: int | None = None,
+        marker: str | None = None,
+        **_: Any,
+    ) -> list[Document]:
         await self._distant.head()
-        return [
+        found = [
             document
             for document in self._log.documents.values()
             if document.stream.startswith(kind.name + "/")
             and document.state.deleted_at is None
             and all(_fits(document.state, condition) for condition in where)
         ]
+        past = next((nth for nth, document in enumerate(found, 1) if document.id == marker), 0)
+        return found[past:][:limit]
 
 
 def _fits(state: Any, condition: Where | AnyOf) -> bool:
@@ -243,6 +254,10 @@ def _fits(state: Any, condition: Where | AnyOf) -> bool:
             return (value is not None) is condition.value
         case "in":
             return value in condition.value
+        case "has":
+            return condition.value in (value or ())
+        case "~":
+            return re.search(condition.value, value or "") is not None
         case "contains":
             return _holds(value, condition.value)
     raise NotImplementedError(condition.op)

@@ -13,7 +13,7 @@ from schema.compute.server import Server, Task, VmState, deadline
 from schema.event import kind_of
 from schema.placement.consumer import Consumer
 from schema.placement.provider import Provider
-from tests.simulation.networks import as_the_log_says, never_broken
+from tests.simulation.networks import as_the_log_says, as_their_ports_are, never_broken, where_they_belong
 from tests.simulation.world import PROJECT, World
 
 GRACE = timedelta(seconds=30)
@@ -114,6 +114,8 @@ def in_the_end(world: World) -> Iterator[str]:
             if server is None or not server.living or server.host != machine.name:
                 yield f"{machine.name} holds a domain of {id}, which the log does not put there"
     yield from as_the_log_says(world)
+    yield from where_they_belong(world)
+    yield from as_their_ports_are(world)
     for secret_id in world.log.secrets:
         server = servers.get(secret_id.removeprefix("boot-"))
         if server is not None and not server.living:

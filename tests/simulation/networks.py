@@ -14,16 +14,19 @@ from agents.network.simulated import SimulatedNetwork
 from agents.network.store import Held
 from agents.network.world import World as Wired
 from bus.memory_log import MemoryLog
+from handlers.compute.ports import device_of
+from handlers.network.routing import feet
 from projections.network.host import Delta, Deltas
 from projections.network.model import Model, Place
 from schema.compute.server import Server
 from schema.event import State
 from schema.network.floating_ip import FloatingIp
 from schema.network.port import Port
-from schema.network.quota import NetworkUsage
+from schema.network.quota import UNLIMITED, NetworkUsage
 from schema.network.router import Router
 from schema.network.security_group import SecurityGroup
 from schema.network.subnet import Subnet
+from schema.network.trunk import Trunk
 from schema.network.wiring import Piece, link_name
 from tests.simulation.bus import HostEnd
 from tests.simulation.loop import Owner
@@ -36,6 +39,7 @@ COUNTED: dict[str, tuple[type[State], Callable[[Any], int]]] = {
     "port": (Port, lambda port: 1),
     "security_group": (SecurityGroup, lambda group: 1),
     "security_group_rule": (SecurityGroup, lambda group: len(group.rules)),
+    "trunk": (Trunk, lambda trunk: 1),
 }
 """What quotas count: of which kind, and how many of them one thing is."""
 
@@ -200,3 +204,65 @@ def never_broken(world: World) -> Iterator[str]:
         there = sum(count(it) for it in world.states(kind).values() if it.living and it.project_id)
         if usage.used != there:
             yield f"{usage.used} of {usage.name} are counted, there are {there}"
+        if usage.name == "port" and UNLIMITED != world.ports_at_most < usage.used:
+            yield f"there are {usage.used} ports, {world.ports_at_most} were allowed"
+    yield from _members(world)
+
+
+def _members(world: World) -> Iterator[str]:
+    """What ports are in is there: groups, and trunks, which know them."""
+    groups, trunks = world.states(SecurityGroup), world.states(Trunk)
+    for id, port in world.states(Port).items():
+        for group_id in port.security_group_ids if port.living else ():
+            if not groups[group_id].living:
+                yield f"port {id} is in group {group_id}, which is gone"
+        if port.living and port.trunk_id:
+            trunk = trunks[port.trunk_id]
+            known = {it.port_id for it in trunk.subports} | {trunk.port_id}
+            if not trunk.living or id not in known:
+                yield f"port {id} is in trunk {trunk.id}, which knows {sorted(known) if trunk.living else 'none'}"
+    for id, group in groups.items():
+        for rule in group.rules if group.living else ():
+            if rule.remote_group_id and not groups[rule.remote_group_id].living:
+                yield f"a rule of group {id} names {rule.remote_group_id}, which is gone"
+    for id, trunk in trunks.items():
+        for port_id in (trunk.port_id, *(it.port_id for it in trunk.subports)) if trunk.living else ():
+            port = world.states(Port)[port_id]
+            if not port.living or port.trunk_id != id:
+                yield f"trunk {id} has port {port_id}, which is in {port.trunk_id or 'none'}"
+
+
+def where_they_belong(world: World) -> Iterator[str]:
+    """In the end each router is on one host that is alive, its feet with it, and subports are with their parents."""
+    alive = {machine.name: machine for machine in world.machines if not machine.gone}
+    ports = world.states(Port)
+    for id, router in world.states(Router).items():
+        if alive and router.host not in alive:
+            yield f"router {id} is on {router.host or 'no host'}, alive are {sorted(alive)}"
+        has_it = [name for name, it in alive.items() if f"router/{id}" in it.wiring.driver.world.pieces]
+        if alive and has_it != [router.host]:
+            yield f"router {id} is on {router.host}, hosts {has_it} have it"
+        for port_id in feet(router):
+            if ports[port_id].host != router.host:
+                yield f"router {id} is on {router.host}, its port {port_id} on {ports[port_id].host}"
+    for id, port in ports.items():
+        if port.living and port.subport_of and port.host != ports[port.subport_of].host:
+            yield f"port {id} is on {port.host or 'no host'}, its trunk on {ports[port.subport_of].host or 'none'}"
+
+
+def as_their_ports_are(world: World) -> Iterator[str]:
+    """In the end servers show of their cards what is so."""
+    lost = {machine.name for machine in world.machines if machine.gone}
+    ports, leading = world.states(Port), world.states(FloatingIp)
+    for id, server in world.states(Server).items():
+        for nic in server.nics if server.living else ():
+            port = ports[nic.port_id]
+            outside = {it.floating_ip_address for it in leading.values() if it.living and it.port_id == port.id}
+            if nic.port_gone and server.host in lost:
+                continue  # the guest may have it still: nobody can take it out
+            if not port.living or device_of(port) != id:
+                yield f"server {id} has a card of port {port.id}, which is gone or another's"
+            elif [it.ip for it in nic.addresses] != [it.ip_address for it in port.fixed_ips]:
+                yield f"server {id} shows {nic.addresses}, its port {port.id} has {port.fixed_ips}"
+            elif {ip for it in nic.addresses for ip in it.floating} != outside:
+                yield f"server {id} shows {nic.addresses}, to its port {port.id} lead {outside}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
 
 from bus import clock
 from bus.cloud import Cloud
@@ -14,17 +16,19 @@ from handlers.network.floating_ip import FLOATING_IPS
 from handlers.network.joining import GatewayWanted, gateway, join_subnet
 from handlers.network.leading import associating, disassociating, inner_address, router_between
 from handlers.network.network import NETWORKS
-from handlers.network.plugging import PlannedPort, PortWanted, planned, removing
+from handlers.network.plugging import PortWanted, planned, removing
+from handlers.network.replugging import PortChange, changing
 from handlers.network.router import ROUTERS
 from handlers.network.subnet import SUBNETS
-from schema.compute.nic import NicAddress, ServerNic
-from schema.event import Kind
 from schema.network.floating_ip import FLOATING_IP, CreateFloatingIp, FloatingIp
 from schema.network.network import AddNetworkSubnet, CreateNetwork, Segment
 from schema.network.port import PORT, CreatePort, Port
 from schema.network.router import ROUTER, CreateRouter, Router, SetRouterGateway
 from schema.network.subnet import SUBNET, CreateSubnet, Pool, Subnet
-from schema.refusal import NotFound
+from tests.simulation.cards import Cards
+from tests.simulation.groups import Groups
+from tests.simulation.now import now
+from tests.simulation.trunks import Trunks
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -45,6 +49,9 @@ class Tenants:
         self.ports: list[str] = []
         """Made by hand, and not (yet) a server's."""
         self.floating: list[str] = []
+        self.cards = Cards(world, project, self.network_ids)
+        self.groups = Groups(world, project)
+        self.trunks = Trunks(world, project)
 
     async def begin(self, cloud: Cloud) -> None:
         """Networks, and a router that joins them and leads out. Done again, it changes nothing."""
@@ -56,19 +63,26 @@ class Tenants:
             await with_addresses(cloud, lambda picks, id=id: self._join(cloud, picks, id))  # type: ignore[misc]
         await with_addresses(cloud, lambda picks: self._lead_out(cloud, picks))
 
-    async def nics(self, cloud: Cloud, picks: Picks, server_id: str) -> tuple[list[ServerNic], list[Wish]]:
-        """Cards for a new server, and what makes their ports or takes given ones."""
-        chosen = self._random.choices([*self.network_ids, ""], k=self._random.choice([0, 1, 1, 2]))
-        wanted = [self._wanted(id, device_id=server_id, made_by=server_id) for id in dict.fromkeys(chosen) if id]
-        ports = await planned(cloud, picks, wanted)
-        return [_nic(it) for it in ports], [wish for it in ports for wish in it.wishes]
-
     async def act(self, cloud: Cloud) -> None:
         """Something somebody may do. May be refused."""
-        act: Callable[[Cloud], object] = self._random.choice(
-            [self._make_port, self._delete_port, self._delete_any_port, self._give, self._take, self._make_floating]
-        )
-        await act(cloud)  # type: ignore[misc]
+        acts: dict[Callable[[Cloud], Coroutine[Any, Any, None]], float] = {
+            self._make_port: 4,
+            self._change_port: 3,
+            self._delete_port: 1,
+            self._delete_any_port: 1,
+            self._give: 1,
+            self._take: 1,
+            self._make_floating: 1,
+            self.groups.make: 1,
+            self.groups.change: 0.7,
+            self.groups.delete: 1,
+            self.trunks.make: 2,
+            self.trunks.change: 1,
+            self.cards.attach: 2,
+            self.cards.detach: 1,
+        }
+        [act] = self._random.choices(list(acts), list(acts.values()))
+        await act(cloud)
 
     # Networks
 
@@ -93,7 +107,7 @@ class Tenants:
 
     async def _join(self, cloud: Cloud, picks: Picks, network_id: str) -> None:
         router = await self._router(cloud)
-        subnet: Subnet = await _now(cloud, SUBNET, f"sub-{network_id}")
+        subnet: Subnet = await now(cloud, SUBNET, f"sub-{network_id}")
         if router.in_subnet(subnet.id) is None:
             await cloud.executor.execute(*(await join_subnet(cloud, picks, router, subnet)).wishes)
 
@@ -105,13 +119,10 @@ class Tenants:
             await cloud.executor.execute(Wish(ROUTERS, ROUTER_ID, setting), *wishes)
 
     async def _router(self, cloud: Cloud) -> Router:
-        router: Router = await _now(cloud, ROUTER, ROUTER_ID)
+        router: Router = await now(cloud, ROUTER, ROUTER_ID)
         return router
 
     # Ports
-
-    def _wanted(self, network_id: str, **fields: str) -> PortWanted:
-        return PortWanted(network_id=network_id, project_id=self._project, device_owner="compute:nova", **fields)
 
     async def _make_port(self, cloud: Cloud) -> None:
         id = clock.uuid4()
@@ -122,6 +133,33 @@ class Tenants:
             await cloud.executor.execute(*port.wishes)
 
         self.ports.append(id)
+        await with_addresses(cloud, attempt)
+
+    async def _change_port(self, cloud: Cloud) -> None:
+        """Other addresses, other groups, off or on again; a server's, too."""
+        ids = sorted(
+            id
+            for id, port in self._world.states(Port).items()
+            if port.living and not port.device_owner.startswith("network:")
+        )
+        if not ids:
+            return
+        id, random = self._random.choice(ids), self._random
+        groups = [group.id for group in self.groups.living()]
+        fields: dict[str, Any] = {}
+        if random.random() < 0.4:
+            fields["security_group_ids"] = tuple(random.sample(groups, min(len(groups), random.randint(0, 2))))
+        if random.random() < 0.3:
+            fields["admin_state_up"] = random.random() < 0.6
+        wanted = random.choice([UNSET, UNSET, 0, 1, 2, 3])
+
+        async def attempt(picks: Picks) -> None:
+            port: Port = await now(cloud, PORT, id)
+            subnet = f"sub-{port.network_id}"
+            fixed_ips = UNSET if wanted is UNSET else [Wanted(subnet_id=subnet)] * wanted  # type: ignore[operator]
+            change = PortChange(fields=fields, fixed_ips=fixed_ips)
+            await cloud.executor.execute(*await changing(cloud, picks, port, change))
+
         await with_addresses(cloud, attempt)
 
     async def _delete_port(self, cloud: Cloud) -> None:
@@ -136,7 +174,7 @@ class Tenants:
             await self._delete(cloud, self._random.choice(ids))
 
     async def _delete(self, cloud: Cloud, id: str) -> None:
-        port: Port = await _now(cloud, PORT, id)
+        port: Port = await now(cloud, PORT, id)
         await cloud.executor.execute(*await removing(cloud, [port]))
 
     # Floating IPs
@@ -174,34 +212,14 @@ class Tenants:
         ids = sorted(it.id for it in states if it.living and it.fixed_ips and it.device_owner.startswith("compute:"))
         if not ids or not self.floating:
             return
-        port: Port = await _now(cloud, PORT, self._random.choice(ids))
-        floating: FloatingIp = await _now(cloud, FLOATING_IP, self._random.choice(self.floating))
+        port: Port = await now(cloud, PORT, self._random.choice(ids))
+        floating: FloatingIp = await now(cloud, FLOATING_IP, self._random.choice(self.floating))
         fixed = inner_address(port, None)
         router = await router_between(cloud, OUTSIDE, fixed, port.id)
         await cloud.executor.execute(*associating(floating, port, fixed, router))
 
     async def _take(self, cloud: Cloud) -> None:
         if self.floating:
-            floating: FloatingIp = await _now(cloud, FLOATING_IP, self._random.choice(self.floating))
+            floating: FloatingIp = await now(cloud, FLOATING_IP, self._random.choice(self.floating))
             if floating.port_id:
                 await cloud.executor.execute(*disassociating(floating))
-
-
-async def _now(cloud: Cloud, kind: Kind[Any], id: str) -> Any:
-    stream = kind.stream(id)
-    document = (await cloud.executor.load([stream])).get(stream)
-    if document is None or not document.state.living:
-        raise NotFound(f"there is no {stream}")
-    return document.state
-
-
-def _nic(port: PlannedPort) -> ServerNic:
-    addresses: Sequence[NicAddress] = [NicAddress(ip=it.ip_address, subnet_id=it.subnet_id) for it in port.fixed_ips]
-    return ServerNic(
-        port_id=port.id,
-        network_id=port.command.parent_id or "",
-        label=port.command.parent_id or "",
-        mac_address=port.command.mac_address,
-        addresses=tuple(addresses),
-        made=True,
-    )

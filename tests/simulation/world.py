@@ -28,13 +28,16 @@ from bus.memory_log import MemoryLog
 from bus.mirror import Mirrors
 from bus.vault import MemoryKeys, Vault
 from handlers.compute.build import ServerReactor
+from handlers.compute.following import NicReactor
 from handlers.compute.quota import QUOTAS
 from handlers.compute.reports import Reports
 from handlers.compute.server import SERVERS
 from handlers.network.addressing import Picks, with_addresses
+from handlers.network.quota import NETWORK_QUOTAS
 from handlers.network.reports import NetworkReports, is_network_link
 from handlers.network.routing import RouterReactor
 from handlers.network.telling import Telling as NetworkTelling
+from handlers.network.trunking import TrunkReactor
 from schema.compute.quota import ReserveQuota, SetQuotaLimits
 from schema.compute.server import (
     Action,
@@ -53,6 +56,7 @@ from schema.compute.server import (
     VmState,
 )
 from schema.event import State
+from schema.network.quota import UNLIMITED, SetNetworkQuotaLimits
 from schema.network.wiring import link_name
 from schema.refusal import Refused
 from tests.simulation.bus import DistantLog, FoundDocuments, HostEnd, Network, ProcessBroker
@@ -125,7 +129,8 @@ class Process:
         telling = NetworkTelling(cloud, world.book.lacking)
         network_reports = NetworkReports(cloud, telling)
         network_reports.hosts._others = world.networks_heard
-        reactors: list[Any] = [reactor, RouterReactor(cloud)]
+        nics = NicReactor(cloud)
+        reactors: list[Any] = [reactor, nics, RouterReactor(cloud), TrunkReactor(cloud)]
 
         async def hear(link: str, message: bytes) -> None:
             await (network_reports if is_network_link(link) else reports).on_report(link, message)
@@ -141,7 +146,7 @@ class Process:
         reactions = Reactions(log, executor, broker, world.checkpoints, reactors)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._react(reactions))
-            tasks.create_task(self._sweep(Sweep(log, reactions, again_seconds=5.0)))
+            tasks.create_task(self._sweep(Sweep(log, reactions, again_seconds=5.0), nics))
             tasks.create_task(reports.hosts.listen())
             tasks.create_task(network_reports.hosts.listen())
             tasks.create_task(self._project(telling))
@@ -169,11 +174,12 @@ class Process:
                 task.result()
             await asyncio.sleep(1.0)
 
-    async def _sweep(self, sweep: Sweep) -> None:
+    async def _sweep(self, sweep: Sweep, nics: NicReactor) -> None:
         while True:
             if self.world.leads(self):
                 try:
                     await sweep.once()
+                    await nics.sweep()
                 except AWAY:
                     self.world.sweeper = None
             await asyncio.sleep(1.0)
@@ -286,6 +292,7 @@ class World:
         self.disturbed: set[str] = set()
         """Servers whose guests were handled behind everybody's back."""
         self.secrets: dict[str, str] = {}
+        self.ports_at_most = UNLIMITED
         self.tenants = Tenants(self, PROJECT)
         self._users: list[asyncio.Task[Any]] = []
         self._graveyard: set[asyncio.Task[Any]] = set()
@@ -328,6 +335,9 @@ class World:
         limit = self.random.choice([-1, -1, 5])
         limits = {"instances": limit, "cores": -1, "ram": -1}
         await self._insist(lambda cloud: cloud.executor.execute(Wish(QUOTAS, PROJECT, SetQuotaLimits(limits=limits))))
+        self.ports_at_most = self.random.choice([UNLIMITED, UNLIMITED, 10])
+        few = SetNetworkQuotaLimits(limits={"port": self.ports_at_most})
+        await self._insist(lambda cloud: cloud.executor.execute(Wish(NETWORK_QUOTAS, PROJECT, few)))
         await self._insist(self.tenants.begin)
 
     async def chaos(self, seconds: float) -> None:
@@ -399,9 +409,9 @@ class World:
     async def _use(self, seconds: float) -> None:
         end = self.loop.time() + seconds
         while self.loop.time() < end:
-            await asyncio.sleep(self.random.expovariate(0.4))
+            await asyncio.sleep(self.random.expovariate(0.7))
             ids = sorted(id for id, wish in self.wishes.items() if wish is not VmState.DELETED)
-            if self.random.random() < 0.3:
+            if self.random.random() < 0.55:
                 self._users.append(asyncio.create_task(self._network()))
             elif not ids or self.random.random() < 0.35:
                 self._users.append(asyncio.create_task(self._create()))
@@ -425,9 +435,9 @@ class World:
         quota = ReserveQuota(server_id=id, cores=SMALL.vcpus, ram_mb=SMALL.ram_mb)
 
         async def attempt(picks: Picks) -> None:
-            nics, ports = await self.tenants.nics(cloud, picks, id)
-            command = CreateServer(name="web", project_id=PROJECT, order=order, flavor=SMALL, nics=tuple(nics))
-            await cloud.executor.execute(Wish(SERVERS, id, command, sealed), Wish(QUOTAS, PROJECT, quota), *ports)
+            its = await self.tenants.cards.of_a_new_server(cloud, picks, id)
+            command = CreateServer(name="web", project_id=PROJECT, order=order, flavor=SMALL, nics=its.nics)
+            await cloud.executor.execute(Wish(SERVERS, id, command, sealed), Wish(QUOTAS, PROJECT, quota), *its.wishes)
 
         await with_addresses(cloud, attempt)
 
