@@ -196,11 +196,17 @@ async def _router(cloud: Cloud, id: str) -> Router:
 def _wishes(
     router: Router, host: str, ports: Collection[Document], *, avoids: str = "", always: bool = False
 ) -> list[Wish]:
-    """Its move, and its ports' with it. Nothing to do: nothing."""
-    wishes = []
-    if host != router.host or always or avoids:
-        wishes.append(Wish(ROUTERS, router.id, ScheduleRouter(host=host, avoids=avoids, lives_on=router.host)))
-    astray = [port for port in ports if port.state.host != host]
+    """Its move, and its ports' with it. Nothing to do: nothing.
+
+    What is known of a port may be older than what is known of its router, or the other way round: all of them are told
+    when it moves, and none without asking whether it still lives there.
+    """
+    moves = host != router.host or always or bool(avoids)
+    astray = [port for port in ports if moves or port.state.host != host]
+    wishes: list[Wish] = []
+    if moves or astray:
+        avoided = avoids if moves else router.avoids
+        wishes.append(Wish(ROUTERS, router.id, ScheduleRouter(host=host, avoids=avoided, lives_on=router.host)))
     wishes += binding(astray, host) if host else unbinding(astray)
     if host == router.host and (router.wired or not router.admin_state_up):
         # It is in place, or as much of it as will be while it is switched off; and so are its feet, new ones too: its

@@ -1,20 +1,22 @@
 """Where routers live: fewest routers first, only where they reach their networks, and elsewhere when a host is lost."""
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 
-from bus.cloud import open_cloud
+from bus.cloud import Cloud, open_cloud
 from bus.consumer import Reactions
-from bus.execute import SYSTEM, Wish
+from bus.execute import SYSTEM, Executor, Wish
+from bus.memory_log import MemoryLog
 from handlers.network.host import NETWORK_HOSTS
 from handlers.network.network import NETWORKS
 from handlers.network.port import PORTS
 from handlers.network.router import ROUTERS
-from handlers.network.routing import RouterReactor, choose, needs_of, place_by_hand, seen, take_away_by_hand
+from handlers.network.routing import RouterReactor, choose, move, needs_of, place_by_hand, seen, take_away_by_hand
 from schema.network.host import ChangeNetworkHost, LoseNetworkHost, NetworkHost, RegisterNetworkHost, ReturnNetworkHost
 from schema.network.network import CreateNetwork, Network, Segment
-from schema.network.port import PORT, CreatePort
+from schema.network.port import PORT, BindPort, CreatePort
 from schema.network.router import ROUTER, AddRouterInterface, CreateRouter, ExternalGateway, Router, RouterInterface
 from schema.network.wiring import NetworkHostFacts, RouterSeen
 from schema.refusal import Conflict
@@ -246,3 +248,28 @@ async def test_a_host_that_is_disabled_gets_no_more_routers(followed):
         return await _homes(followed) == {"r": "a"}
 
     await _until(placed)
+
+
+async def test_no_port_is_taken_where_its_router_is_not_by_who_knows_one_of_them_as_it_was():
+    log = MemoryLog()
+    nothing = cast("Any", None)
+    one, other = (
+        Cloud(nothing, nothing, log, Executor(log), nothing, nothing, nothing, nothing, nothing) for _ in range(2)
+    )
+    await _make(one, "r")
+
+    def homes():
+        return {log.documents[it].state.host for it in (ROUTER.stream("r"), PORT.stream("g-r"))}
+
+    await move(one, [(log.documents[ROUTER.stream("r")].state, "a")])
+    on_a = log.documents[ROUTER.stream("r")].state
+    await move(one, [(on_a, "b")])
+    assert homes() == {"b"}
+    await move(other, [(on_a, "a")])
+    assert homes() == {"b"}
+    await other.executor.execute(Wish(PORTS, "g-r", BindPort(host="b", vif_type="bridge")))
+    await move(one, [(log.documents[ROUTER.stream("r")].state, "a")])
+    await move(other, [(log.documents[ROUTER.stream("r")].state, "b")])
+    assert homes() == {"b"}
+    for cloud in (one, other):
+        await cloud.executor.close()
