@@ -41,6 +41,49 @@ class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ram_weight: Weight = 1.0
     cpu_weight: Weight = 1.0
     disk_weight: Weight = 1.0
+    io_ops_weight: Weight = 0.0
+    num_instances_weight: Weight = 0.0
+    hypervisor_version_weight: Weight = 1.0
+    soft_affinity_weight: Weight = 10.0
+    soft_anti_affinity_weight: Weight = 10.0
+    build_failure_weight: Annotated[float, Meta(ge=-1e9, le=1e9)] = 1000.0
+    weighers: tuple[str, ...] = (
+        "RAM",
+        "CPU",
+        "Disk",
+        "IoOps",
+        "NumInstances",
+        "HypervisorVersion",
+        "ServerGroupSoftAffinity",
+        "ServerGroupSoftAntiAffinity",
+        "BuildFailure",
+    )
+    """By Nova's names or those of entry points; a third party's counts once, or as often as its aggregates say."""
+    filters: tuple[str, ...] = (
+        "Compute",
+        "ComputeCapabilities",
+        "ImageProperties",
+        "AggregateInstanceExtraSpecs",
+        "AggregateMultiTenancyIsolation",
+        "SameHost",
+        "DifferentHost",
+        "ServerGroupAntiAffinity",
+        "ServerGroupAffinity",
+    )
+    """In their order, by Nova's names (with or without Filter) or those of entry points."""
+    isolate_aggregates: bool = False
+    """An aggregate with `trait:X=required` is kept for flavors and images that require X."""
+    require_tenant_aggregate: bool = False
+    """A project's servers go to aggregates whose filter_tenant_id names it, and nowhere else."""
+    isolated_images: tuple[str, ...] = ()
+    isolated_hosts: tuple[str, ...] = ()
+    """IsolatedHosts: these images run on these hosts only."""
+    restrict_isolated_hosts: bool = True
+    """… and these hosts run nothing else."""
+    max_io_ops_per_host: Positive = 8
+    """IoOps, AggregateIoOps."""
+    max_instances_per_host: Positive = 50
+    """NumInstances, AggregateNumInstances."""
     attempts: Positive = 3
     """Hosts tried for one server before it ends in ERROR."""
 
@@ -271,6 +314,8 @@ def _converted(key: str, value: Any, kind: Any, origin: str, *, text: bool) -> A
             raise ConfigurationError(f"{key} (from {origin}) must be a path, not {value!r}")
         return Path(value)
     try:
+        if text and kind == tuple[str, ...]:
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
         if text and kind == dict[str, str]:
             value = dict(part.strip().partition("=")[::2] for part in value.split(",") if part.strip())
         return msgspec.convert(value, kind, strict=not text)

@@ -58,6 +58,8 @@ USER_DATA_BYTES = 65_535
 GIB = 1024**3
 TAGS = 50
 HINTS = 64
+QUESTION = 4096
+"""Letters of the hint `query`, at most."""
 
 Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9\-_:. ]{1,255}$")]
 Metadata = dict[Key, Annotated[str, Meta(max_length=255)]]
@@ -370,10 +372,22 @@ def _hints(body: CreateBody) -> dict[str, list[str]]:
     """Scheduler hints under either name, every value a list."""
     given = body.older_hints | body.hints
     return {
-        key[:255]: [str(item)[:255] for item in (value if isinstance(value, list) else [value])]
+        key[:255]: [_question(value)] if key == "query" else [str(it)[:255] for it in _listed(value)]
         for key, value in list(given.items())[:HINTS]
         if value
     }
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _question(value: Any) -> str:
+    """The hint `query` is JSON, as a text or as it is. Raises Invalid."""
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if len(text) > QUESTION:
+        raise Invalid(f"Invalid input for field os:scheduler_hints.query: it is longer than {QUESTION} letters")
+    return text
 
 
 def _nth(command: CreateServer, nth: int) -> CreateServer:

@@ -10,7 +10,18 @@ import msgspec
 from bus.log import Recorded
 
 MACHINERY = frozenset(
-    {"host", "hosts", "failed_hosts", "provider_id", "details", "secret_id", "hypervisor", "node", "generation"}
+    {
+        "host",
+        "hosts",
+        "failed_hosts",
+        "provider_id",
+        "details",
+        "secret_id",
+        "hypervisor",
+        "node",
+        "generation",
+        "decision",
+    }
 )
 """What a tenant does not see of an event: where things run is the operator's."""
 

@@ -89,6 +89,20 @@ Step = (
 )
 
 _NO_PORTS: Ports = {}
+_LIGHT = frozenset(
+    {
+        Task.SCHEDULING,
+        Task.POWERING_ON,
+        Task.POWERING_OFF,
+        Task.REBOOTING,
+        Task.REBOOTING_HARD,
+        Task.PAUSING,
+        Task.UNPAUSING,
+        Task.DELETING,
+    }
+)
+_HEAVY = frozenset(Task) - _LIGHT
+"""What keeps a host's disks and network at work, for the filters and weighers of I/O."""
 
 
 def advance(server: Server, now: datetime, *, host_alive: bool = True, ports: Ports = _NO_PORTS) -> list[Step]:
@@ -160,7 +174,11 @@ class ServerReactor:
     def __init__(self, cloud: Cloud, telling: Telling | None = None) -> None:
         self.telling = telling or Telling(cloud)
         self.scheduler = Scheduler.following(
-            cloud.mirror(PROVIDER), cloud.mirror(HOST), cloud.mirror(AGGREGATE), cloud.settings.scheduler
+            cloud.mirror(PROVIDER),
+            cloud.mirror(HOST),
+            cloud.mirror(AGGREGATE),
+            cloud.settings.scheduler,
+            lambda: cloud.mirrors.position,
         )
         self._hosts = cloud.mirror(HOST)
         self._network_hosts = cloud.mirror(NETWORK_HOST)
@@ -181,6 +199,7 @@ class ServerReactor:
             alive = server.host is None or (server.host not in lost and self.telling.alive(server.host))
             for step in advance(server, now, host_alive=alive, ports=ports):
                 todo.add(server, step)
+            self.scheduler.work_on(server.id, server.host if server.task in _HEAVY else None)
             if server.vm_state is VmState.ACTIVE and server.host:
                 self.scheduler.succeeded(server.host)
         await asyncio.gather(

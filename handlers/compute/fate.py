@@ -7,7 +7,7 @@ ended ─▶ claim, quota, membership of its group, and the ports that were made
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bus.cloud import Cloud
 from bus.execute import Context, Wish
@@ -17,7 +17,7 @@ from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS
 from handlers.placement.claims import claim, released
 from handlers.placement.demand import Group, Request, demanded
-from handlers.placement.schedule import NoValidHost, Placement
+from handlers.placement.schedule import NoValidHost, Placement, told
 from schema.compute.quota import ReleaseQuota
 from schema.compute.server import (
     EndServer,
@@ -49,11 +49,16 @@ def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset
         forced=server.order.host is not None,
         tried=frozenset(server.failed_hosts),
         cut_off=cut_off if server.nics else frozenset(),
+        flavor=flavor.name,
         extra_specs=flavor.extra_specs,
+        image_id=server.image.id if server.image else "",
         image_properties=server.image.properties if server.image else {},
         same_host=tuple(hints.get("same_host", ())),
         different_host=tuple(hints.get("different_host", ())),
         group=_wish_of(group) if group else None,
+        near_ip=_one(hints, "build_near_host_ip"),
+        near_cidr=_one(hints, "cidr"),
+        query=_one(hints, "query"),
     )
 
 
@@ -61,13 +66,14 @@ def placing(server: Server, answer: Placement | NoValidHost) -> tuple[Wish, ...]
     """The scheduler's answer as wishes: the server's, and the claim that goes with it."""
     if isinstance(answer, NoValidHost):
         details = ", ".join(f"{name}: {hosts}" for name, hosts in answer.rejected.items())
+        helps = told(answer.decision.remedy)
         tried = f" Tried was {', '.join(server.failed_hosts)}: {server.fault.message}" if server.fault else ""
         fault = Fault(
             message=f"{answer.reason}{tried}",
-            details=f"{answer.hosts} hosts; turned down by {details}" if details else "",
+            details=f"{answer.hosts} hosts; turned down by {details}. {helps}".rstrip() if details else helps,
         )
-        return (Wish(SERVERS, server.id, RefusePlacement(fault=fault)),)
-    placed = PlaceServer(host=answer.host, provider_id=answer.provider_id, zone=answer.zone)
+        return (Wish(SERVERS, server.id, RefusePlacement(fault=fault, decision=answer.decision)),)
+    placed = PlaceServer(host=answer.host, provider_id=answer.provider_id, zone=answer.zone, decision=answer.decision)
     claimed = {answer.provider_id: answer.resources}
     return (
         Wish(SERVERS, server.id, placed),
@@ -141,6 +147,10 @@ def _in_group(server: Server, command: Command) -> tuple[Wish, ...]:
 
 def _wish_of(group: ServerGroup) -> Group:
     return Group(id=group.id, policy=group.policy, members=tuple(group.members), max_per_host=group.max_per_host)
+
+
+def _one(hints: Mapping[str, Sequence[str]], name: str) -> str:
+    return next(iter(hints.get(name, ())), "")
 
 
 def _providers(server: Server) -> tuple[str, ...]:

@@ -206,9 +206,13 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
         case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
             return list(decide_nics(server, command))
         case PlaceServer():
-            return [ServerPlaced(host=command.host, provider_id=command.provider_id, zone=command.zone)]
+            return [
+                ServerPlaced(
+                    host=command.host, provider_id=command.provider_id, zone=command.zone, decision=command.decision
+                )
+            ]
         case RefusePlacement():
-            return [ServerFaulted(fault=command.fault)]
+            return [ServerFaulted(fault=command.fault, decision=command.decision)]
         case FailBuild():
             return _build_failed(server, command)
         case GiveUpTask():

@@ -9,23 +9,27 @@ claim shows in the log, it takes the pick's place.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 from msgspec import Struct, field
 
 from bus import clock
 from bus.log import Document
-from handlers.placement.filters import TENANTS, Candidate
+from handlers.placement.candidate import Candidate
 from schema.compute.aggregate import Aggregate
 from schema.compute.host import Host
 from schema.placement.provider import Provider, Resources
 
 PICK_SECONDS = 60
 """How long a pick counts that the log never shows."""
+TOUCHES = 100_000
+"""Changed slots that are remembered; who comes later looks at all of them."""
 FAILURE_SECONDS = 600
 """How long a failed build speaks against a host."""
 
 MAIN_CLASSES = ("MEMORY_MB", "VCPU", "DISK_GB")
+TENANTS = "filter_tenant_id"
+"""Metadata of a host aggregate: only for these projects (any key that begins with it, commas between ids)."""
 NONE_LEFT = -1
 """What is left of a class the provider does not have."""
 
@@ -38,6 +42,8 @@ class Slot(Struct):
     """Consumer id → what it is about to claim here."""
     failures: list[float] = field(default_factory=list)
     """When each failed build is forgiven."""
+    busy: set[str] = field(default_factory=set)
+    """Servers here that are being built, moved, or otherwise worked on."""
 
 
 class CapacityIndex:
@@ -47,6 +53,14 @@ class CapacityIndex:
         self.slots: list[Slot] = []
         self.free: dict[str, list[int]] = {name: [] for name in MAIN_CLASSES}
         """Resource class → slot → what is left."""
+        self.servers: list[int] = []
+        """Slot → how many have a claim there, picks counted."""
+        self.touched: list[int] = []
+        """Slots whose numbers changed, the newest last, for those who rank them."""
+        self.overlooked = 0
+        """How many there were before those."""
+        self.failures_generation = 0
+        """Moves when a host's failures do."""
         self.generation = 0
         self.isolating = False
         """Some aggregate is kept for certain projects."""
@@ -55,6 +69,9 @@ class CapacityIndex:
         self._claimed: dict[str, int] = {}
         self._picked: dict[str, int] = {}
         self._aggregates: dict[str, Aggregate] = {}
+        self._at_work: dict[str, int] = {}
+        """Server that is being worked on → its slot."""
+        self._failing: set[int] = set()
         self._expiry: deque[tuple[float, str]] = deque()
         self._candidates: dict[int, Candidate] | None = None
 
@@ -73,6 +90,7 @@ class CapacityIndex:
         if old is not None and new is not None and (old.inventories, old.traits) == (new.inventories, new.traits):
             for name in {**old.used, **new.used}:
                 self.free[name][index] += old.used.get(name, 0) - new.used.get(name, 0)
+            self.touched.append(index)
         else:
             self._count(index)
             self._changed()
@@ -109,6 +127,8 @@ class CapacityIndex:
                     slot.provider.inventories,
                     frozenset(slot.provider.traits),
                     metadata.get(slot.host.id, ()),
+                    index,
+                    self,
                 )
                 for index, slot in enumerate(self.slots)
                 if slot.host is not None and slot.provider is not None
@@ -131,6 +151,8 @@ class CapacityIndex:
         self._expiry.append((clock.monotonic() + PICK_SECONDS, consumer_id))
         for name, amount in resources.items():
             self.free[name][index] -= amount
+        self.servers[index] += 1
+        self.touched.append(index)
 
     def forget(self, consumer_id: str) -> None:
         """Stop counting a pick."""
@@ -138,20 +160,59 @@ class CapacityIndex:
         if index is not None:
             for name, amount in self.slots[index].picks.pop(consumer_id).items():
                 self.free[name][index] += amount
+            self.servers[index] -= 1
+            self.touched.append(index)
 
     def expire(self) -> None:
-        """Forget picks that nobody claimed in time."""
+        """Forget picks that nobody claimed in time, and failures of long ago."""
         now = clock.monotonic()
         while self._expiry and self._expiry[0][0] <= now:
             self.forget(self._expiry.popleft()[1])
+        for index in [index for index in self._failing if self.slots[index].failures[0] <= now]:
+            failures = self.slots[index].failures
+            failures[:] = [until for until in failures if until > now]
+            self.failures_generation += 1
+            if not failures:
+                self._failing.discard(index)
+        if len(self.touched) > TOUCHES:
+            self.overlooked += len(self.touched)
+            self.touched.clear()
 
-    def failures(self, slots: Iterable[int]) -> Iterator[tuple[int, int]]:
-        """(slot, builds that failed there of late), for those where some did."""
-        now = clock.monotonic()
-        for index in slots:
-            if failures := self.slots[index].failures:
-                failures[:] = [until for until in failures if until > now]
-                yield index, len(failures)
+    def work_on(self, consumer_id: str, host: str | None) -> None:
+        """The server is being worked on there (None: nowhere any more)."""
+        before = self._at_work.pop(consumer_id, None)
+        if before is not None:
+            self.slots[before].busy.discard(consumer_id)
+            self.touched.append(before)
+        provider_id = self._provider_of.get(host) if host else None
+        if provider_id:
+            index = self._at_work[consumer_id] = self._slot_of[provider_id]
+            self.slots[index].busy.add(consumer_id)
+            self.touched.append(index)
+
+    def busy(self, slot: int) -> int:
+        """How many servers there are worked on: those picked for it, and those known to be on their way."""
+        it = self.slots[slot]
+        return len(it.busy | it.picks.keys())
+
+    def build_failed(self, host: str) -> None:
+        """A build failed there: others come first for a while."""
+        if slot := self.slot_of_host(host):
+            slot.failures.append(clock.monotonic() + FAILURE_SECONDS)
+            self._failing.add(self._slot_of[slot.provider_id])
+            self.failures_generation += 1
+
+    def build_succeeded(self, host: str) -> None:
+        """One succeeded: its past is forgiven."""
+        slot = self.slot_of_host(host)
+        if slot and slot.failures:
+            slot.failures.clear()
+            self._failing.discard(self._slot_of[slot.provider_id])
+            self.failures_generation += 1
+
+    def failures_at(self, slot: int) -> int:
+        """How many builds failed there of late."""
+        return len(self.slots[slot].failures)
 
     def _claims_changed(self, index: int, had: Mapping[str, Resources], has: Mapping[str, Resources]) -> None:
         for consumer in had.keys() - has.keys():
@@ -159,6 +220,7 @@ class CapacityIndex:
                 del self._claimed[consumer]
         for consumer in has.keys() - had.keys():
             self._claimed[consumer] = index
+        self.servers[index] += len(has) - len(had)
         picks = self.slots[index].picks
         for consumer in [consumer for consumer in picks if has.get(consumer) != had.get(consumer)]:
             self.forget(consumer)
@@ -181,6 +243,7 @@ class CapacityIndex:
         if index is None:
             index = self._slot_of[provider_id] = len(self.slots)
             self.slots.append(Slot(provider_id))
+            self.servers.append(0)
             for free in self.free.values():
                 free.append(NONE_LEFT)
         return index
@@ -188,8 +251,3 @@ class CapacityIndex:
     def _changed(self) -> None:
         self.generation += 1
         self._candidates = None
-
-
-def failed(slot: Slot) -> None:
-    """A build failed there: others come first for a while."""
-    slot.failures.append(clock.monotonic() + FAILURE_SECONDS)

@@ -38,13 +38,26 @@ class Request(Struct, frozen=True, kw_only=True):
     """Hosts that are not to be tried again."""
     cut_off: frozenset[str] = frozenset()
     """Hosts that could not wire its ports now."""
+    flavor: str = ""
+    """Its name."""
     extra_specs: Mapping[str, str] = field(default_factory=dict)
+    image_id: str = ""
     image_properties: Mapping[str, str] = field(default_factory=dict)
     same_host: tuple[str, ...] = ()
     """Be where one of these servers is."""
     different_host: tuple[str, ...] = ()
     """Be where none of these servers is."""
     group: Group | None = None
+    near_ip: str = ""
+    """Be where hosts have addresses like this one, up to the mask `near_cidr`."""
+    near_cidr: str = ""
+    query: str = ""
+    """A question about hosts, in JSON (handlers/placement/filters/capability.py)."""
+    near: frozenset[str] = frozenset()
+    """Hosts of `same_host`, and of `different_host`: the scheduler knows them, nobody else need say so."""
+    far: frozenset[str] = frozenset()
+    neighbours: dict[str, int] = field(default_factory=dict)
+    """Host → how many of the group are there or about to be; again what the scheduler knows."""
 
 
 def demanded(vcpus: int, memory_mb: int, disk_gb: int, extra_specs: Mapping[str, str] | None = None) -> Resources:

@@ -1,35 +1,38 @@
 """The scheduler: which host each of a batch of servers goes to, over the capacity index. Nothing here waits.
 
-    filters that seldom change their mind ─▶ where others are ─▶ room ─▶ weights ─▶ pick ─▶ Placement | NoValidHost
-       (remembered per kind of request)                                   (one heap per kind of request)
+    filters that seldom change their mind ─▶ those asked every time ─▶ weighers ─▶ room ─▶ Placement | NoValidHost
+       (remembered per kind of request)                (a ranking per kind of request)
 
-Requests of one kind share a heap, so a thousand servers cost one pass over the hosts. The claim itself is decided on
-the provider's stream; here is only where it is worth trying.
+Requests of one kind share a ranking, which is kept from batch to batch, so that a thousand servers cost one pass over
+the hosts. The claim itself is decided on the provider's stream; here is only where it is worth trying. Every answer
+says how it came about.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from bus import clock
-from bus.config import Scheduler as Weights
+from bus.config import Scheduler as Settings
 from bus.mirror import Mirror
-from handlers.placement.capacity import CapacityIndex, failed
+from handlers.placement import filters, weighers
+from handlers.placement.capacity import CapacityIndex
 from handlers.placement.demand import Group, Request
-from handlers.placement.filters import FILTERS
+from handlers.placement.filter import Filter
+from handlers.placement.ranking import Ranking
+from handlers.placement.remedy import remedy
+from schema.placement.decision import NAMED, Change, Decision
 from schema.placement.provider import Resources
 
-FAILURE_WEIGHT = 1000.0
-"""A host where a build failed comes after every host where none did."""
-GROUP_WEIGHT = 10.0
-"""Soft (anti-)affinity comes before free capacity."""
 KINDS = 256
 """Kinds of request whose candidates are remembered."""
 SLOTS = 1 << 20
 """Hosts, at most."""
+NAMED_BESIDES = 10
+"""Rejected hosts that are named where another was found, at most."""
 
 
 class Placement(Struct, frozen=True):
@@ -40,6 +43,7 @@ class Placement(Struct, frozen=True):
     provider_id: str
     zone: str
     resources: Resources
+    decision: Decision = Decision()
 
 
 class NoValidHost(Struct, frozen=True):
@@ -49,42 +53,59 @@ class NoValidHost(Struct, frozen=True):
     hosts: int
     rejected: dict[str, int]
     reason: str
+    decision: Decision = Decision()
 
 
 class _Rejection(Struct, frozen=True):
+    """`named`: host → why, of as many as are told."""
+
     filter: str
     hosts: int
     text: str
+    named: tuple[tuple[str, str], ...] = ()
 
 
-class _Choice(Struct, frozen=True):
-    """Which slots pass the filters, for one kind of request."""
+class _Choice(Struct):
+    """Which slots pass the filters that are remembered, for one kind of request; and how those rank."""
 
     slots: list[int]
     hosts: int
     rejections: list[_Rejection]
+    turned_down: Decision
+    ranking: Ranking | None = None
 
 
 class Scheduler:
-    """`place` is all there is to ask. One per process."""
+    """`place` is all there is to ask, and `consider` for those who only want to know. One per process."""
 
-    def __init__(self, index: CapacityIndex, weights: Weights | None = None) -> None:
-        weights = weights or Weights()
+    def __init__(
+        self, index: CapacityIndex, settings: Settings | None = None, position: Callable[[], int] = lambda: 0
+    ) -> None:
+        settings = settings or Settings()
         self.index = index
-        self._weights = {"MEMORY_MB": weights.ram_weight, "VCPU": weights.cpu_weight, "DISK_GB": weights.disk_weight}
+        self.filters = filters.chosen(settings)
+        self._position = position
+        self._weighers = weighers.chosen(settings)
         self._choices: dict[Hashable, _Choice] = {}
         self._generation = -1
         self._groups: dict[str, set[str]] = {}
         """Group → those of it picked in this batch."""
 
     @classmethod
-    def following(cls, providers: Mirror, hosts: Mirror, aggregates: Mirror, weights: Weights) -> Scheduler:
-        """A scheduler that knows what the mirrors know, and hears what they hear."""
+    def following(
+        cls,
+        providers: Mirror,
+        hosts: Mirror,
+        aggregates: Mirror,
+        settings: Settings,
+        position: Callable[[], int] = lambda: 0,
+    ) -> Scheduler:
+        """A scheduler that knows what the mirrors know. `position`: of the log, where they are."""
         index = CapacityIndex()
         providers.on_change(index.provider_changed)
         hosts.on_change(index.host_changed)
         aggregates.on_change(index.aggregate_changed)
-        return cls(index, weights)
+        return cls(index, settings, position)
 
     def place(
         self, requests: Sequence[Request], random: Callable[[], float] = clock.fraction
@@ -102,11 +123,18 @@ class Scheduler:
             self.index.forget(request.consumer_id)
         answers: list[Placement | NoValidHost] = []
         while len(answers) < len(requests):
-            start = end = len(answers)
-            while end < len(requests) and _alike(requests[start], requests[end]):
+            start, end = len(answers), len(answers) + 1
+            while end < len(requests) and self._alike(requests[start], requests[end]):
                 end += 1
             answers += self._place_alike(requests[start:end], int(random() * SLOTS))
         self._groups.clear()
+        return answers
+
+    def consider(self, requests: Sequence[Request]) -> list[Placement | NoValidHost]:
+        """What `place` would answer, and nothing comes of it. Asked for consumers that nobody else asks for."""
+        answers = self.place(requests)
+        for request in requests:
+            self.index.forget(request.consumer_id)
         return answers
 
     def forget(self, consumer_id: str) -> None:
@@ -115,13 +143,15 @@ class Scheduler:
 
     def failed(self, host: str) -> None:
         """A build failed on that host: others are tried first for a while."""
-        if slot := self.index.slot_of_host(host):
-            failed(slot)
+        self.index.build_failed(host)
 
     def succeeded(self, host: str) -> None:
         """A build succeeded on that host: its past is forgiven."""
-        if slot := self.index.slot_of_host(host):
-            slot.failures.clear()
+        self.index.build_succeeded(host)
+
+    def work_on(self, consumer_id: str, host: str | None) -> None:
+        """A server is being worked on at that host (None: not any more)."""
+        self.index.work_on(consumer_id, host)
 
     def host_of(self, consumer_id: str) -> str | None:
         """The host a consumer has its claim on, or is about to have."""
@@ -129,78 +159,72 @@ class Scheduler:
         host = self.index.slots[slot].host if slot is not None else None
         return host.id if host else None
 
-    def _place_alike(self, requests: Sequence[Request], salt: int) -> Iterator[Placement | NoValidHost]:
-        """Requests that differ in nothing but who asks."""
-        request = requests[0]
-        choice = self._choice(request)
-        if request.group is None:
-            heap = self._ranked(choice, request, salt, [])
-        for done, one in enumerate(requests):
-            if one.group is not None:
-                heap = self._ranked(choice, one, salt, [])
-            slot = self._best(heap, one)
-            if slot is None:
-                rejections = list(choice.rejections)
-                self._ranked(choice, one, salt, rejections)
-                yield from (_no_valid_host(it, choice.hosts, rejections) for it in requests[done:])
-                return
-            yield self._pick(slot, one)
-            heap.push(slot)
+    def _alike(self, one: Request, other: Request) -> bool:
+        """Whether they differ in nothing but who asks. A group's member that has a place already is not like others."""
+        if other.group is not None and self.index.slot_of_consumer(other.consumer_id) is not None:
+            return False
+        return all(getattr(one, name) == getattr(other, name) for name in _SHARED)
 
-    def _pick(self, index: int, request: Request) -> Placement:
+    def _place_alike(self, requests: Sequence[Request], salt: int) -> Iterator[Placement | NoValidHost]:
+        request = self._with_whereabouts(requests[0])
+        choice = self._choice(request)
+        ranking, live = self._ranked(choice, request, salt)
+        candidates = self.index.candidates()
+
+        def fits(slot: int) -> bool:
+            return all(left[slot] >= amount for left, amount in free) and all(
+                one.passes(candidates[slot], request) for one in live
+            )
+
+        free = [(column, n) for name, n in request.resources.items() if (column := self.index.free.get(name))]
+        decision = replace(choice.turned_down, position=self._position())
+        for done, one in enumerate(requests):
+            slot = ranking.best(fits)
+            if slot is None:
+                yield from self._none(choice, request, requests[done:])
+                return
+            yield self._pick(slot, one, replace(decision, best=ranking.top()))
+            host = self.index.slots[slot].host
+            if request.group is not None and host is not None:
+                request.neighbours[host.id] = request.neighbours.get(host.id, 0) + 1
+            if ranking.old:
+                ranking, live = self._ranked(choice, request, salt)
+
+    def _pick(self, index: int, request: Request, decision: Decision) -> Placement:
         self.index.hold(index, request.consumer_id, request.resources)
         if request.group is not None:
             self._groups.setdefault(request.group.id, set()).add(request.consumer_id)
         slot = self.index.slots[index]
         assert slot.host is not None
-        return Placement(request.consumer_id, slot.host.id, slot.provider_id, slot.host.zone, request.resources)
+        return Placement(
+            request.consumer_id, slot.host.id, slot.provider_id, slot.host.zone, request.resources, decision
+        )
 
-    def _best(self, heap: _Heap, request: Request) -> int | None:
-        free = [
-            (self.index.free[name], amount) for name, amount in request.resources.items() if name in self.index.free
-        ]
-        while (slot := heap.pop()) is not None:
-            if all(left[slot] >= amount for left, amount in free):
-                return slot
-        return None
+    def _ranked(self, choice: _Choice, request: Request, salt: int) -> tuple[Ranking, list[Filter]]:
+        """The ranking, and the filters that have to be asked at each pick."""
+        live = [it for it in self.filters if it.live and it.asked(request)]
+        alone = not live and request.group is None
+        if alone and choice.ranking is not None and not choice.ranking.old:
+            return choice.ranking, live
+        candidates, slots = self.index.candidates(), self._with_room(choice.slots, request, [])
+        for one in live:
+            slots = [slot for slot in slots if one.passes(candidates[slot], request)]
+        terms = [weighers.term(it, multiplier, candidates, slots, request) for it, multiplier in self._weighers]
+        reach = choice.slots if alone else slots
+        ranking = Ranking(self.index, reach, [it for it in terms if it is not None], salt)
+        if alone:
+            choice.ranking = ranking
+        return ranking, live
 
-    def _ranked(self, choice: _Choice, request: Request, salt: int, rejections: list[_Rejection]) -> _Heap:
-        slots = self._apart(choice.slots, request, rejections)
-        slots = self._with_room(slots, request, rejections)
-        return _Heap(slots, self._scorer(slots, request), salt)
-
-    def _apart(self, slots: list[int], request: Request, rejections: list[_Rejection]) -> list[int]:
-        """What depends on where this and other servers are or were."""
-        index = self.index
-        if request.tried:
-            past = self._on(slots, request.tried)
-            slots = _keep(slots, lambda slot: slot not in past, rejections, "Retry", "were tried already")
-        if request.cut_off:
-            away = self._on(slots, request.cut_off)
-            text = "have no network agent that is there"
-            slots = _keep(slots, lambda slot: slot not in away, rejections, "Network", text)
-        if request.same_host:
-            near = {index.slot_of_consumer(consumer) for consumer in request.same_host}
-            slots = _keep(slots, near.__contains__, rejections, "SameHost", "are not where the same_host servers are")
-        if request.different_host:
-            far = {index.slot_of_consumer(consumer) for consumer in request.different_host}
-            text = "are where a different_host server is"
-            slots = _keep(slots, lambda slot: slot not in far, rejections, "DifferentHost", text)
-        group = request.group
-        if group is None:
-            return slots
-        counts = self._members(group, request.consumer_id)
-        if group.policy == "affinity" and counts:
-            text = "are not where the server group is"
-            return _keep(slots, counts.__contains__, rejections, "ServerGroupAffinity", text)
-        if group.policy == "anti-affinity":
-            text = "have their share of the anti-affinity group already"
-            most = group.max_per_host
-            return _keep(slots, lambda slot: counts.get(slot, 0) < most, rejections, "ServerGroupAntiAffinity", text)
-        return slots
-
-    def _on(self, slots: Sequence[int], hosts: Collection[str]) -> set[int]:
-        return {slot for slot in slots if (host := self.index.slots[slot].host) and host.id in hosts}
+    def _none(self, choice: _Choice, request: Request, requests: Sequence[Request]) -> Iterator[NoValidHost]:
+        """No host is left for any of these."""
+        rejections = list(choice.rejections)
+        slots = self._through([it for it in self.filters if it.live], choice.slots, request, rejections)
+        self._with_room(slots, request, rejections)
+        helps = remedy(self.index.candidates().values(), self.filters, request)
+        decision = replace(_decision(choice.hosts, rejections, NAMED), position=self._position(), remedy=helps)
+        for one in requests:
+            yield _no_valid_host(one, choice.hosts, rejections, decision)
 
     def _with_room(self, slots: list[int], request: Request, rejections: list[_Rejection]) -> list[int]:
         for name, amount in request.resources.items():
@@ -209,36 +233,31 @@ class Scheduler:
             if len(left) < len(slots):
                 most = max((free[slot] for slot in slots), default=0) if free is not None else 0
                 text = f"have too little {name} free ({amount} asked, {max(most, 0)} left at most)"
-                rejections.append(_Rejection(name, len(slots) - len(left), text))
+                short = [slot for slot in slots if free is None or free[slot] < amount][:NAMED]
+                named = tuple((self._name(slot), f"has too little {name} free") for slot in short)
+                rejections.append(_Rejection(name, len(slots) - len(left), text, named))
             slots = left
         return slots
 
-    def _scorer(self, slots: list[int], request: Request) -> Callable[[int], float]:
-        """Higher is better: free amounts in proportion to the largest among the candidates, times their weights."""
-        terms: list[tuple[float, list[int]]] = []
-        for name, weight in self._weights.items():
-            free = self.index.free[name]
-            most = max((free[slot] for slot in slots), default=0)
-            if weight and most > 0:
-                terms.append((weight / most, free))
-        extra = {slot: -FAILURE_WEIGHT * count for slot, count in self.index.failures(slots)}
-        group = request.group
-        if group is not None and group.policy.startswith("soft-"):
-            sign = 1 if group.policy == "soft-affinity" else -1
-            for slot, count in self._members(group, request.consumer_id).items():
-                extra[slot] = extra.get(slot, 0.0) + sign * GROUP_WEIGHT * count
-        if len(terms) == len(self._weights) and not extra:
-            (a, x), (b, y), (c, z) = terms
-            return lambda slot: a * x[slot] + b * y[slot] + c * z[slot]
-        return lambda slot: sum(weight * free[slot] for weight, free in terms) + extra.get(slot, 0.0)
+    def _name(self, slot: int) -> str:
+        host = self.index.slots[slot].host
+        return host.id if host else ""
 
-    def _members(self, group: Group, consumer_id: str) -> dict[int, int]:
-        """Slot → how many of the group are there, those picked a moment ago included."""
-        counts: dict[int, int] = {}
+    def _with_whereabouts(self, request: Request) -> Request:
+        """The request with what the index knows of the servers it names."""
+        if not (request.same_host or request.different_host or request.group):
+            return request
+        near = {host for it in request.same_host if (host := self.host_of(it))}
+        far = {host for it in request.different_host if (host := self.host_of(it))}
+        neighbours = self._members(request.group, request.consumer_id) if request.group else {}
+        return replace(request, near=frozenset(near), far=frozenset(far), neighbours=neighbours)
+
+    def _members(self, group: Group, consumer_id: str) -> dict[str, int]:
+        """Host → how many of the group are there, those picked a moment ago included."""
+        counts: dict[str, int] = {}
         for member in {*group.members, *self._groups.get(group.id, ())} - {consumer_id}:
-            slot = self.index.slot_of_consumer(member)
-            if slot is not None:
-                counts[slot] = counts.get(slot, 0) + 1
+            if host := self.host_of(member):
+                counts[host] = counts.get(host, 0) + 1
         return counts
 
     def _choice(self, request: Request) -> _Choice:
@@ -247,7 +266,9 @@ class Scheduler:
             request.zone,
             request.host,
             request.forced,
+            request.flavor,
             tuple(request.extra_specs.items()),
+            request.image_id,
             tuple(request.image_properties.items()),
             request.project_id if self.index.isolating else "",
         )
@@ -259,53 +280,59 @@ class Scheduler:
         return choice
 
     def _filtered(self, request: Request) -> _Choice:
+        candidates, rejections = self.index.candidates(), list[_Rejection]()
+        remembered = [it for it in self.filters if not it.live]
+        slots = self._through(remembered, list(candidates), request, rejections)
+        return _Choice(slots, len(candidates), rejections, _decision(len(candidates), rejections, NAMED_BESIDES))
+
+    def _through(
+        self,
+        some: Sequence[Filter],
+        slots: list[int],
+        request: Request,
+        rejections: list[_Rejection],
+    ) -> list[int]:
+        """The slots that all these filters let pass."""
         candidates = self.index.candidates()
-        slots, rejections = list(candidates), list[_Rejection]()
-        for one in FILTERS:
-            passing = {slot for slot in slots if one.passes(candidates[slot], request)}
-            slots = _keep(slots, passing.__contains__, rejections, one.name, one.reason(request))
-        return _Choice(slots, len(candidates), rejections)
-
-
-class _Heap:
-    """Slots, best first; equals in an order the salt decides."""
-
-    def __init__(self, slots: Sequence[int], score: Callable[[int], float], salt: int) -> None:
-        self._score = score
-        self._salt = salt
-        self._entries = [(-score(slot), slot ^ salt, slot) for slot in slots]
-        heapq.heapify(self._entries)
-
-    def pop(self) -> int | None:
-        return heapq.heappop(self._entries)[2] if self._entries else None
-
-    def push(self, slot: int) -> None:
-        heapq.heappush(self._entries, (-self._score(slot), slot ^ self._salt, slot))
+        for one in some:
+            if not one.asked(request):
+                continue
+            left, out = list[int](), list[int]()
+            for slot in slots:
+                (left if one.passes(candidates[slot], request) else out).append(slot)
+            if out:
+                named = tuple(
+                    (candidates[slot].host.id, one.reason_of(candidates[slot], request)) for slot in out[:NAMED]
+                )
+                rejections.append(_Rejection(one.name, len(out), one.reason(request), named))
+            slots = left
+        return slots
 
 
 _SHARED = tuple(name for name in Request.__struct_fields__ if name != "consumer_id")
 
 
-def _alike(one: Request, other: Request) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in _SHARED)
-
-
-def _keep(
-    slots: list[int], passes: Callable[[int], bool], rejections: list[_Rejection], name: str, text: str
-) -> list[int]:
-    left = [slot for slot in slots if passes(slot)]
-    if len(left) < len(slots):
-        rejections.append(_Rejection(name, len(slots) - len(left), text))
-    return left
-
-
-def _no_valid_host(request: Request, hosts: int, rejections: Sequence[_Rejection]) -> NoValidHost:
-    rejected: dict[str, int] = {}
+def _decision(hosts: int, rejections: Sequence[_Rejection], most: int) -> Decision:
+    turned_down: dict[str, int] = {}
+    reasons: dict[str, tuple[str, ...]] = {}
+    told = 0
     for it in rejections:
-        rejected[it.filter] = rejected.get(it.filter, 0) + it.hosts
+        turned_down[it.filter] = turned_down.get(it.filter, 0) + it.hosts
+        for host, why in it.named[: max(0, most - told)]:
+            reasons[why] = (*reasons.get(why, ()), host)
+            told += 1
+    return Decision(hosts=hosts, turned_down=turned_down, reasons=reasons, unnamed=sum(turned_down.values()) - told)
+
+
+def _no_valid_host(request: Request, hosts: int, rejections: Sequence[_Rejection], decision: Decision) -> NoValidHost:
     if not hosts:
         reason = "No valid host was found. There is no hypervisor host yet."
     else:
         why = ", ".join(f"{it.hosts} {it.text}" for it in rejections)
         reason = f"No valid host was found. Of {hosts} {'host' if hosts == 1 else 'hosts'}, {why}."
-    return NoValidHost(request.consumer_id, hosts, rejected, reason)
+    return NoValidHost(request.consumer_id, hosts, decision.turned_down, reason, decision)
+
+
+def told(changes: Sequence[Change]) -> str:
+    """Changes as a sentence."""
+    return f"It would have fitted with {' and '.join(it.words for it in changes)}." if changes else ""

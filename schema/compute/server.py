@@ -35,6 +35,7 @@ from schema.compute.nic import (
     nics_after,
 )
 from schema.event import Command, Event, Key, Kind, State
+from schema.placement.decision import Decision
 
 
 class VmState(StrEnum):
@@ -254,6 +255,7 @@ class ServerPlaced(Event):
     host: str
     provider_id: str
     zone: str = ""
+    decision: Decision | None = None
 
 
 class BuildFailed(Event):
@@ -264,9 +266,10 @@ class BuildFailed(Event):
 
 
 class ServerFaulted(Event):
-    """It will not become what was asked for."""
+    """It will not become what was asked for. `decision`: the scheduler's, if it was that there is no host for it."""
 
     fault: Fault
+    decision: Decision | None = None
 
 
 class ServerStarted(Event):
@@ -568,12 +571,14 @@ class PlaceServer(Command):
     host: str
     provider_id: str
     zone: str = ""
+    decision: Decision | None = None
 
 
 class RefusePlacement(Command):
     """No host will do."""
 
     fault: Fault
+    decision: Decision | None = None
 
 
 class FailBuild(Command):

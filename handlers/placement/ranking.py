@@ -1,0 +1,94 @@
+"""Hosts that would do, best first, for one kind of request; kept as numbers change.
+
+A pick costs no pass over all of them: every slot that can be picked has one true entry in the heap; a change puts a new
+one beside the old, which is passed over when it comes up.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+
+from handlers.placement.capacity import CapacityIndex
+from handlers.placement.weighers import Term
+from schema.placement.decision import BEST, Weighed
+
+Score = Callable[[int], float]
+
+
+class Ranking:
+    """`best`, then `CapacityIndex.hold` it (or not): what changed meanwhile is seen at the next call."""
+
+    def __init__(self, index: CapacityIndex, slots: Sequence[int], terms: Sequence[Term], salt: int) -> None:
+        self.failures_generation = index.failures_generation
+        self._index = index
+        self._slots = frozenset(slots)
+        self._terms = tuple(terms)
+        self._score = _sum(terms)
+        self._salt = salt
+        self._scores: dict[int, float] = {slot: self._score(slot) for slot in slots}
+        self._heap = [(-score, slot ^ salt, slot) for slot, score in self._scores.items()]
+        heapq.heapify(self._heap)
+        self._seen = index.overlooked + len(index.touched)
+        self._entries = len(self._heap)
+
+    @property
+    def old(self) -> bool:
+        """It should be made anew: too much has changed, or been overlooked."""
+        return (
+            self._seen < self._index.overlooked
+            or self.failures_generation != self._index.failures_generation
+            or len(self._heap) > 2 * self._entries + 64
+        )
+
+    def best(self, fits: Callable[[int], bool]) -> int | None:
+        """The best slot that fits; those before it are out until something changes there."""
+        self._refresh()
+        while self._heap:
+            score, _, slot = self._heap[0]
+            if self._scores.get(slot) == -score:
+                if fits(slot):
+                    return slot
+                del self._scores[slot]
+            heapq.heappop(self._heap)
+        return None
+
+    def top(self) -> tuple[Weighed, ...]:
+        """The best few, the very best with what each weigher said of it, the others with the sum."""
+        found: list[Weighed] = []
+        ahead = [(self._heap[0], 0)] if self._heap else []
+        seen: set[int] = set()
+        while ahead and len(found) < BEST:
+            (score, _, slot), place = heapq.heappop(ahead)
+            for below in (2 * place + 1, 2 * place + 2):
+                if below < len(self._heap):
+                    heapq.heappush(ahead, (self._heap[below], below))
+            if self._scores.get(slot) == -score and slot not in seen:
+                seen.add(slot)
+                found.append(self._weighed(slot, -score, whole=not found))
+        return tuple(found)
+
+    def _weighed(self, slot: int, score: float, *, whole: bool) -> Weighed:
+        host = self._index.slots[slot].host
+        weights = {term.name: round(weight, 4) for term in self._terms if (weight := term(slot))} if whole else {}
+        return Weighed(host=host.id if host else "", weight=round(score, 4), weights=weights)
+
+    def _refresh(self) -> None:
+        touched = self._index.touched
+        for place in range(self._seen - self._index.overlooked, len(touched)):
+            slot = touched[place]
+            if slot in self._slots:
+                score = self._score(slot)
+                if self._scores.get(slot) != score:
+                    self._scores[slot] = score
+                    heapq.heappush(self._heap, (-score, slot ^ self._salt, slot))
+        self._seen = self._index.overlooked + len(touched)
+
+
+def _sum(terms: Sequence[Term]) -> Score:
+    """What all of them say together; the usual three columns without a detour."""
+    columns = [(it.factor, it.column) for it in terms if it.column is not None and not it.factors]
+    if len(columns) == len(terms) == 3:
+        (a, x), (b, y), (c, z) = columns
+        return lambda slot: a * x[slot] + b * y[slot] + c * z[slot]
+    return lambda slot: sum(term(slot) for term in terms)
