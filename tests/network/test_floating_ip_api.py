@@ -62,7 +62,7 @@ async def test_where_floating_ips_come_from(site):
     await subnet(site.cloud, inside, "10.1.0.0/24", "10.1.0.1", "10.1.0.2", "10.1.0.254")
     [pool] = (await site.member("GET", "/floatingip_pools"))["floatingip_pools"]
     assert (pool["network_id"], pool["cidr"]) == (site.outside, "203.0.113.0/26")
-    assert (await site.member("GET", "/floatingip_pools?cidr=10.0.0.0/8"))["floatingip_pools"] == []
+    assert (await site.member("GET", "/floatingip-pools?cidr=10.0.0.0/8"))["floatingip_pools"] == []
     made = await site.make(subnet_id=pool["subnet_id"])
     assert made["floating_ip_address"].startswith("203.0.113.")
 
