@@ -20,7 +20,7 @@ from agents.network.forwarding import EVERYBODY, Entry
 from agents.network.links import Link, PortFlags, Tunnel
 from agents.network.switch import Attachment, CannotWire, bridge_name, tunnel_name
 from agents.network.world import World
-from schema.network.wiring import WiredNetwork, WiredPort
+from schema.network.wiring import Peer, WiredNetwork, WiredPort
 
 OURS = re.compile(r"(br|tap)[0-9a-f]{8}-[0-9a-f]{2}|vx[0-9]+")
 """Names of links that go when nothing wants them any more."""
@@ -176,6 +176,27 @@ def tunnel_entries(world: World, network: WiredNetwork, own_ip: str) -> dict[Ent
             found[Entry(peer.mac_address, peer.endpoint_ip)] = f"peer/{peer.id}"
             # One that may come here any moment, with what is running in it, has its tap already.
             found[Entry(peer.mac_address, sticks=peer.id not in world.ports)] = f"peer/{peer.id}"
+    for mac, those in _shared_macs(world, network, own_ip).items():
+        if len({peer.endpoint_ip for peer in those}) == 1:
+            found[Entry(mac, those[0].endpoint_ip)] = f"peer/{those[0].id}"  # else every host is asked
+        found[Entry(mac, sticks=False)] = f"peer/{those[0].id}"
+    return found
+
+
+def _shared_macs(world: World, network: WiredNetwork, own_ip: str) -> dict[str, list[Peer]]:
+    """MACs that ports elsewhere may have by address pairs, and nobody here, nor anybody for its own."""
+    peers, ports = world.peers_of.get(network.id, ()), world.ports_of.get(network.id, ())
+    lending = [it for it in peers if it.more_macs and _is_elsewhere(it.endpoint_ip, own_ip)]
+    if not lending:
+        return {}
+    feet = (foot for router in world.routers.values() for foot in (*router.ports, router.gateway) if foot)
+    own = {it.mac_address.lower() for it in (*peers, *ports, *feet)} | {network.dhcp_mac}
+    own |= {pair.mac_address.lower() for port in ports for pair in port.address_pairs}
+    found: dict[str, list[Peer]] = {}
+    for peer in lending:
+        for mac in peer.more_macs:
+            if mac not in own:
+                found.setdefault(mac, []).append(peer)
     return found
 
 

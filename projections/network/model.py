@@ -290,7 +290,9 @@ class Model:
         for subport in self._subports[id]:
             self._reseat(subport)
         self._touch_port(id)
-        if _differ(before, after, "mac_address", "fixed_ips", "dns_name", "device_owner", "device_id"):
+        if _differ(
+            before, after, "mac_address", "fixed_ips", "dns_name", "device_owner", "device_id", "allowed_address_pairs"
+        ):
             self._touch_peer(id)
         for router_id in self._routers_of_port[id]:
             self._touch_router(router_id)

@@ -117,7 +117,13 @@ def peer(of: Sources, id: str, host: str) -> Peer | None:
         ips=tuple(fixed.ip_address for fixed in port.fixed_ips),
         endpoint_ip=at.facts.endpoint_ip if at is not None else "",
         hostname=port.dns_name,
+        more_macs=_more_macs(port),
     )
+
+
+def _more_macs(port: Port) -> tuple[str, ...]:
+    pairs = {it.mac_address.lower() for it in port.allowed_address_pairs}
+    return tuple(sorted(pairs - {port.mac_address.lower(), ""}))
 
 
 def wired_network(of: Sources, id: str, host: str) -> WiredNetwork | None:

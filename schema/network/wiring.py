@@ -107,6 +107,8 @@ class Peer(Word, tag="peer"):
     endpoint_ip: str = ""
     """The tunnel endpoint of its host; empty while it has none."""
     hostname: str = ""
+    more_macs: tuple[str, ...] = ()
+    """Others it may send from (address pairs). Several ports may have one: who has it now, only they know."""
 
 
 class HostRoute(Word):

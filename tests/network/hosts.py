@@ -324,6 +324,7 @@ def peer(of: WiredPort, host: Host) -> Peer:
         mac_address=of.mac_address,
         ips=tuple(it.ip for it in of.addresses),
         endpoint_ip=host.endpoint_ip,
+        more_macs=tuple(it.mac_address for it in of.address_pairs if it.mac_address != of.mac_address),
     )
 
 

@@ -323,6 +323,20 @@ def test_policies_of_floating_ips_and_ways_out_are_their_routers_business(histor
     assert ("h2", "router/r1") in history.model.take()
 
 
+def test_peers_are_told_the_macs_a_port_may_send_from():
+    history = History()
+    history.happens(NETWORK, "n", NetworkCreated())
+    for id, host in (("p", "h"), ("q", "i")):
+        history.happens(PORT, id, PortCreated(parent_id="n", mac_address=f"fa:16:3e:00:00:0{host}"), bound(host))
+    assert history.model.piece("h", "peer/q").more_macs == ()
+    history.model.take()
+    own = AddressPair(ip="192.0.2.2", mac_address="fa:16:3e:00:00:0i")
+    other = AddressPair(ip="192.0.2.1", mac_address="00:00:5E:00:01:07")
+    history.happens(PORT, "q", PortUpdated(allowed_address_pairs=(own, other)))
+    assert ("h", "peer/q") in history.model.take()
+    assert history.model.piece("h", "peer/q").more_macs == ("00:00:5e:00:01:07",)
+
+
 def test_a_router_is_told_the_address_scopes_of_its_subnets():
     history = History()
     history.happens(SUBNET_POOL, "l", SubnetPoolCreated(prefixes=("10.0.0.0/8",), address_scope_id="x"))

@@ -153,6 +153,23 @@ async def test_a_mac_that_several_may_have_is_found_where_it_was_last_seen(two):
         assert arrives(far, word, word)
 
 
+async def test_macs_of_address_pairs_are_known_before_they_are_heard(two):
+    one, other = two.guests()
+    another = "fa:16:3e:77:00:01"
+    two.two = replace(two.two, address_pairs=(AddressPair(ip="10.0.9.9", mac_address=another),))
+    two.b.has(two.two)
+    two.a.has(peer(two.two, two.b))
+    await two.sweep()
+    word = Ether(src=two.one.mac_address, dst=another) / IP(src=one.ip, dst="10.0.9.9") / ICMP()
+    with other.raw() as far:
+        one.send(word)
+        assert arrives(far, word, word)
+    await two.a.wire(replace(peer(two.two, two.b), more_macs=()))
+    with other.raw() as far:
+        one.send(word, one.to_all())
+        assert not arrives(far, word, one.to_all())
+
+
 async def test_who_takes_over_a_shared_address_is_heard_everywhere(two):
     one, other = two.guests()
     shared = "10.0.9.9"

@@ -164,6 +164,10 @@ def peer_flows(peer: Peer, network: int) -> list[Flow]:
         Flow(SWITCH, 15, f"{NETWORK}={network},{bits(ABOUT, 0, ELSEWHERE | LOCAL)},dl_dst={mac}", out),
         Flow(LEARN, 10, f"{NETWORK}={network},dl_src={mac}", to(TRACK)),
     ]
+    flows += [
+        Flow(SWITCH, 14, f"{NETWORK}={network},{bits(ABOUT, 0, ELSEWHERE | LOCAL)},dl_dst={it}", out)
+        for it in peer.more_macs  # of several that have it, all say the same
+    ]
     back = f"move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],set_field:{mac}->eth_src"
     returned = f"move:NXM_NX_XXREG0[64..127]->NXM_NX_XXREG0[0..63],load:0->NXM_OF_IN_PORT[],{to(DELIVER)}"
     for ip in peer.ips if peer.endpoint_ip else ():
