@@ -84,7 +84,7 @@ async def index(call: Call) -> dict[str, Any]:
         if name not in _FILTERS:
             raise Invalid(f"{[name]} is invalid attribute for filtering", code="HTTPBadRequest")
         wanted = [_typed(name, value) for value in call.query.getall(name)]
-        views = [view for view in views if view[name] in wanted]
+        views = [view for view in views if _folded(view[name]) in wanted]
     for key, direction in reversed([*zip(call.query.getall("sort_key", []), _directions(call), strict=False)]):
         if key not in _FILTERS:
             raise Invalid(f"{[key]} is invalid attribute for sort_keys", code="HTTPBadRequest")
@@ -274,11 +274,16 @@ _FILTERS = frozenset(
 
 def _typed(name: str, text: str) -> Any:
     if name not in {"alive", "admin_state_up"}:
-        return text
+        return _folded(text)
     value = boolean(text)
     if value is None:
         raise Invalid(f"Invalid input for {name}. Reason: {text[:64]!r} is not boolean.", code="HTTPBadRequest")
     return value
+
+
+def _folded(value: Any) -> Any:
+    """Clients write `DHCP Agent` and mean `DHCP agent`."""
+    return value.casefold() if isinstance(value, str) else value
 
 
 def _directions(call: Call) -> list[str]:

@@ -40,7 +40,7 @@ async def test_a_host_is_shown_as_the_agents_it_stands_for(hosts, admin, served)
     assert [(it["host"], it["agent_type"]) for it in found] == [(h, k) for h in ("net-1", "net-2") for k in kinds]
     assert all(it["alive"] and it["admin_state_up"] for it in found)
     assert found[0]["configurations"]["tunneling_ip"] == "10.9.0.1"
-    assert await _agents(admin, "?agent_type=L3%20agent&host=net-2") == [found[5]]
+    assert await _agents(admin, "?agent_type=L3%20Agent&host=net-2") == [found[5]]
     assert await admin("GET", f"/agents/{found[5]['id']}?fields=binary") == {"agent": {"binary": "neutron-l3-agent"}}
     await served.cloud.executor.execute(Wish(NETWORK_HOSTS, "net-1", LoseNetworkHost(epoch=1, silent_seconds=6)))
     assert {it["host"] for it in await _agents(admin, "?alive=false")} == {"net-1"}
