@@ -84,11 +84,12 @@ def _written(cloud: Cloud) -> WrittenPorts:
 
 
 def binding_view(it: Binding) -> dict[str, Any]:
-    """One of a port's bindings."""
+    """One of a port's bindings. Of an inactive one the details say whether its host is ready for the port to come."""
+    ready = {"wired": it.wired} if it.status == "INACTIVE" else {}
     return {
         "host": it.host,
         "vif_type": it.vif_type,
-        "vif_details": it.vif_details,
+        "vif_details": it.vif_details | ready,
         "vnic_type": it.vnic_type,
         "profile": it.profile,
         "status": it.status,

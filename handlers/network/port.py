@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from bus.execute import Aggregate, Wish
 from bus.log import Document
@@ -36,6 +37,7 @@ from schema.network.port import (
     PortBindingAdded,
     PortBindingChanged,
     PortBindingRemoved,
+    PortBindingWired,
     PortBound,
     PortCreated,
     PortDeleted,
@@ -139,6 +141,8 @@ def decide(port: Port, command: Command) -> list[PortEvent]:
         case RemovePortBinding():
             return [PortBindingRemoved(host=command.host)]
         case ReportPortWired():
+            if command.host != port.host:
+                return [PortBindingWired(host=command.host, up=command.up)]
             return [PortWired(up=command.up, fault=command.fault)]
         case TrunkPort():
             refuse_as_parent(port)
@@ -251,9 +255,8 @@ def _already_so(port: Port, command: Command) -> bool:
         case LeaveTrunk():
             return port.created_at is not None and (not port.living or port.trunk_id != command.trunk_id)
         case ReportPortWired():
-            outdated = not port.living or port.host != command.host or command.generation < port.generation
-            same = (port.wired, port.fault) == (command.up, command.fault)
-            return port.created_at is not None and (outdated or same)
+            outdated = not port.living or command.generation < port.generation
+            return port.created_at is not None and (outdated or _known_of(port, command))
         case RemovePortBinding():
             return port.created_at is not None and all(it.host != command.host for it in port.inactive_bindings)
     if not port.living:
@@ -263,7 +266,8 @@ def _already_so(port: Port, command: Command) -> bool:
             return not _changes(_bound(port, command.host), command)
         case AddPortBinding():
             known = next((it for it in port.inactive_bindings if it.host == command.host), None)
-            return known == Binding(**given(command), status="INACTIVE")
+            asked = Binding(**given(command), status="INACTIVE")
+            return known is not None and replace(known, wired=False) == asked
         case ActivatePortBinding():
             return bool(port.host) and port.host == command.host
         case UpdatePort():
@@ -286,6 +290,13 @@ def _already_so(port: Port, command: Command) -> bool:
         case BindPort():
             return port.host == command.host and port.binding.vif_type == command.vif_type
     return False
+
+
+def _known_of(port: Port, command: ReportPortWired) -> bool:
+    """Whether that is known already, or not that host's to say."""
+    if command.host == port.host:
+        return (port.wired, port.fault) == (command.up, command.fault)
+    return all(it.host != command.host or it.wired == command.up for it in port.inactive_bindings)
 
 
 def _refuse_readdressed(port: Port, before: tuple[FixedIp, ...]) -> None:

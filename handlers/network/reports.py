@@ -154,10 +154,15 @@ def _generation(document: Document) -> int:
     return generation
 
 
+def _is_at(thing: Any, host: str) -> bool:
+    """Whether it is on that host, or may come there."""
+    return bool(thing.host == host) or (isinstance(thing, Port) and thing.bound_to(host) is not None)
+
+
 def _wish(host: str, said: _Said, documents: dict[str, Document]) -> Wish | None:
     """What a host's word comes to; None: nothing that is not so, or not its to say."""
     document, place = documents.get(said.stream), documents.get(said.place)
-    if document is None or not document.state.living or place is None or place.state.host != host:
+    if document is None or not document.state.living or place is None or not _is_at(place.state, host):
         return None
     try:
         changes = said.rules.decide(document.state, said.command)

@@ -41,6 +41,8 @@ class Binding(Word):
     vif_type: str = "unbound"
     vif_details: dict[str, Any] = field(default_factory=dict)
     status: str = "ACTIVE"
+    wired: bool = False
+    """Of an inactive one: that host has the port in place, and it may come. Of the active one the port tells."""
 
 
 class Port(State):
@@ -217,6 +219,13 @@ class PortWired(Event):
     fault: str | None = None
 
 
+class PortBindingWired(Event):
+    """What a host says to which it may come: in place, or not (any more)."""
+
+    host: str
+    up: bool
+
+
 class PortTrunked(Event):
     """It is the parent of a trunk from now on."""
 
@@ -370,7 +379,7 @@ class RemovePortBinding(Command):
 
 
 class ReportPortWired(Command):
-    """From the host it is bound to; of any other, or of an older generation, it says nothing."""
+    """From a host it is bound to, if inactively; of any other, or of an older generation, it says nothing."""
 
     host: str
     generation: int
@@ -418,6 +427,7 @@ PortEvent = (
     | PortBindingActivated
     | PortBindingRemoved
     | PortWired
+    | PortBindingWired
     | PortTrunked
     | PortJoinedTrunk
     | PortLeftTrunk
@@ -459,6 +469,9 @@ def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
         case PortWired():
             after = replace(port, wired=event.up, fault=event.fault)
             return replace(after, status=_status(after))
+        case PortBindingWired():
+            bindings = (replace(it, wired=event.up) if it.host == event.host else it for it in port.inactive_bindings)
+            return replace(port, inactive_bindings=tuple(bindings))
         case PortTrunked():
             return replace(port, trunk_id=event.trunk_id, generation=port.generation + 1)
         case PortJoinedTrunk():
@@ -497,10 +510,10 @@ def _with_binding(port: Port, event: PortBindingChanged) -> Port:
 
 def _activated(port: Port, host: str) -> Port:
     chosen = next((it for it in port.inactive_bindings if it.host == host), Binding(host=host))
-    former = (replace(port.binding, status="INACTIVE"),) if port.host and port.host != host else ()
+    former = (replace(port.binding, status="INACTIVE", wired=port.wired),) if port.host and port.host != host else ()
     return replace(
         _nowhere(port),
-        binding=replace(chosen, status="ACTIVE"),
+        binding=replace(chosen, status="ACTIVE", wired=False),
         inactive_bindings=(*_others(port, host), *former),
     )
 

@@ -11,7 +11,15 @@ from agents.network.store import FileStore, Held
 from bus import clock
 from bus.config import Settings
 from schema.network.host import NETWORK_HOST
-from schema.network.port import PORT, PortDeleted, PortUnbound, PortUpdated
+from schema.network.port import (
+    PORT,
+    Binding,
+    PortBindingActivated,
+    PortBindingAdded,
+    PortDeleted,
+    PortUnbound,
+    PortUpdated,
+)
 from schema.network.router import ROUTER, RouterCreated, RouterScheduled
 from schema.network.wiring import Wiring, decode_to_host, link_name
 from tests.network.wiring import Wired, bound, ended, happened, until, wiring
@@ -95,6 +103,27 @@ async def test_a_port_bound_again_to_the_same_host_becomes_active_again(wired):
     await until(active(wired, "p1"))
     await wired.happens(happened(PORT, "p1", PortUnbound(), bound("h1")))
     await until(active(wired, "p1"))
+
+
+async def test_the_host_a_port_may_come_to_says_when_it_is_ready(wired):
+    there = SimulatedNetwork("h2", faults={"port/p1": "no such bridge"})
+    await wired.agent("h1")
+    await wired.agent("h2", there)
+    await wired.port(1, "h1")
+    await until(active(wired, "p1"))
+    await wired.happens(happened(PORT, "p1", PortBindingAdded(binding=Binding(host="h2", status="INACTIVE"))))
+    await until(lambda: "p1" in there.world.ports)
+
+    async def ready() -> bool:
+        return bool((await wired.state(PORT, "p1")).bound_to("h2").wired)
+
+    assert not await ready()
+    there.faults.clear()
+    await until(ready)
+    assert (await wired.state(PORT, "p1")).status == "ACTIVE"
+    await wired.happens(happened(PORT, "p1", PortBindingActivated(host="h2")))
+    await until(active(wired, "p1"))
+    assert (await wired.state(PORT, "p1")).bound_to("h1").wired
 
 
 async def test_what_could_not_be_done_is_told_and_tried_again(wired):

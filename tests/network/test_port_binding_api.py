@@ -5,7 +5,9 @@ import pytest
 from api.network.service import SERVICE
 from bus.execute import Wish
 from handlers.network.host import NETWORK_HOSTS
+from handlers.network.port import PORTS
 from schema.network.host import RegisterNetworkHost
+from schema.network.port import ReportPortWired
 from schema.network.wiring import NetworkHostFacts
 from tests.network.routed import Client, network
 from tests.serving import serving
@@ -39,7 +41,7 @@ async def port(served, admin):
     return (await admin("POST", "/ports", {"port": body}, expect=201))["port"]
 
 
-async def test_a_port_moves_by_its_bindings(admin, port):
+async def test_a_port_moves_by_its_bindings(served, admin, port):
     assert (port["binding:host_id"], port["binding:vif_type"]) == ("h1", "bridge")
     path = f"/ports/{port['id']}/bindings"
     [active] = (await admin("GET", path))["bindings"]
@@ -49,6 +51,10 @@ async def test_a_port_moves_by_its_bindings(admin, port):
     await admin.refused("POST", path, {"binding": {"host": "h2"}}, 409, "PortBindingAlreadyExists")
     await admin.refused("POST", path, {"binding": {"host": "h1"}}, 409, "PortBindingAlreadyExists")
     await admin.refused("POST", path, {"binding": {"host": "h9"}}, 409, "PortBindingError")
+    assert (made["vif_details"]["wired"], "wired" in active["vif_details"]) == (False, False)
+    ready = ReportPortWired(host="h2", generation=100, up=True)
+    await served.cloud.executor.execute(Wish(PORTS, port["id"], ready))
+    assert (await admin("GET", f"{path}/h2"))["binding"]["vif_details"]["wired"] is True
     changed = await admin("PUT", f"{path}/h2", {"binding": {"vnic_type": "direct"}})
     assert (changed["binding"]["vnic_type"], changed["binding"]["profile"]) == ("direct", {"a": 1})
     assert (await admin("GET", f"{path}/h2"))["binding"] == changed["binding"]

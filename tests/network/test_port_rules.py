@@ -22,6 +22,7 @@ from schema.network.port import (
     PortBindingAdded,
     PortBindingChanged,
     PortBindingRemoved,
+    PortBindingWired,
     PortBound,
     PortCreated,
     PortDeleted,
@@ -133,6 +134,21 @@ def test_another_host_prepares_for_it_and_takes_over():
     left = moved.when(RemovePortBinding(host="one")).then(PortBindingRemoved(host="one"))
     assert left.state.inactive_bindings == ()
     assert left.state.device_id == "server"
+
+
+def test_the_host_that_prepares_for_it_says_when_it_is_ready():
+    prepared = PortBindingAdded(binding=Binding(host="two", vif_type="bridge", status="INACTIVE"))
+    there = ports.given(created, attached, bound, PortWired(up=True), prepared)
+    there.when(ReportPortWired(host="three", generation=9, up=True)).then()
+    there.when(ReportPortWired(host="two", generation=2, up=True)).then()
+    ready = there.when(ReportPortWired(host="two", generation=3, up=True)).then(PortBindingWired(host="two", up=True))
+    assert ready.state.bound_to("two").wired
+    assert (ready.state.host, ready.state.status) == ("one", "ACTIVE")
+    ready.when(AddPortBinding(host="two")).then()
+    lost = ready.when(ReportPortWired(host="two", generation=3, up=False, fault="no bridge"))
+    assert not lost.then(PortBindingWired(host="two", up=False)).state.bound_to("two").wired
+    moved = ready.when(ActivatePortBinding(host="two")).then(PortBindingActivated(host="two"))
+    assert [(it.host, it.wired) for it in moved.state.bindings] == [("two", False), ("one", True)]
 
 
 def test_bound_to_the_host_that_prepared_it_has_one_binding():
