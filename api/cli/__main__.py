@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "outside": ("api.cli.outside", "Run a command in the world outside of this machine's cloud: ssh to a floating IP."),
     "events": ("api.cli.events", "Read the log: every event, or a stream's, or as they come."),
     "story": ("api.cli.events", "Tell one thing's life from the log, with times, actors and causes."),
+    "why": ("api.cli.why", "Say why a server is on its host, or on none; or where one would go."),
     "rebuild": ("api.cli.maintain", "Fold all documents anew from the log; must change nothing."),
     "verify": ("api.cli.maintain", "Check the log: dense positions, versions, hash chain, documents."),
     "doctor": ("api.cli.doctor", "Look at this machine and say what is missing, and what to do."),

@@ -74,6 +74,7 @@ def login(settings: Settings) -> Client:
         for endpoint in service["endpoints"]
         if endpoint["interface"] == "public"
     }
+    endpoints.setdefault("log", f"{settings.url}/log/v1")
     return Client(settings, answer.headers["x-subject-token"], endpoints)
 
 

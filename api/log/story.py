@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from api.log.asking import READ, READ_ALL, history, visible
+from api.log.placing import decisions
 from api.log.view import trouble, view, words
 from api.wire import Call, Get
 from bus.log import Recorded
@@ -44,7 +45,10 @@ async def story(call: Call) -> dict[str, Any]:
 
 
 async def why(call: Call) -> dict[str, Any]:
-    """What led to what: one chapter a request (or a thing nobody asked for), the newest last."""
+    """What led to what: one chapter a request (or a thing nobody asked for), the newest last.
+
+    For an operator, of a server: also the scheduler's decisions about it.
+    """
     document = await visible(call, call.path["stream"])
     stream = document.stream
     events = await call.cloud.log.read_stream(stream, max(0, document.version - EVENTS), EVENTS)
@@ -57,6 +61,7 @@ async def why(call: Call) -> dict[str, Any]:
         "because": _because(chapters, troubles),
         "troubles": [{key: line[key] for key in ("at", "words", "trouble")} for line in troubles],
         "chapters": chapters,
+        "placements": decisions(events) if whole else [],
     }
 
 

@@ -25,7 +25,7 @@ from bus.documents import Where
 from bus.execute import Wish
 from bus.log import Document
 from handlers.compute.desired import Telling
-from handlers.compute.fate import Wished, ending, execute_all, failing, placing, request
+from handlers.compute.fate import Wished, cut_off, ending, execute_all, failing, placing, request
 from handlers.compute.ports import Ports, device_of, ports_of, unwired
 from handlers.compute.server import SERVERS
 from handlers.compute.server_group import BreaksPolicy
@@ -237,9 +237,9 @@ class ServerReactor:
             if not servers:
                 return
             groups = await self._groups(servers)
-            cut_off = self._cut_off()
+            away = cut_off(self._hosts, self._network_hosts)
             answers = self.scheduler.place(
-                [request(server, groups.get(server.order.group_id), cut_off) for server in servers]
+                [request(server, groups.get(server.order.group_id), away) for server in servers]
             )
             outcomes = await self._execute(
                 [(server, placing(server, answer)) for server, answer in zip(servers, answers, strict=True)]
@@ -253,11 +253,6 @@ class ServerReactor:
             servers = again
         if servers:
             log.warning("claims keep being lost to others; the sweep goes on", servers=len(servers))
-
-    def _cut_off(self) -> frozenset[str]:
-        """Hosts whose network agent is away, as long as there are others: where none is, one may come back in time."""
-        wiring = {document.id for document in self._network_hosts.values() if document.state.alive}
-        return frozenset({it.id for it in self._hosts.values()} - wiring) if wiring else frozenset()
 
     async def _groups(self, servers: Sequence[Server]) -> dict[str | None, ServerGroup]:
         ids = {server.order.group_id for server in servers if server.order.group_id}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from bus.cloud import Cloud
 from bus.execute import Context, Wish
+from bus.mirror import Mirror
 from handlers.compute.ports import Known, known_of, port_wishes
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
@@ -60,6 +61,12 @@ def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset
         near_cidr=_one(hints, "cidr"),
         query=_one(hints, "query"),
     )
+
+
+def cut_off(hosts: Mirror, network_hosts: Mirror) -> frozenset[str]:
+    """Hosts whose network agent is away, as long as there are others: where none is, one may come back in time."""
+    wiring = {document.id for document in network_hosts.values() if document.state.alive}
+    return frozenset({it.id for it in hosts.values()} - wiring) if wiring else frozenset()
 
 
 def placing(server: Server, answer: Placement | NoValidHost) -> tuple[Wish, ...]:

@@ -90,7 +90,7 @@ class CapacityIndex:
         if old is not None and new is not None and (old.inventories, old.traits) == (new.inventories, new.traits):
             for name in {**old.used, **new.used}:
                 self.free[name][index] += old.used.get(name, 0) - new.used.get(name, 0)
-            self.touched.append(index)
+            self._touch(index)
         else:
             self._count(index)
             self._changed()
@@ -152,7 +152,7 @@ class CapacityIndex:
         for name, amount in resources.items():
             self.free[name][index] -= amount
         self.servers[index] += 1
-        self.touched.append(index)
+        self._touch(index)
 
     def forget(self, consumer_id: str) -> None:
         """Stop counting a pick."""
@@ -161,7 +161,7 @@ class CapacityIndex:
             for name, amount in self.slots[index].picks.pop(consumer_id).items():
                 self.free[name][index] += amount
             self.servers[index] -= 1
-            self.touched.append(index)
+            self._touch(index)
 
     def expire(self) -> None:
         """Forget picks that nobody claimed in time, and failures of long ago."""
@@ -174,21 +174,18 @@ class CapacityIndex:
             self.failures_generation += 1
             if not failures:
                 self._failing.discard(index)
-        if len(self.touched) > TOUCHES:
-            self.overlooked += len(self.touched)
-            self.touched.clear()
 
     def work_on(self, consumer_id: str, host: str | None) -> None:
         """The server is being worked on there (None: nowhere any more)."""
         before = self._at_work.pop(consumer_id, None)
         if before is not None:
             self.slots[before].busy.discard(consumer_id)
-            self.touched.append(before)
+            self._touch(before)
         provider_id = self._provider_of.get(host) if host else None
         if provider_id:
             index = self._at_work[consumer_id] = self._slot_of[provider_id]
             self.slots[index].busy.add(consumer_id)
-            self.touched.append(index)
+            self._touch(index)
 
     def busy(self, slot: int) -> int:
         """How many servers there are worked on: those picked for it, and those known to be on their way."""
@@ -247,6 +244,12 @@ class CapacityIndex:
             for free in self.free.values():
                 free.append(NONE_LEFT)
         return index
+
+    def _touch(self, index: int) -> None:
+        self.touched.append(index)
+        if len(self.touched) > TOUCHES:
+            self.overlooked += len(self.touched)
+            self.touched.clear()
 
     def _changed(self) -> None:
         self.generation += 1

@@ -8,6 +8,7 @@ fewest, and all of its changes together. The language of changes is schema/place
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from heapq import nsmallest
 from math import ceil
 
 from msgspec.structs import replace
@@ -34,39 +35,80 @@ _COSTS = {
 }
 """What is small: what an operator does with a word first, what takes hands last."""
 _AMOUNTS = {"MEMORY_MB": "MB more RAM", "DISK_GB": "GB more disk", "VCPU": "more CPUs"}
-Cost = tuple[int, float, str]
+LOOKED_AT = 20
+"""Hosts whose changes are weighed, at most, of those against which the same speaks."""
+
+_Objections = tuple[tuple[Filter, ...], tuple[str, ...]]
+"""Filters, and resource classes there is too little of."""
 
 
 def remedy(candidates: Iterable[Candidate], filters: Sequence[Filter], request: Request) -> tuple[Change, ...]:
     """All of these together would do."""
-    best: tuple[Cost, tuple[Change, ...]] | None = None
-    fewest = len(filters) + len(request.resources)
+    asked = [it for it in filters if it.asked(request)]
+    fewest = len(asked) + len(request.resources)
+    alike: dict[_Names, list[tuple[float, str, Candidate, _Objections]]] = {}
     for candidate in candidates:
-        found = _against(candidate, filters, request, fewest)
-        if found is None:
+        objections = _against(candidate, asked, request, fewest)
+        if objections is None:
             continue
-        cost = (len(found), sum(_cost(it, candidate) for it in found), candidate.host.id)
-        if best is None or cost < best[0]:
-            best, fewest = (cost, tuple(found)), min(fewest, len(found))
+        turned_down, short = objections
+        count = len(turned_down) + len(short)
+        if count < fewest:
+            alike.clear()
+            fewest = count
+        names = (tuple(it.name for it in turned_down), short)
+        missing = sum(_share(candidate, name, request.resources[name]) for name in short)
+        alike.setdefault(names, []).append((missing, candidate.host.id, candidate, objections))
+    best = min(
+        (
+            (_cost(changes, missing), id, changes)
+            for some in alike.values()
+            for missing, id, candidate, objections in nsmallest(LOOKED_AT, some, key=lambda it: it[:2])
+            for changes in [_changes(candidate, objections, request)]
+        ),
+        key=lambda it: it[:2],
+        default=None,
+    )
     if best is not None:
-        return best[1]
+        return best[2]
     wanted = ", ".join(f"{amount} {name}" for name, amount in request.resources.items())
     return (Change(what="host", words=f"a hypervisor host with {wanted}"),)
 
 
-def _against(candidate: Candidate, filters: Sequence[Filter], request: Request, fewest: int) -> list[Change] | None:
-    """What would have to change for this host; None: more than for another."""
-    changes: list[Change] = []
-    for one in filters:
-        if one.asked(request) and not one.passes(candidate, request):
-            changes += one.changes(candidate, request)
-            if len(changes) > fewest:
+_Names = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def _against(candidate: Candidate, asked: Sequence[Filter], request: Request, most: int) -> _Objections | None:
+    """What speaks against this host; None: more than against another."""
+    turned_down: list[Filter] = []
+    for one in asked:
+        if not one.passes(candidate, request):
+            turned_down.append(one)
+            if len(turned_down) > most:
                 return None
-    whole = {change.name for change in changes if change.what == "unit"}
-    for name, amount in request.resources.items():
-        if name not in whole and candidate.free(name) < amount:
-            changes.append(_room(candidate, name, amount))
-    return changes if len(changes) <= fewest else None
+    short = tuple(
+        name
+        for name, amount in request.resources.items()
+        if (it := candidate.inventories.get(name)) and it.fits(amount) and candidate.free(name) < amount
+    )
+    return (tuple(turned_down), short) if len(turned_down) + len(short) <= most else None
+
+
+def _changes(candidate: Candidate, objections: _Objections, request: Request) -> tuple[Change, ...]:
+    turned_down, short = objections
+    return (
+        *(change for one in turned_down for change in one.changes(candidate, request)),
+        *(_room(candidate, name, request.resources[name]) for name in short),
+    )
+
+
+def _cost(changes: Sequence[Change], missing: float) -> tuple[int, float]:
+    return len(changes), sum(_COSTS[change.what] for change in changes) + min(missing, 100.0) / 101
+
+
+def _share(candidate: Candidate, name: str, amount: int) -> float:
+    """What is missing of a class, in proportion to what the host has of it."""
+    return (amount - candidate.free(name)) / max(1, candidate.inventories[name].total)
 
 
 def _room(candidate: Candidate, name: str, amount: int) -> Change:
@@ -85,12 +127,6 @@ def _amount(name: str, more: int) -> str:
     if name == "MEMORY_MB" and more >= 1024:
         return f"{-(-more // 1024)} GB more RAM"
     return f"{more} {_AMOUNTS.get(name, f'more {name}')}"
-
-
-def _cost(change: Change, candidate: Candidate) -> float:
-    inventory = candidate.inventories.get(change.name)
-    share = int(change.value) / max(1, inventory.total) if change.what == "room" and inventory else 0.0
-    return _COSTS[change.what] + min(share, 100.0) / 101
 
 
 def relaxed(request: Request, change: Change) -> Request:

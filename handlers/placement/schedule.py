@@ -24,7 +24,7 @@ from handlers.placement.demand import Group, Request
 from handlers.placement.filter import Filter
 from handlers.placement.ranking import Ranking
 from handlers.placement.remedy import remedy
-from schema.placement.decision import NAMED, Change, Decision
+from schema.placement.decision import NAMED, Change, Decision, Reason, TurnedDown
 from schema.placement.provider import Resources
 
 KINDS = 256
@@ -73,6 +73,8 @@ class _Choice(Struct):
     rejections: list[_Rejection]
     turned_down: Decision
     ranking: Ranking | None = None
+    refusal: tuple[tuple[int, int], Request, list[_Rejection], Decision] | None = None
+    """The last one, and when that was: as long as nothing changes, it is not thought over."""
 
 
 class Scheduler:
@@ -163,7 +165,7 @@ class Scheduler:
         """Whether they differ in nothing but who asks. A group's member that has a place already is not like others."""
         if other.group is not None and self.index.slot_of_consumer(other.consumer_id) is not None:
             return False
-        return all(getattr(one, name) == getattr(other, name) for name in _SHARED)
+        return _same(one, other)
 
     def _place_alike(self, requests: Sequence[Request], salt: int) -> Iterator[Placement | NoValidHost]:
         request = self._with_whereabouts(requests[0])
@@ -218,11 +220,18 @@ class Scheduler:
 
     def _none(self, choice: _Choice, request: Request, requests: Sequence[Request]) -> Iterator[NoValidHost]:
         """No host is left for any of these."""
-        rejections = list(choice.rejections)
-        slots = self._through([it for it in self.filters if it.live], choice.slots, request, rejections)
-        self._with_room(slots, request, rejections)
-        helps = remedy(self.index.candidates().values(), self.filters, request)
-        decision = replace(_decision(choice.hosts, rejections, NAMED), position=self._position(), remedy=helps)
+        index, position = self.index, self._position()
+        now = (index.failures_generation, index.overlooked + len(index.touched))
+        last = choice.refusal
+        if last is not None and last[0] == now and _same(last[1], request):
+            rejections, decision = last[2], replace(last[3], position=position)
+        else:
+            rejections = list(choice.rejections)
+            slots = self._through([it for it in self.filters if it.live], choice.slots, request, rejections)
+            self._with_room(slots, request, rejections)
+            helps = remedy(index.candidates().values(), self.filters, request)
+            decision = replace(_decision(choice.hosts, rejections, NAMED), position=position, remedy=helps)
+            choice.refusal = (now, request, rejections, decision)
         for one in requests:
             yield _no_valid_host(one, choice.hosts, rejections, decision)
 
@@ -309,28 +318,36 @@ class Scheduler:
         return slots
 
 
+def _same(one: Request, other: Request) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in _SHARED)
+
+
 _SHARED = tuple(name for name in Request.__struct_fields__ if name != "consumer_id")
 
 
 def _decision(hosts: int, rejections: Sequence[_Rejection], most: int) -> Decision:
-    turned_down: dict[str, int] = {}
     reasons: dict[str, tuple[str, ...]] = {}
     told = 0
     for it in rejections:
-        turned_down[it.filter] = turned_down.get(it.filter, 0) + it.hosts
         for host, why in it.named[: max(0, most - told)]:
             reasons[why] = (*reasons.get(why, ()), host)
             told += 1
-    return Decision(hosts=hosts, turned_down=turned_down, reasons=reasons, unnamed=sum(turned_down.values()) - told)
+    return Decision(
+        hosts=hosts,
+        turned_down=tuple(TurnedDown(filter=it.filter, hosts=it.hosts) for it in rejections),
+        reasons=tuple(Reason(why=why, hosts=some) for why, some in reasons.items()),
+        unnamed=sum(it.hosts for it in rejections) - told,
+    )
 
 
 def _no_valid_host(request: Request, hosts: int, rejections: Sequence[_Rejection], decision: Decision) -> NoValidHost:
+    rejected = {it.filter: it.hosts for it in rejections}
     if not hosts:
         reason = "No valid host was found. There is no hypervisor host yet."
     else:
         why = ", ".join(f"{it.hosts} {it.text}" for it in rejections)
         reason = f"No valid host was found. Of {hosts} {'host' if hosts == 1 else 'hosts'}, {why}."
-    return NoValidHost(request.consumer_id, hosts, decision.turned_down, reason, decision)
+    return NoValidHost(request.consumer_id, hosts, rejected, reason, decision)
 
 
 def told(changes: Sequence[Change]) -> str:

@@ -21,6 +21,20 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A value inside events."""
 
 
+class TurnedDown(_Part):
+    """How many hosts a filter (or the lack of a resource class) turned down."""
+
+    filter: str
+    hosts: int
+
+
+class Reason(_Part):
+    """Why these hosts were turned down."""
+
+    why: str
+    hosts: tuple[str, ...]
+
+
 class Weighed(_Part):
     """A host that would do. `weights`: weigher → what it added, the multiplier included; zeros are left out."""
 
@@ -69,11 +83,11 @@ class Decision(_Part):
     """The log's position that the scheduler knew."""
     hosts: int = 0
     """Hosts there were."""
-    turned_down: dict[str, int] = field(default_factory=dict)
-    """Filter (or resource class) → hosts it turned down, in the order they were asked. Where a host was found, room was
+    turned_down: tuple[TurnedDown, ...] = ()
+    """In the order the filters were asked. Where a host was found, room was
     asked for best host first and no further, so that it stands here for none."""
-    reasons: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Why → the hosts of which that is true; `NAMED` hosts in all."""
+    reasons: tuple[Reason, ...] = ()
+    """`NAMED` hosts in all."""
     unnamed: int = 0
     """Hosts turned down besides."""
     best: tuple[Weighed, ...] = ()

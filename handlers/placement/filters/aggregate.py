@@ -45,6 +45,13 @@ def _tenants(candidate: Candidate) -> set[str]:
     return {tenant for key in keys for tenant in candidate.said(key)}
 
 
+def _open_to(candidate: Candidate, request: Request) -> bool:
+    if not candidate.aggregates:
+        return True
+    tenants = _tenants(candidate)
+    return not tenants or request.project_id in tenants
+
+
 def _opened(candidate: Candidate, request: Request) -> tuple[Change, ...]:
     keys = sorted({key for it in candidate.aggregates for key in it if key.startswith(TENANTS)})
     return tuple(_unsaid(candidate, key) for key in keys)
@@ -57,7 +64,7 @@ def _unsaid(candidate: Candidate, key: str) -> Change:
 
 MULTI_TENANCY = Filter(
     "AggregateMultiTenancyIsolation",
-    lambda candidate, request: not (tenants := _tenants(candidate)) or request.project_id in tenants,
+    _open_to,
     "are kept for other projects",
     why=lambda candidate, request: "is kept for other projects",
     remedy=_opened,
