@@ -110,9 +110,9 @@ class Tenant:
         return f"/vpn/ipsec-site-connections/{self.connection}"
 
 
-@pytest.fixture
-async def site(settings, fresh_database):
-    async with steered(settings, fresh_database, "h1", "h2") as it:
+@pytest.fixture(params=["linuxbridge", "ovs"])
+async def site(request, settings, fresh_database):
+    async with steered(settings, fresh_database, "h1", "h2", driver=request.param) as it:
         yield it
 
 
