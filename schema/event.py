@@ -33,6 +33,11 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command says and the event that comes of it repeats: a second base of both, so that it is written once."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a stream's events add up to. The fold keeps these four fields; `evolve` keeps the rest.
 

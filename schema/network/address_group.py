@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from schema.changes import applied
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Kind, Said, State
 
 
 class AddressGroup(State):
@@ -24,11 +24,15 @@ class AddressGroup(State):
     """Projects that RBAC lets use it; `*`: all of them."""
 
 
-class AddressGroupCreated(Event):
+class _NewAddressGroup(Said):
     name: str
     project_id: str
     description: str = ""
     addresses: tuple[str, ...] = ()
+
+
+class AddressGroupCreated(Event, _NewAddressGroup):
+    """It is there."""
 
 
 class AddressGroupUpdated(Event):
@@ -67,11 +71,8 @@ AddressGroupEvent = (
 )
 
 
-class CreateAddressGroup(Command):
-    name: str
-    project_id: str
-    description: str = ""
-    addresses: tuple[str, ...] = ()
+class CreateAddressGroup(Command, _NewAddressGroup):
+    """Make it."""
 
 
 class UpdateAddressGroup(Command):

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
 from schema.changes import applied
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Kind, Said, State
 
 
 class AddressScope(State):
@@ -24,11 +24,15 @@ class AddressScope(State):
     """Subnet pool → its prefixes."""
 
 
-class AddressScopeCreated(Event):
+class _NewAddressScope(Said):
     name: str = ""
     project_id: str = ""
     ip_version: int = 4
     shared_with: tuple[str, ...] = ()
+
+
+class AddressScopeCreated(Event, _NewAddressScope):
+    """It is there."""
 
 
 class AddressScopeUpdated(Event):
@@ -60,11 +64,8 @@ class AddressScopeDeleted(Event):
     """It ended."""
 
 
-class CreateAddressScope(Command):
-    name: str = ""
-    project_id: str = ""
-    ip_version: int = 4
-    shared_with: tuple[str, ...] = ()
+class CreateAddressScope(Command, _NewAddressScope):
+    """Make it."""
 
 
 class UpdateAddressScope(Command):

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 from schema.network.qos_policy import using
 
 
@@ -62,7 +62,7 @@ class FloatingIp(State):
         return next((it for it in self.forwardings if it.id == id), None)
 
 
-class FloatingIpCreated(Event):
+class _NewFloatingIp(Said):
     project_id: str = ""
     parent_id: str | None = None
     floating_ip_address: str = ""
@@ -72,6 +72,10 @@ class FloatingIpCreated(Event):
     qos_policy_id: str | None = None
     dns_name: str = ""
     dns_domain: str = ""
+
+
+class FloatingIpCreated(Event, _NewFloatingIp):
+    """It is there."""
 
 
 class FloatingIpUpdated(Event):
@@ -122,16 +126,8 @@ FloatingIpEvent = (
 )
 
 
-class CreateFloatingIp(Command):
-    project_id: str = ""
-    parent_id: str | None = None
-    floating_ip_address: str = ""
-    outer_port_id: str = ""
-    subnet_id: str | None = None
-    description: str = ""
-    qos_policy_id: str | None = None
-    dns_name: str = ""
-    dns_domain: str = ""
+class CreateFloatingIp(Command, _NewFloatingIp):
+    """Make it."""
 
 
 class UpdateFloatingIp(Command):

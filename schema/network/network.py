@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 from schema.network.qos_policy import using
 from schema.network.wiring import NetworkType
 
@@ -59,7 +59,7 @@ class Network(State):
     tags: tuple[str, ...] = ()
 
 
-class NetworkCreated(Event):
+class _NewNetwork(Said):
     name: str = ""
     project_id: str = ""
     description: str = ""
@@ -77,7 +77,11 @@ class NetworkCreated(Event):
     tags: tuple[str, ...] = ()
 
 
-class NetworkUpdated(Event):
+class NetworkCreated(Event, _NewNetwork):
+    """It is there."""
+
+
+class _NetworkChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     admin_state_up: bool | UnsetType = UNSET
@@ -89,6 +93,10 @@ class NetworkUpdated(Event):
     qos_policy_id: str | None | UnsetType = UNSET
     segments: tuple[Segment, ...] | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class NetworkUpdated(Event, _NetworkChanges):
+    """It is changed."""
 
 
 class NetworkSubnetAdded(Event):
@@ -141,36 +149,12 @@ class NetworkDeleted(Event):
     """It ended."""
 
 
-class CreateNetwork(Command):
-    name: str = ""
-    project_id: str = ""
-    description: str = ""
-    admin_state_up: bool = True
-    mtu: int = 1450
-    port_security_enabled: bool = True
-    is_default: bool = False
-    dns_domain: str = ""
-    availability_zone_hints: tuple[str, ...] = ()
-    qos_policy_id: str | None = None
-    segments: tuple[Segment, ...] = ()
-    shared_with: tuple[str, ...] = ()
-    external_for: tuple[str, ...] = ()
-    topology_router_id: str = ""
-    tags: tuple[str, ...] = ()
+class CreateNetwork(Command, _NewNetwork):
+    """Make it."""
 
 
-class UpdateNetwork(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    admin_state_up: bool | UnsetType = UNSET
-    mtu: int | UnsetType = UNSET
-    port_security_enabled: bool | UnsetType = UNSET
-    is_default: bool | UnsetType = UNSET
-    dns_domain: str | UnsetType = UNSET
-    availability_zone_hints: tuple[str, ...] | UnsetType = UNSET
-    qos_policy_id: str | None | UnsetType = UNSET
-    segments: tuple[Segment, ...] | UnsetType = UNSET
-    tags: tuple[str, ...] | UnsetType = UNSET
+class UpdateNetwork(Command, _NetworkChanges):
+    """Change it."""
 
 
 class DeleteNetwork(Command):

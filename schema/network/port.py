@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 from schema.network.qos_policy import using
 from schema.network.security_group import members_of
 from schema.network.wiring import AddressPair, DhcpOption
@@ -104,9 +104,7 @@ class Port(State):
         return next((it for it in self.bindings if it.host == host), None)
 
 
-class PortCreated(Event):
-    """It is there; its addresses are allocated on their subnets' streams in the same append."""
-
+class _NewPort(Said):
     name: str = ""
     project_id: str = ""
     parent_id: str | None = None
@@ -129,9 +127,11 @@ class PortCreated(Event):
     tags: tuple[str, ...] = ()
 
 
-class PortUpdated(Event):
-    """The fields that changed."""
+class PortCreated(Event, _NewPort):
+    """It is there; its addresses are allocated on their subnets' streams in the same append."""
 
+
+class _PortChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     mac_address: str | UnsetType = UNSET
@@ -149,6 +149,10 @@ class PortUpdated(Event):
     propagate_uplink_status: bool | UnsetType = UNSET
     data_plane_status: str | None | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class PortUpdated(Event, _PortChanges):
+    """The fields that changed."""
 
 
 class PortAddressAdded(Event):
@@ -248,47 +252,12 @@ class PortDeleted(Event):
     pass
 
 
-class CreatePort(Command):
-    name: str = ""
-    project_id: str = ""
-    parent_id: str | None = None
-    description: str = ""
-    mac_address: str = ""
-    fixed_ips: tuple[FixedIp, ...] = ()
-    admin_state_up: bool = True
-    device_id: str = ""
-    device_owner: str = ""
-    security_group_ids: tuple[str, ...] = ()
-    port_security_enabled: bool = True
-    allowed_address_pairs: tuple[AddressPair, ...] = ()
-    extra_dhcp_opts: tuple[DhcpOption, ...] = ()
-    dns_name: str = ""
-    dns_domain: str = ""
-    qos_policy_id: str | None = None
-    propagate_uplink_status: bool = True
-    ip_allocation: str = "immediate"
-    made_by: str = ""
-    tags: tuple[str, ...] = ()
+class CreatePort(Command, _NewPort):
+    """Make it."""
 
 
-class UpdatePort(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    mac_address: str | UnsetType = UNSET
-    fixed_ips: tuple[FixedIp, ...] | UnsetType = UNSET
-    admin_state_up: bool | UnsetType = UNSET
-    device_id: str | UnsetType = UNSET
-    device_owner: str | UnsetType = UNSET
-    security_group_ids: tuple[str, ...] | UnsetType = UNSET
-    port_security_enabled: bool | UnsetType = UNSET
-    allowed_address_pairs: tuple[AddressPair, ...] | UnsetType = UNSET
-    extra_dhcp_opts: tuple[DhcpOption, ...] | UnsetType = UNSET
-    dns_name: str | UnsetType = UNSET
-    dns_domain: str | UnsetType = UNSET
-    qos_policy_id: str | None | UnsetType = UNSET
-    propagate_uplink_status: bool | UnsetType = UNSET
-    data_plane_status: str | None | UnsetType = UNSET
-    tags: tuple[str, ...] | UnsetType = UNSET
+class UpdatePort(Command, _PortChanges):
+    """Change it."""
 
 
 class AddPortAddress(Command):

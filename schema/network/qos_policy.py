@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 from schema.network.wiring import Direction
 
 RuleType = Literal["bandwidth_limit", "dscp_marking", "minimum_bandwidth"]
@@ -58,7 +58,7 @@ class QosPolicy(State):
         return self.project_id == project_id or not {"*", project_id}.isdisjoint(self.shared_with)
 
 
-class QosPolicyCreated(Event):
+class _NewQosPolicy(Said):
     name: str = ""
     project_id: str = ""
     description: str = ""
@@ -66,11 +66,19 @@ class QosPolicyCreated(Event):
     shared_with: tuple[str, ...] = ()
 
 
-class QosPolicyUpdated(Event):
+class QosPolicyCreated(Event, _NewQosPolicy):
+    """It is there."""
+
+
+class _QosPolicyChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     is_default: bool | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class QosPolicyUpdated(Event, _QosPolicyChanges):
+    """It is changed."""
 
 
 class QosRuleAdded(Event):
@@ -113,19 +121,12 @@ QosPolicyEvent = (
 )
 
 
-class CreateQosPolicy(Command):
-    name: str = ""
-    project_id: str = ""
-    description: str = ""
-    is_default: bool = False
-    shared_with: tuple[str, ...] = ()
+class CreateQosPolicy(Command, _NewQosPolicy):
+    """Make it."""
 
 
-class UpdateQosPolicy(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    is_default: bool | UnsetType = UNSET
-    tags: tuple[str, ...] | UnsetType = UNSET
+class UpdateQosPolicy(Command, _QosPolicyChanges):
+    """Change it."""
 
 
 class AddQosRule(Command):

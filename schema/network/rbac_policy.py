@@ -14,7 +14,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from schema.changes import applied
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 
 EVERYBODY = "*"
 SHARED, EXTERNAL = "access_as_shared", "access_as_external"
@@ -33,12 +33,16 @@ class RbacPolicy(State):
         return self.parent_id or ""
 
 
-class RbacPolicyCreated(Event):
+class _NewRbacPolicy(Said):
     project_id: str
     parent_id: str
     object_type: str
     action: str
     target_project: str
+
+
+class RbacPolicyCreated(Event, _NewRbacPolicy):
+    """It is there."""
 
 
 class RbacPolicyRetargeted(Event):
@@ -52,12 +56,8 @@ class RbacPolicyDeleted(Event):
 RbacPolicyEvent = RbacPolicyCreated | RbacPolicyRetargeted | RbacPolicyDeleted
 
 
-class CreateRbacPolicy(Command):
-    project_id: str
-    parent_id: str
-    object_type: str
-    action: str
-    target_project: str
+class CreateRbacPolicy(Command, _NewRbacPolicy):
+    """Make it."""
 
 
 class RetargetRbacPolicy(Command):

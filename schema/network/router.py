@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 from schema.network.port import FixedIp
 from schema.network.qos_policy import using
 from schema.network.wiring import HostRoute
@@ -77,7 +77,7 @@ class Router(State):
         return next((it for it in self.interfaces if subnet_id in it.subnet_ids), None)
 
 
-class RouterCreated(Event):
+class _NewRouter(Said):
     name: str = ""
     project_id: str = ""
     description: str = ""
@@ -89,12 +89,20 @@ class RouterCreated(Event):
     availability_zone_hints: tuple[str, ...] = ()
 
 
-class RouterUpdated(Event):
+class RouterCreated(Event, _NewRouter):
+    """It is there."""
+
+
+class _RouterChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     admin_state_up: bool | UnsetType = UNSET
     routes: tuple[HostRoute, ...] | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class RouterUpdated(Event, _RouterChanges):
+    """It is changed."""
 
 
 class RouterGatewaySet(Event):
@@ -169,24 +177,12 @@ RouterEvent = (
 )
 
 
-class CreateRouter(Command):
-    name: str = ""
-    project_id: str = ""
-    description: str = ""
-    admin_state_up: bool = True
-    gateway: ExternalGateway | None = None
-    distributed: bool = False
-    ha: bool = False
-    flavor_id: str | None = None
-    availability_zone_hints: tuple[str, ...] = ()
+class CreateRouter(Command, _NewRouter):
+    """Make it."""
 
 
-class UpdateRouter(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    admin_state_up: bool | UnsetType = UNSET
-    routes: tuple[HostRoute, ...] | UnsetType = UNSET
-    tags: tuple[str, ...] | UnsetType = UNSET
+class UpdateRouter(Command, _RouterChanges):
+    """Change it."""
 
 
 class AddRoutes(Command):

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 from schema.network.default_rule import DefaultRule
 from schema.network.protocol import ICMP, ICMP_V6, NUMBERS
 from schema.network.wiring import Direction
@@ -93,7 +93,7 @@ class SecurityGroup(State):
         return next((rule for rule in self.rules if rule.id == id), None)
 
 
-class SecurityGroupCreated(Event):
+class _NewSecurityGroup(Said):
     name: str
     project_id: str
     description: str = ""
@@ -101,11 +101,19 @@ class SecurityGroupCreated(Event):
     rules: tuple[SecurityRule, ...] = ()
 
 
-class SecurityGroupUpdated(Event):
+class SecurityGroupCreated(Event, _NewSecurityGroup):
+    """It is there."""
+
+
+class _SecurityGroupChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     stateful: bool | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class SecurityGroupUpdated(Event, _SecurityGroupChanges):
+    """It is changed."""
 
 
 class SecurityRulesAdded(Event):
@@ -139,19 +147,12 @@ SecurityGroupEvent = (
 )
 
 
-class CreateSecurityGroup(Command):
-    name: str
-    project_id: str
-    description: str = ""
-    stateful: bool = True
-    rules: tuple[SecurityRule, ...] = ()
+class CreateSecurityGroup(Command, _NewSecurityGroup):
+    """Make it."""
 
 
-class UpdateSecurityGroup(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    stateful: bool | UnsetType = UNSET
-    tags: tuple[str, ...] | UnsetType = UNSET
+class UpdateSecurityGroup(Command, _SecurityGroupChanges):
+    """Change it."""
 
 
 class AddSecurityRules(Command):

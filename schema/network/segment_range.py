@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from schema.compute.domain import Word
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Kind, Said, State
 
 STREAM = "all"
 """`segment-ranges/all`: the one list."""
@@ -52,14 +52,16 @@ class SegmentRangeAdded(Event):
     range: SegmentRange
 
 
-class SegmentRangeChanged(Event):
-    """The fields that changed."""
-
+class _SegmentRangeChanges(Said):
     range_id: str
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     minimum: int | UnsetType = UNSET
     maximum: int | UnsetType = UNSET
+
+
+class SegmentRangeChanged(Event, _SegmentRangeChanges):
+    """The fields that changed."""
 
 
 class SegmentRangeRemoved(Event):
@@ -75,12 +77,8 @@ class AddSegmentRange(Command):
     range: SegmentRange
 
 
-class ChangeSegmentRange(Command):
-    range_id: str
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    minimum: int | UnsetType = UNSET
-    maximum: int | UnsetType = UNSET
+class ChangeSegmentRange(Command, _SegmentRangeChanges):
+    """Change it."""
 
 
 class RemoveSegmentRange(Command):

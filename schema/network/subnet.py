@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Kind, Said, State
 from schema.network.allocation import Allocation
 from schema.network.wiring import HostRoute
 
@@ -60,7 +60,7 @@ class Subnet(State):
         return Allocation(self.taken, self.ip_version)
 
 
-class SubnetCreated(Event):
+class _NewSubnet(Said):
     name: str = ""
     project_id: str = ""
     parent_id: str | None = None
@@ -81,7 +81,11 @@ class SubnetCreated(Event):
     tags: tuple[str, ...] = ()
 
 
-class SubnetUpdated(Event):
+class SubnetCreated(Event, _NewSubnet):
+    """It is there."""
+
+
+class _SubnetChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     gateway_ip: str | None | UnsetType = UNSET
@@ -96,48 +100,22 @@ class SubnetUpdated(Event):
     segment_id: str | None | UnsetType = UNSET
     service_types: tuple[str, ...] | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class SubnetUpdated(Event, _SubnetChanges):
+    """It is changed."""
 
 
 class SubnetDeleted(Event):
     """It ended."""
 
 
-class CreateSubnet(Command):
-    name: str = ""
-    project_id: str = ""
-    parent_id: str | None = None
-    description: str = ""
-    ip_version: int = 4
-    cidr: str = ""
-    gateway_ip: str | None = None
-    pools: tuple[Pool, ...] = ()
-    enable_dhcp: bool = True
-    dns_nameservers: tuple[str, ...] = ()
-    dns_publish_fixed_ip: bool = False
-    host_routes: tuple[HostRoute, ...] = ()
-    ipv6_address_mode: str | None = None
-    ipv6_ra_mode: str | None = None
-    subnetpool_id: str | None = None
-    segment_id: str | None = None
-    service_types: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
+class CreateSubnet(Command, _NewSubnet):
+    """Make it."""
 
 
-class UpdateSubnet(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    gateway_ip: str | None | UnsetType = UNSET
-    pools: tuple[Pool, ...] | UnsetType = UNSET
-    enable_dhcp: bool | UnsetType = UNSET
-    dns_nameservers: tuple[str, ...] | UnsetType = UNSET
-    dns_publish_fixed_ip: bool | UnsetType = UNSET
-    host_routes: tuple[HostRoute, ...] | UnsetType = UNSET
-    ipv6_address_mode: str | None | UnsetType = UNSET
-    ipv6_ra_mode: str | None | UnsetType = UNSET
-    subnetpool_id: str | None | UnsetType = UNSET
-    segment_id: str | None | UnsetType = UNSET
-    service_types: tuple[str, ...] | UnsetType = UNSET
-    tags: tuple[str, ...] | UnsetType = UNSET
+class UpdateSubnet(Command, _SubnetChanges):
+    """Change it."""
 
 
 class DeleteSubnet(Command):

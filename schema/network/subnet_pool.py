@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 
 DEFAULT_SCOPE = "default-subnet-pool"
 """Scope of the reservation that the default pool of an IP version holds under the version."""
@@ -47,7 +47,7 @@ class SubnetPool(State):
     tags: tuple[str, ...] = ()
 
 
-class SubnetPoolCreated(Event):
+class _NewSubnetPool(Said):
     name: str = ""
     project_id: str = ""
     description: str = ""
@@ -63,7 +63,11 @@ class SubnetPoolCreated(Event):
     tags: tuple[str, ...] = ()
 
 
-class SubnetPoolUpdated(Event):
+class SubnetPoolCreated(Event, _NewSubnetPool):
+    """It is there."""
+
+
+class _SubnetPoolChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     prefixes: tuple[str, ...] | UnsetType = UNSET
@@ -74,6 +78,10 @@ class SubnetPoolUpdated(Event):
     address_scope_id: str | None | UnsetType = UNSET
     is_default: bool | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class SubnetPoolUpdated(Event, _SubnetPoolChanges):
+    """It is changed."""
 
 
 class RangeAllotted(Event):
@@ -102,33 +110,12 @@ class SubnetPoolDeleted(Event):
     """It ended."""
 
 
-class CreateSubnetPool(Command):
-    name: str = ""
-    project_id: str = ""
-    description: str = ""
-    ip_version: int = 4
-    prefixes: tuple[str, ...] = ()
-    min_prefixlen: int = 8
-    max_prefixlen: int = 32
-    default_prefixlen: int = 8
-    default_quota: int | None = None
-    address_scope_id: str | None = None
-    is_default: bool = False
-    shared_with: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
+class CreateSubnetPool(Command, _NewSubnetPool):
+    """Make it."""
 
 
-class UpdateSubnetPool(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    prefixes: tuple[str, ...] | UnsetType = UNSET
-    min_prefixlen: int | UnsetType = UNSET
-    max_prefixlen: int | UnsetType = UNSET
-    default_prefixlen: int | UnsetType = UNSET
-    default_quota: int | None | UnsetType = UNSET
-    address_scope_id: str | None | UnsetType = UNSET
-    is_default: bool | UnsetType = UNSET
-    tags: tuple[str, ...] | UnsetType = UNSET
+class UpdateSubnetPool(Command, _SubnetPoolChanges):
+    """Change it."""
 
 
 class AllotRange(Command):

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from schema.changes import applied
 from schema.compute.domain import Word
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Kind, Said, State
 from schema.network.port import Port
 
 TrunkStatus = Literal["DOWN", "BUILD", "ACTIVE", "DEGRADED", "ERROR"]
@@ -45,7 +45,7 @@ class Trunk(State):
         return self.parent_id or ""
 
 
-class TrunkCreated(Event):
+class _NewTrunk(Said):
     name: str = ""
     project_id: str = ""
     parent_id: str | None = None
@@ -54,11 +54,19 @@ class TrunkCreated(Event):
     subports: tuple[TrunkSubport, ...] = ()
 
 
-class TrunkUpdated(Event):
+class TrunkCreated(Event, _NewTrunk):
+    """It is there."""
+
+
+class _TrunkChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     admin_state_up: bool | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
+
+
+class TrunkUpdated(Event, _TrunkChanges):
+    """It is changed."""
 
 
 class SubportsAdded(Event):
@@ -76,20 +84,12 @@ class TrunkDeleted(Event):
 TrunkEvent = TrunkCreated | TrunkUpdated | SubportsAdded | SubportsRemoved | TrunkDeleted
 
 
-class CreateTrunk(Command):
-    name: str = ""
-    project_id: str = ""
-    parent_id: str | None = None
-    description: str = ""
-    admin_state_up: bool = True
-    subports: tuple[TrunkSubport, ...] = ()
+class CreateTrunk(Command, _NewTrunk):
+    """Make it."""
 
 
-class UpdateTrunk(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    admin_state_up: bool | UnsetType = UNSET
-    tags: tuple[str, ...] | UnsetType = UNSET
+class UpdateTrunk(Command, _TrunkChanges):
+    """Change it."""
 
 
 class AddSubports(Command):

@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
 from schema.changes import applied
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Kind, Said, State
 from schema.network.wiring import IkePolicyWords, IpsecPolicyWords
 
 PENDING = "PENDING_CREATE"
@@ -59,7 +59,7 @@ class VpnConnection(State):
         return self.parent_id or ""
 
 
-class VpnConnectionCreated(Event):
+class _NewVpnConnection(Said):
     name: str = ""
     project_id: str = ""
     parent_id: str | None = None
@@ -86,7 +86,11 @@ class VpnConnectionCreated(Event):
     secret_id: str = ""
 
 
-class VpnConnectionUpdated(Event):
+class VpnConnectionCreated(Event, _NewVpnConnection):
+    """It is there."""
+
+
+class _VpnConnectionChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     local_id: str | UnsetType = UNSET
@@ -104,6 +108,10 @@ class VpnConnectionUpdated(Event):
     admin_state_up: bool | UnsetType = UNSET
     service_up: bool | UnsetType = UNSET
     secret_id: str | UnsetType = UNSET
+
+
+class VpnConnectionUpdated(Event, _VpnConnectionChanges):
+    """It is changed."""
 
 
 class VpnConnectionSeen(Event):
@@ -119,51 +127,12 @@ class VpnConnectionDeleted(Event):
 VpnConnectionEvent = VpnConnectionCreated | VpnConnectionUpdated | VpnConnectionSeen | VpnConnectionDeleted
 
 
-class CreateVpnConnection(Command):
-    name: str = ""
-    project_id: str = ""
-    parent_id: str | None = None
-    router_id: str = ""
-    description: str = ""
-    ikepolicy_id: str = ""
-    ipsecpolicy_id: str = ""
-    ike: IkePolicyWords = field(default_factory=IkePolicyWords)
-    ipsec: IpsecPolicyWords = field(default_factory=IpsecPolicyWords)
-    local_id: str = ""
-    local_ep_group_id: str | None = None
-    peer_ep_group_id: str | None = None
-    local_cidrs: tuple[str, ...] = ()
-    peer_address: str = ""
-    peer_id: str = ""
-    peer_cidrs: tuple[str, ...] = ()
-    mtu: int = 1500
-    initiator: str = "bi-directional"
-    dpd_action: str = "hold"
-    dpd_interval: int = 30
-    dpd_timeout: int = 120
-    admin_state_up: bool = True
-    service_up: bool = True
-    secret_id: str = ""
+class CreateVpnConnection(Command, _NewVpnConnection):
+    """Make it."""
 
 
-class UpdateVpnConnection(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    local_id: str | UnsetType = UNSET
-    local_ep_group_id: str | None | UnsetType = UNSET
-    peer_ep_group_id: str | None | UnsetType = UNSET
-    local_cidrs: tuple[str, ...] | UnsetType = UNSET
-    peer_address: str | UnsetType = UNSET
-    peer_id: str | UnsetType = UNSET
-    peer_cidrs: tuple[str, ...] | UnsetType = UNSET
-    mtu: int | UnsetType = UNSET
-    initiator: str | UnsetType = UNSET
-    dpd_action: str | UnsetType = UNSET
-    dpd_interval: int | UnsetType = UNSET
-    dpd_timeout: int | UnsetType = UNSET
-    admin_state_up: bool | UnsetType = UNSET
-    service_up: bool | UnsetType = UNSET
-    secret_id: str | UnsetType = UNSET
+class UpdateVpnConnection(Command, _VpnConnectionChanges):
+    """Change it."""
 
 
 class ReportVpnConnection(Command):

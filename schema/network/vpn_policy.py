@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from schema.changes import applied
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Kind, Said, State
 
 LifetimeUnits = Literal["seconds", "kilobytes"]
 
@@ -32,7 +32,7 @@ class IkePolicy(State):
     """Connections that use it."""
 
 
-class IkePolicyCreated(Event):
+class _NewIkePolicy(Said):
     name: str = ""
     project_id: str = ""
     description: str = ""
@@ -45,7 +45,11 @@ class IkePolicyCreated(Event):
     lifetime_value: int = 3600
 
 
-class IkePolicyUpdated(Event):
+class IkePolicyCreated(Event, _NewIkePolicy):
+    """It is there."""
+
+
+class _IkePolicyChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     auth_algorithm: str | UnsetType = UNSET
@@ -55,6 +59,10 @@ class IkePolicyUpdated(Event):
     pfs: str | UnsetType = UNSET
     lifetime_units: LifetimeUnits | UnsetType = UNSET
     lifetime_value: int | UnsetType = UNSET
+
+
+class IkePolicyUpdated(Event, _IkePolicyChanges):
+    """It is changed."""
 
 
 class IkePolicyUsed(Event):
@@ -69,29 +77,12 @@ class IkePolicyDeleted(Event):
     pass
 
 
-class CreateIkePolicy(Command):
-    name: str = ""
-    project_id: str = ""
-    description: str = ""
-    auth_algorithm: str = "sha1"
-    encryption_algorithm: str = "aes-128"
-    phase1_negotiation_mode: str = "main"
-    ike_version: str = "v1"
-    pfs: str = "group5"
-    lifetime_units: LifetimeUnits = "seconds"
-    lifetime_value: int = 3600
+class CreateIkePolicy(Command, _NewIkePolicy):
+    """Make it."""
 
 
-class UpdateIkePolicy(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    auth_algorithm: str | UnsetType = UNSET
-    encryption_algorithm: str | UnsetType = UNSET
-    phase1_negotiation_mode: str | UnsetType = UNSET
-    ike_version: str | UnsetType = UNSET
-    pfs: str | UnsetType = UNSET
-    lifetime_units: LifetimeUnits | UnsetType = UNSET
-    lifetime_value: int | UnsetType = UNSET
+class UpdateIkePolicy(Command, _IkePolicyChanges):
+    """Change it."""
 
 
 class UseIkePolicy(Command):
@@ -135,7 +126,7 @@ class IpsecPolicy(State):
     users: tuple[str, ...] = ()
 
 
-class IpsecPolicyCreated(Event):
+class _NewIpsecPolicy(Said):
     name: str = ""
     project_id: str = ""
     description: str = ""
@@ -148,7 +139,11 @@ class IpsecPolicyCreated(Event):
     lifetime_value: int = 3600
 
 
-class IpsecPolicyUpdated(Event):
+class IpsecPolicyCreated(Event, _NewIpsecPolicy):
+    """It is there."""
+
+
+class _IpsecPolicyChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     transform_protocol: str | UnsetType = UNSET
@@ -158,6 +153,10 @@ class IpsecPolicyUpdated(Event):
     pfs: str | UnsetType = UNSET
     lifetime_units: LifetimeUnits | UnsetType = UNSET
     lifetime_value: int | UnsetType = UNSET
+
+
+class IpsecPolicyUpdated(Event, _IpsecPolicyChanges):
+    """It is changed."""
 
 
 class IpsecPolicyUsed(Event):
@@ -172,29 +171,12 @@ class IpsecPolicyDeleted(Event):
     pass
 
 
-class CreateIpsecPolicy(Command):
-    name: str = ""
-    project_id: str = ""
-    description: str = ""
-    transform_protocol: str = "esp"
-    auth_algorithm: str = "sha1"
-    encryption_algorithm: str = "aes-128"
-    encapsulation_mode: str = "tunnel"
-    pfs: str = "group5"
-    lifetime_units: LifetimeUnits = "seconds"
-    lifetime_value: int = 3600
+class CreateIpsecPolicy(Command, _NewIpsecPolicy):
+    """Make it."""
 
 
-class UpdateIpsecPolicy(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    transform_protocol: str | UnsetType = UNSET
-    auth_algorithm: str | UnsetType = UNSET
-    encryption_algorithm: str | UnsetType = UNSET
-    encapsulation_mode: str | UnsetType = UNSET
-    pfs: str | UnsetType = UNSET
-    lifetime_units: LifetimeUnits | UnsetType = UNSET
-    lifetime_value: int | UnsetType = UNSET
+class UpdateIpsecPolicy(Command, _IpsecPolicyChanges):
+    """Change it."""
 
 
 class UseIpsecPolicy(Command):

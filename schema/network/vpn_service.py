@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from schema.changes import applied
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Kind, Said, State
 
 
 class VpnService(State):
@@ -30,13 +30,17 @@ class VpnService(State):
         return self.parent_id or ""
 
 
-class VpnServiceCreated(Event):
+class _NewVpnService(Said):
     name: str = ""
     project_id: str = ""
     parent_id: str | None = None
     description: str = ""
     subnet_id: str | None = None
     admin_state_up: bool = True
+
+
+class VpnServiceCreated(Event, _NewVpnService):
+    """It is there."""
 
 
 class VpnServiceUpdated(Event):
@@ -57,13 +61,8 @@ class VpnServiceDeleted(Event):
     pass
 
 
-class CreateVpnService(Command):
-    name: str = ""
-    project_id: str = ""
-    parent_id: str | None = None
-    description: str = ""
-    subnet_id: str | None = None
-    admin_state_up: bool = True
+class CreateVpnService(Command, _NewVpnService):
+    """Make it."""
 
 
 class UpdateVpnService(Command):
@@ -109,12 +108,16 @@ class EndpointGroup(State):
     users: tuple[str, ...] = ()
 
 
-class EndpointGroupCreated(Event):
+class _NewEndpointGroup(Said):
     name: str = ""
     project_id: str = ""
     description: str = ""
     group_type: str = "cidr"
     endpoints: tuple[str, ...] = ()
+
+
+class EndpointGroupCreated(Event, _NewEndpointGroup):
+    """It is there."""
 
 
 class EndpointGroupUpdated(Event):
@@ -134,12 +137,8 @@ class EndpointGroupDeleted(Event):
     pass
 
 
-class CreateEndpointGroup(Command):
-    name: str = ""
-    project_id: str = ""
-    description: str = ""
-    group_type: str = "cidr"
-    endpoints: tuple[str, ...] = ()
+class CreateEndpointGroup(Command, _NewEndpointGroup):
+    """Make it."""
 
 
 class UpdateEndpointGroup(Command):
