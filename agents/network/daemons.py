@@ -22,6 +22,8 @@ from schema.compute.domain import Word
 START_SECONDS = 10.0
 STOP_SECONDS = 3.0
 """How long one may take to end when asked to, before it is killed."""
+_children: set[int] = set()
+"""Who was started here and has not been reaped. Nobody else's children are: their parents wait for them."""
 
 
 class CannotStart(Exception):
@@ -137,7 +139,7 @@ def _let_begin(pid: int) -> None:
 def _spawn(daemon: Daemon) -> int:
     output = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     try:
-        return os.posix_spawnp(
+        pid = os.posix_spawnp(
             daemon.command[0],
             daemon.command,
             {**os.environ, **dict(daemon.environment)},
@@ -150,6 +152,8 @@ def _spawn(daemon: Daemon) -> int:
         )
     except OSError as error:
         raise CannotStart(f"{daemon.command[0]} did not start: {error}") from error
+    _children.add(pid)
+    return pid
 
 
 def _stop(daemon: Daemon, pid: int | None) -> None:
@@ -236,6 +240,9 @@ def _is_inside(pid: int, name: str) -> bool:
 
 
 def _reap(pid: int) -> None:
-    """Of one that was our child, let the kernel forget it."""
-    with suppress(ChildProcessError, OSError):
-        os.waitpid(pid, os.WNOHANG)
+    """Of a child of ours that has ended, let the kernel forget it."""
+    if pid in _children:
+        with suppress(OSError):
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                return
+        _children.discard(pid)

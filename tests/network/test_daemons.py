@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -108,3 +109,11 @@ async def test_what_cannot_start_says_why(place, tmp_path):
     command = ("dnsmasq", "--conf-file=/nowhere/at/all", f"--pid-file={tmp_path}/pid")
     with pytest.raises(CannotStart, match="/nowhere/at/all"):
         await daemons.ensure(Daemon(command=command, namespace=place.host, pid_file=f"{tmp_path}/pid", forks=True))
+
+
+def test_the_ended_child_of_somebody_else_is_left_to_who_waits_for_it(place, tmp_path):
+    with subprocess.Popen(["true"]) as other:
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # ended, and not waited for
+        asyncio.run(daemons.ensure(sleeper(place, tmp_path)))
+        assert os.waitpid(other.pid, os.WNOHANG)[0] == other.pid
+        other.returncode = 0
