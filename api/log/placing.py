@@ -29,6 +29,7 @@ from schema.refusal import Invalid
 AT_ONCE = 100
 """Servers asked about at once, at most."""
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
+Hint = Annotated[str, Meta(max_length=4096)]
 
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,7 +44,7 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
     """Whose they would be; the caller's own otherwise."""
     networks: bool = True
     """Whether they would have ports."""
-    scheduler_hints: Annotated[dict[Name, Name | list[Name]], Meta(max_length=64)] = field(default_factory=dict)
+    scheduler_hints: Annotated[dict[Name, Hint | list[Hint]], Meta(max_length=64)] = field(default_factory=dict)
 
 
 async def consider(call: Call) -> dict[str, Any]:

@@ -6,8 +6,8 @@ one beside the old, which is passed over when it comes up.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush
 
 from handlers.placement.capacity import CapacityIndex
 from handlers.placement.weighers import Term
@@ -28,7 +28,7 @@ class Ranking:
         self._salt = salt
         self._scores: dict[int, float] = {slot: self._score(slot) for slot in slots}
         self._heap = [(-score, slot ^ salt, slot) for slot, score in self._scores.items()]
-        heapq.heapify(self._heap)
+        heapify(self._heap)
         self._seen = index.overlooked + len(index.touched)
         self._entries = len(self._heap)
 
@@ -50,28 +50,29 @@ class Ranking:
                 if fits(slot):
                     return slot
                 del self._scores[slot]
-            heapq.heappop(self._heap)
+            heappop(self._heap)
         return None
 
     def top(self) -> tuple[Weighed, ...]:
         """The best few, the very best with what each weigher said of it, the others with the sum."""
-        found: list[Weighed] = []
-        ahead = [(self._heap[0], 0)] if self._heap else []
-        seen: set[int] = set()
+        heap, scores, slots = self._heap, self._scores, self._index.slots
+        found: dict[int, float] = {}
+        ahead = [(heap[0], 0)] if heap else []
         while ahead and len(found) < BEST:
-            (score, _, slot), place = heapq.heappop(ahead)
-            for below in (2 * place + 1, 2 * place + 2):
-                if below < len(self._heap):
-                    heapq.heappush(ahead, (self._heap[below], below))
-            if self._scores.get(slot) == -score and slot not in seen:
-                seen.add(slot)
-                found.append(self._weighed(slot, -score, whole=not found))
-        return tuple(found)
-
-    def _weighed(self, slot: int, score: float, *, whole: bool) -> Weighed:
-        host = self._index.slots[slot].host
-        weights = {term.name: round(weight, 4) for term in self._terms if (weight := term(slot))} if whole else {}
-        return Weighed(host=host.id if host else "", weight=round(score, 4), weights=weights)
+            (score, _, slot), place = heappop(ahead)
+            below = 2 * place + 1
+            if below < len(heap):
+                heappush(ahead, (heap[below], below))
+                if below + 1 < len(heap):
+                    heappush(ahead, (heap[below + 1], below + 1))
+            if scores.get(slot) == -score:
+                found[slot] = -score
+        told: list[Weighed] = []
+        for slot, score in found.items():
+            host = slots[slot].host
+            weights = {} if told else {it.name: round(weight, 4) for it in self._terms if (weight := it(slot))}
+            told.append(Weighed(host=host.id if host else "", weight=round(score, 4), weights=weights))
+        return tuple(told)
 
     def _refresh(self) -> None:
         touched = self._index.touched
@@ -81,7 +82,7 @@ class Ranking:
                 score = self._score(slot)
                 if self._scores.get(slot) != score:
                     self._scores[slot] = score
-                    heapq.heappush(self._heap, (-score, slot ^ self._salt, slot))
+                    heappush(self._heap, (-score, slot ^ self._salt, slot))
         self._seen = self._index.overlooked + len(touched)
 
 

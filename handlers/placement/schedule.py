@@ -11,6 +11,7 @@ says how it came about.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from operator import attrgetter
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -319,10 +320,10 @@ class Scheduler:
 
 
 def _same(one: Request, other: Request) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in _SHARED)
+    return bool(_shared(one) == _shared(other))
 
 
-_SHARED = tuple(name for name in Request.__struct_fields__ if name != "consumer_id")
+_shared = attrgetter(*(name for name in Request.__struct_fields__ if name != "consumer_id"))
 
 
 def _decision(hosts: int, rejections: Sequence[_Rejection], most: int) -> Decision:

@@ -12,7 +12,7 @@ from msgspec import field
 
 NAMED = 50
 """Rejected hosts that are named, at most."""
-BEST = 5
+BEST = 3
 """Hosts whose weights are told, at most."""
 
 

@@ -8,10 +8,12 @@ from msgspec.structs import replace
 
 from bus.config import ConfigurationError, load
 from bus.config import Scheduler as Settings
+from handlers.compute.fate import request
 from handlers.placement import filters
 from handlers.placement.demand import Group
 from handlers.placement.filters import BUILT_IN
 from schema.compute.domain import HostFacts
+from schema.compute.server import Order, Server, ServerFlavor, ServerImage
 from schema.placement.provider import ResourcesReleased
 from tests.placement.clouds import Cloud, cloud_of, server
 
@@ -153,6 +155,23 @@ def test_near_an_address():
     assert fits(cloud, near_ip="10.0.1.1", near_cidr="/16") == {"h1", "h2"}
     assert fits(cloud, near_ip="10.0.1.1", near_cidr="24") == {"h1"}
     assert fits(cloud, near_ip="nowhere") == set()
+
+
+def test_what_a_server_was_ordered_with_reaches_the_filters():
+    hints = {
+        "build_near_host_ip": ["10.0.1.1"],
+        "cidr": ["/16"],
+        "query": ['["=", "$host", "h1"]'],
+        "same_host": ["a"],
+        "different_host": ["b", "c"],
+        "target_cell": ["elsewhere"],
+    }
+    flavor = ServerFlavor(id="1", name="small", vcpus=1, ram_mb=512, disk_gb=1)
+    ordered = Server(order=Order(user_id="u", scheduler_hints=hints), flavor=flavor, image=ServerImage(id="i1"))
+    asked = request(ordered)
+    assert (asked.near_ip, asked.near_cidr, asked.query) == ("10.0.1.1", "/16", '["=", "$host", "h1"]')
+    assert (asked.same_host, asked.different_host) == (("a",), ("b", "c"))
+    assert (asked.flavor, asked.image_id) == ("small", "i1")
 
 
 def test_an_aggregate_for_flavors():
