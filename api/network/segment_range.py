@@ -105,7 +105,7 @@ async def create(call: Call) -> dict[str, Any]:
     it = SegmentRange(
         id=clock.uuid4(),
         network_type=body.network_type,
-        physical_network=body.physical_network,
+        physical_network=body.physical_network or None,
         minimum=body.minimum,
         maximum=body.maximum,
         name=body.name,
@@ -125,7 +125,7 @@ async def update(call: Call) -> dict[str, Any]:
     minimum = before.minimum if body.minimum is UNSET else body.minimum
     maximum = before.maximum if body.maximum is UNSET else body.maximum
     _refuse_numbers(before.network_type, minimum, maximum)
-    if any(not minimum <= number <= maximum for number in _used(call, before)):
+    if any(not minimum <= number <= maximum for number in _referring(call, before)):
         raise in_use(before.id)
     command = ChangeSegmentRange(
         range_id=before.id, name=body.name, description=body.description, minimum=body.minimum, maximum=body.maximum
@@ -136,7 +136,7 @@ async def update(call: Call) -> dict[str, Any]:
 
 async def delete(call: Call) -> None:
     it = await _to_change(call)
-    if _used(call, it):
+    if _referring(call, it):
         raise in_use(it.id)
     await call.execute(Wish(NUMBER_RANGES, STREAM, RemoveSegmentRange(range_id=it.id)))
 
@@ -221,6 +221,11 @@ def _view(call: Call, it: SegmentRange, *, default: bool = False) -> dict[str, A
 
 def _free(it: SegmentRange, used: dict[int, str]) -> Iterable[int]:
     return (number for number in it.numbers if number not in used)
+
+
+def _referring(call: Call, it: SegmentRange) -> list[int]:
+    """The numbers that networks have of it: where it is one project's, others came by theirs before."""
+    return [number for number, project_id in _used(call, it).items() if it.project_id in {"", project_id}]
 
 
 def _used(call: Call, it: SegmentRange) -> dict[int, str]:

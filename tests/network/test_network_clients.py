@@ -51,6 +51,19 @@ async def day(served):
     await asyncio.to_thread(connection.close)
 
 
+async def test_the_command_ranges_the_numbers_of_networks(served):
+    do = Command(served, PASSWORD)
+    json = ("-f", "json")
+    words = ("--network-type", "vxlan", "--minimum", "70000", "--maximum", "70009")
+    made = await do("network", "segment", "range", "create", "far", "--shared", *words, *json)
+    assert (made["shared"], made["default"], made["available"]) == (True, False, ["70000-70009"])
+    await do("network", "segment", "range", "set", "far", "--minimum", "70000", "--maximum", "70004")
+    listed = await do("network", "segment", "range", "list", "--long", *json)
+    assert [it["Maximum ID"] for it in listed if it["Name"] == "far"] == [70004]
+    assert {it["Network Type"] for it in listed} == {"vxlan", "vlan"}
+    await do("network", "segment", "range", "delete", "far")
+
+
 async def test_the_command(served):
     do = Command(served, PASSWORD)
     json = ("-f", "json")

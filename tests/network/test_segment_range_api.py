@@ -57,7 +57,8 @@ async def test_what_the_settings_say_is_there_and_stays(admin, member):
     await admin.refused("PUT", one, change, 400, "NetworkSegmentRangeDefaultReadOnly")
     await admin.refused("DELETE", one, None, 400, "NetworkSegmentRangeDefaultReadOnly")
     assert await member("GET", RANGES) == {"network_segment_ranges": []}
-    await member("POST", RANGES, {"network_segment_range": {}}, expect=403)
+    wanted = {"network_segment_range": {"network_type": "vxlan", "minimum": 500, "maximum": 509}}
+    await member("POST", RANGES, wanted, expect=403)
 
 
 async def test_a_range_is_made_changed_and_ended(admin):
@@ -111,6 +112,17 @@ async def test_a_projects_own_numbers_are_its_own_and_come_first(served, admin):
     await admin.refused("DELETE", one, None, 409, "NetworkSegmentRangeReferencedByProject")
     smaller = {"network_segment_range": {"maximum": 111}}
     await admin.refused("PUT", one, smaller, 409, "NetworkSegmentRangeReferencedByProject")
+
+
+async def test_numbers_that_others_have_from_before_do_not_hold_a_projects_range(served, admin):
+    taken = set(await numbers(served, admin, OTHER, 20))
+    assert taken == set(range(100, 120))
+    it = await made(
+        admin, network_type="vxlan", physical_network="", shared=False, tenant_id=OWN, minimum=110, maximum=130
+    )
+    assert (it["physical_network"], it["used"]["110"], it["available"][0]) == (None, OTHER, 120)
+    assert set(await numbers(served, admin, OWN, 1)) <= set(range(120, 131))
+    await admin("DELETE", f"{RANGES}/{it['id']}", expect=409)
 
 
 async def test_shared_ranges_add_to_what_there_is(served, admin, member):
