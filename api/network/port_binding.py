@@ -17,13 +17,12 @@ from api.network.words import Body, Text, bad
 from api.wire import Call, Delete, Get, Post, Put
 from bus.execute import Wish
 from bus.log import Document
-from handlers.network.binding import FAILED, vifs
+from handlers.network.binding import FAILED, binding, vifs
 from handlers.network.port import PORTS, binding_not_found
 from schema.network.port import (
     ActivatePortBinding,
     AddPortBinding,
     Binding,
-    BindPort,
     ChangePortBinding,
     Port,
     RemovePortBinding,
@@ -74,14 +73,13 @@ async def create(call: Call) -> dict[str, Any]:
     vif = (await vifs(call.cloud, [body.host]))[body.host]
     if vif.type == FAILED:
         raise Conflict(f"Binding for port {port.id} on host {body.host} could not be created.", code="PortBindingError")
-    details = dict(vif.details)
     if port.host:
         add = AddPortBinding(
             host=body.host,
             vnic_type=body.vnic_type,
             profile=body.profile or {},
             vif_type=vif.type,
-            vif_details=details,
+            vif_details=dict(vif.details),
         )
         if port.bound_to(body.host):
             raise Conflict(
@@ -89,8 +87,7 @@ async def create(call: Call) -> dict[str, Any]:
             )
         return await _answer(call, body.host, Wish(PORTS, port.id, add))
     change = ChangePortBinding(vnic_type=body.vnic_type, profile=body.profile or {})
-    bind = BindPort(host=body.host, vif_type=vif.type, vif_details=details)
-    return await _answer(call, body.host, Wish(PORTS, port.id, change), Wish(PORTS, port.id, bind))
+    return await _answer(call, body.host, Wish(PORTS, port.id, change), binding(port.id, body.host, vif))
 
 
 async def update(call: Call) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import msgspec
 from bus.cloud import Cloud
 from bus.execute import Wish
 from handlers.compute.following import card_of, facts_about
-from handlers.compute.ports import binding, owner
+from handlers.compute.ports import owner
 from handlers.network.addressing import Picks, Wanted
-from handlers.network.binding import FAILED, Vif, vifs
+from handlers.network.binding import FAILED, Vif, binding, vifs
 from handlers.network.plugging import PlannedPort, PortWanted, planned
 from handlers.network.port import PORTS
 from schema.compute.nic import ServerNic, Standing

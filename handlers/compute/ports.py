@@ -18,7 +18,7 @@ from bus.execute import Wish
 from bus.log import Document
 from handlers.compute.server import decide
 from handlers.network.addressing import unmaking
-from handlers.network.binding import FAILED, Vif, vifs
+from handlers.network.binding import FAILED, Vif, binding, vifs
 from handlers.network.leading import freeing_each
 from handlers.network.port import PORTS
 from schema.compute.nic import NicDetached, ServerNic
@@ -34,7 +34,7 @@ from schema.compute.server import (
     SettleNics,
 )
 from schema.event import Command, Event
-from schema.network.port import PORT, BindPort, DetachPort, Port, UnbindPort, UpdatePort
+from schema.network.port import PORT, DetachPort, Port, UnbindPort, UpdatePort
 from schema.refusal import Refused
 
 Ports = Mapping[str, Document]
@@ -98,11 +98,6 @@ def port_wishes(server: Server, command: Command, known: Known) -> tuple[Wish, .
         case FailBuild() if not _leaving(server, command):
             return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in server.nics)
     return _released(server, _leaving(server, command), known)
-
-
-def binding(port_id: str, host: str, vif: Vif) -> Wish:
-    """A port onto a host, as what its driver makes of it."""
-    return Wish(PORTS, port_id, BindPort(host=host, vif_type=vif.type, vif_details=dict(vif.details)))
 
 
 def doomed(server: Server, command: Command, ports: Ports) -> list[str]:

@@ -8,7 +8,10 @@ from typing import Any
 import msgspec
 
 from bus.cloud import Cloud
+from bus.execute import Wish
+from handlers.network.port import PORTS
 from schema.network.host import NETWORK_HOST, NetworkHost
+from schema.network.port import BindPort
 
 FAILED = "binding_failed"
 UNBOUND = "unbound"
@@ -19,6 +22,11 @@ class Vif(msgspec.Struct, frozen=True):
 
     type: str
     details: Mapping[str, Any] = {}
+
+
+def binding(port_id: str, host: str, vif: Vif) -> Wish:
+    """A port onto a host."""
+    return Wish(PORTS, port_id, BindPort(host=host, vif_type=vif.type, vif_details=dict(vif.details)))
 
 
 async def vifs(cloud: Cloud, hosts: Iterable[str]) -> dict[str, Vif]:

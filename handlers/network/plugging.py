@@ -16,7 +16,7 @@ from bus import clock
 from bus.cloud import Cloud
 from bus.execute import AlreadyTaken, Wish
 from handlers.network.addressing import Chosen, Picks, Wanted, mac_address, taking_addresses, unmaking
-from handlers.network.binding import Vif, vifs
+from handlers.network.binding import Vif, binding, vifs
 from handlers.network.default_group import default_group
 from handlers.network.leading import freeing
 from handlers.network.network import NETWORKS
@@ -24,7 +24,7 @@ from handlers.network.port import PORTS
 from handlers.network.quota import taking
 from handlers.network.security_group import standing
 from schema.network.network import Network, UseNetwork
-from schema.network.port import BindPort, ChangePortBinding, CreatePort, FixedIp, Port
+from schema.network.port import ChangePortBinding, CreatePort, FixedIp, Port
 from schema.network.wiring import AddressPair, DhcpOption
 from schema.refusal import Conflict, Invalid
 
@@ -143,9 +143,7 @@ def _plugged(wanted: PortWanted, id: str, interfaces: Mapping[str, Vif]) -> list
         change = ChangePortBinding(vnic_type=wanted.vnic_type, profile=dict(wanted.profile))
         wishes.append(Wish(PORTS, id, change))
     if wanted.host:
-        vif = interfaces[wanted.host]
-        bind = BindPort(host=wanted.host, vif_type=vif.type, vif_details=dict(vif.details))
-        wishes.append(Wish(PORTS, id, bind))
+        wishes.append(binding(id, wanted.host, interfaces[wanted.host]))
     return wishes
 
 

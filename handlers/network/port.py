@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from bus.execute import Aggregate, Wish
-from bus.log import Document
+from bus.execute import Aggregate
 from handlers.network.router import Outdated
 from schema.changes import differing, given
 from schema.event import Command
@@ -226,16 +225,6 @@ def refuse_many_pairs(pairs: Sequence[AddressPair]) -> None:
 
 def binding_not_found(id: str, host: str) -> NotFound:
     return NotFound(f"Binding for port {id} for host {host} could not be found.", code="PortBindingNotFound")
-
-
-def binding(ports: Iterable[Document], host: str, vif_type: str = "bridge") -> tuple[Wish, ...]:
-    """Ports onto a host."""
-    return tuple(Wish(PORTS, port.id, BindPort(host=host, vif_type=vif_type)) for port in ports)
-
-
-def unbinding(ports: Iterable[Document]) -> tuple[Wish, ...]:
-    """Ports off whatever host they are on."""
-    return tuple(Wish(PORTS, port.id, UnbindPort()) for port in ports)
 
 
 def _already_so(port: Port, command: Command) -> bool:

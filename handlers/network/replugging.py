@@ -11,14 +11,14 @@ from msgspec import UNSET, UnsetType
 from bus.cloud import Cloud
 from bus.execute import Wish
 from handlers.network.addressing import ROUTER_FEET, Picks, Wanted, eui64, follows_mac, readdressing
-from handlers.network.binding import FAILED, UNBOUND, vifs
+from handlers.network.binding import FAILED, UNBOUND, binding, vifs
 from handlers.network.joining import moving_foot
 from handlers.network.leading import freeing_addresses
 from handlers.network.plugging import refuse_insecure
 from handlers.network.port import PORTS
 from handlers.network.router import not_found as router_not_found
 from handlers.network.security_group import standing
-from schema.network.port import BindPort, ChangePortBinding, FixedIp, Port, UnbindPort, UpdatePort
+from schema.network.port import ChangePortBinding, FixedIp, Port, UnbindPort, UpdatePort
 from schema.network.router import ROUTER
 from schema.network.wiring import AddressPair
 from schema.refusal import Conflict
@@ -126,8 +126,7 @@ async def _rebound(cloud: Cloud, port: Port, change: PortChange) -> list[Wish]:
     if not change.host:
         return [*wishes, Wish(PORTS, port.id, UnbindPort())]
     vif = (await vifs(cloud, [change.host]))[change.host]
-    bind = BindPort(host=change.host, vif_type=vif.type, vif_details=dict(vif.details))
-    return [*wishes, Wish(PORTS, port.id, bind)]
+    return [*wishes, binding(port.id, change.host, vif)]
 
 
 def _refuse_bound(port: Port, mac: str) -> None:

@@ -17,13 +17,14 @@ import structlog
 from bus.cloud import Cloud
 from bus.execute import SYSTEM, Context, Wish
 from bus.log import Document
-from handlers.network.port import PORTS, binding, unbinding
+from handlers.network.binding import Vif, binding, vifs
+from handlers.network.port import PORTS
 from handlers.network.router import ROUTERS, not_found
 from schema.event import Kind
 from schema.network.floating_ip import FLOATING_IP
 from schema.network.host import NETWORK_HOST, NetworkHost
 from schema.network.network import NETWORK, Network
-from schema.network.port import PORT, ReportPortWired
+from schema.network.port import PORT, ReportPortWired, UnbindPort
 from schema.network.router import ROUTER, ReportRouterWired, Router, ScheduleRouter
 from schema.network.wiring import RouterSeen
 from schema.refusal import Conflict, Refused
@@ -136,9 +137,10 @@ async def move(cloud: Cloud, moves: Sequence[tuple[Router, str]], by: Context = 
     One that somebody else moved meanwhile is left to what that brings.
     """
     ports = await _ports(cloud, [router for router, _ in moves])
+    plugs = await vifs(cloud, {host for router, host in moves if host and _astray(router, host, ports[router.id])})
     wanted = []
     for router, host in moves:
-        wishes = _wishes(router, host, ports[router.id])
+        wishes = _wishes(router, host, ports[router.id], plugs)
         if wishes:
             wanted.append((router, host, cloud.executor.submit(wishes, by)))
     outcomes = await asyncio.gather(*(result for _, _, result in wanted), return_exceptions=True)
@@ -166,7 +168,8 @@ async def place_by_hand(cloud: Cloud, router_id: str, host: str, by: Context) ->
             code="InvalidL3Agent",
         )
     ports = await _ports(cloud, [router])
-    await cloud.executor.execute(*_wishes(router, host, ports[router.id], always=True), by=by)
+    plugs = await vifs(cloud, [host])
+    await cloud.executor.execute(*_wishes(router, host, ports[router.id], plugs, always=True), by=by)
 
 
 async def take_away_by_hand(cloud: Cloud, router_id: str, host: str, by: Context) -> None:
@@ -177,7 +180,7 @@ async def take_away_by_hand(cloud: Cloud, router_id: str, host: str, by: Context
             f"The router {router_id} is not hosted by the L3 agent on {host}.", code="RouterNotHostedByL3Agent"
         )
     ports = await _ports(cloud, [router])
-    await cloud.executor.execute(*_wishes(router, "", ports[router.id], avoids=host), by=by)
+    await cloud.executor.execute(*_wishes(router, "", ports[router.id], {}, avoids=host), by=by)
 
 
 def seen(host: str, reported: RouterSeen) -> Wish:
@@ -194,7 +197,13 @@ async def _router(cloud: Cloud, id: str) -> Router:
 
 
 def _wishes(
-    router: Router, host: str, ports: Collection[Document], *, avoids: str = "", always: bool = False
+    router: Router,
+    host: str,
+    ports: Collection[Document],
+    plugs: Mapping[str, Vif],
+    *,
+    avoids: str = "",
+    always: bool = False,
 ) -> list[Wish]:
     """Its move, and its ports' with it. Nothing to do: nothing.
 
@@ -202,12 +211,12 @@ def _wishes(
     when it moves, and none without asking whether it still lives there.
     """
     moves = host != router.host or always or bool(avoids)
-    astray = [port for port in ports if moves or port.state.host != host]
+    astray = list(ports) if moves else _astray(router, host, ports)
     wishes: list[Wish] = []
     if moves or astray:
         avoided = avoids if moves else router.avoids
         wishes.append(Wish(ROUTERS, router.id, ScheduleRouter(host=host, avoids=avoided, lives_on=router.host)))
-    wishes += binding(astray, host) if host else unbinding(astray)
+    wishes += [binding(port.id, host, plugs[host]) if host else Wish(PORTS, port.id, UnbindPort()) for port in astray]
     if host == router.host and (router.wired or not router.admin_state_up):
         # It is in place, or as much of it as will be while it is switched off; and so are its feet, new ones too: its
         # host has nothing more to say of it.
@@ -217,6 +226,11 @@ def _wishes(
             if port.state.host != host or not port.state.wired
         ]
     return wishes
+
+
+def _astray(router: Router, host: str, ports: Collection[Document]) -> list[Document]:
+    """Which of its ports are to be told that it lives there."""
+    return [port for port in ports if host != router.host or port.state.host != host]
 
 
 async def _ports(cloud: Cloud, routers: Sequence[Router]) -> dict[str, list[Document]]:

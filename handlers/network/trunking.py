@@ -15,13 +15,14 @@ from bus.cloud import Cloud
 from bus.documents import Where
 from bus.execute import Wish
 from bus.log import Document
+from handlers.network.binding import Vif, binding
 from handlers.network.port import PORTS, parent_in_use, refuse_as_parent, refuse_as_subport
 from handlers.network.port import not_found as port_not_found
 from handlers.network.quota import giving_back, taking
 from handlers.network.trunk import TRUNKS, disabled, in_error, subport_not_found
 from schema.event import Kind
 from schema.network.network import NETWORK
-from schema.network.port import PORT, BindPort, JoinTrunk, LeaveTrunk, Port, TrunkPort, UnbindPort
+from schema.network.port import PORT, JoinTrunk, LeaveTrunk, Port, TrunkPort, UnbindPort
 from schema.network.trunk import (
     TRUNK,
     AddSubports,
@@ -133,8 +134,8 @@ def following(trunk: Trunk, ports: Mapping[str, Port]) -> list[Wish]:
         port = ports.get(it.port_id)
         if port is None or port.trunk_id != trunk.id or port.host == parent.host:
             continue
-        command = BindPort(host=parent.host, vif_type=parent.binding.vif_type) if parent.host else UnbindPort()
-        wishes.append(Wish(PORTS, port.id, command))
+        theirs = Vif(parent.binding.vif_type, parent.binding.vif_details)
+        wishes.append(binding(port.id, parent.host, theirs) if parent.host else Wish(PORTS, port.id, UnbindPort()))
     return wishes
 
 
