@@ -30,6 +30,8 @@ from schema.placement.provider import Resources
 
 KINDS = 256
 """Kinds of request whose candidates are remembered."""
+RANKED = 200_000
+"""Hosts in all rankings that are kept, about 250 bytes each; the one that was not used for longest goes."""
 SLOTS = 1 << 20
 """Hosts, at most."""
 NAMED_BESIDES = 10
@@ -90,6 +92,8 @@ class Scheduler:
         self._position = position
         self._weighers = weighers.chosen(settings)
         self._choices: dict[Hashable, _Choice] = {}
+        self._kept: dict[int, _Choice] = {}
+        """Those that have a ranking, the one used last at the end."""
         self._generation = -1
         self._groups: dict[str, set[str]] = {}
         """Group → those of it picked in this batch."""
@@ -122,6 +126,7 @@ class Scheduler:
         if self._generation != self.index.generation:
             self._generation = self.index.generation
             self._choices.clear()
+            self._kept.clear()
         for request in requests:
             self.index.forget(request.consumer_id)
         answers: list[Placement | NoValidHost] = []
@@ -208,6 +213,7 @@ class Scheduler:
         live = [it for it in self.filters if it.live and it.asked(request)]
         alone = not live and request.group is None
         if alone and choice.ranking is not None and not choice.ranking.old:
+            self._keep(choice)
             return choice.ranking, live
         candidates, slots = self.index.candidates(), self._with_room(choice.slots, request, [])
         for one in live:
@@ -217,7 +223,15 @@ class Scheduler:
         ranking = Ranking(self.index, reach, [it for it in terms if it is not None], salt)
         if alone:
             choice.ranking = ranking
+            self._keep(choice)
         return ranking, live
+
+    def _keep(self, choice: _Choice) -> None:
+        """This one's ranking was used just now; those that were not for long go when there are too many."""
+        kept = self._kept
+        kept[id(choice)] = kept.pop(id(choice), choice)
+        while len(kept) > 1 and len(kept) * len(self.index.slots) > RANKED:
+            kept.pop(next(iter(kept))).ranking = None
 
     def _none(self, choice: _Choice, request: Request, requests: Sequence[Request]) -> Iterator[NoValidHost]:
         """No host is left for any of these."""
@@ -285,7 +299,7 @@ class Scheduler:
         choice = self._choices.get(kind)
         if choice is None:
             if len(self._choices) >= KINDS:
-                self._choices.pop(next(iter(self._choices)))
+                self._kept.pop(id(self._choices.pop(next(iter(self._choices)))), None)
             choice = self._choices[kind] = self._filtered(request)
         return choice
 

@@ -94,6 +94,15 @@ def test_the_best_are_told_with_what_each_weigher_said():
     assert all(it.weight == first.weight == 3.0 for it in others)
 
 
+def test_few_rankings_are_kept_and_those_in_use(monkeypatch):
+    monkeypatch.setattr("handlers.placement.schedule.RANKED", 6)
+    cloud = cloud_of("h1", "h2", vcpus=8)
+    hosts = [cloud.where(f"c{n}", resources={"VCPU": 1, "MEMORY_MB": 1 + n % 5}) for n in range(16)]
+    assert Counter(hosts) == {"h1": 8, "h2": 8}
+    assert cloud.where("more", resources={"VCPU": 1}) is None
+    assert sum(choice.ranking is not None for choice in cloud.scheduler._choices.values()) == 3
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(1, 8), min_size=1, max_size=6),
