@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 from agents.network import conntrack, netlink
+from agents.network.router_rules import untranslated
 from schema.network.wiring import WiredRouter
 
 _PROTOCOLS = {6: "tcp", 17: "udp"}
@@ -46,6 +48,7 @@ class Verdict:
         addresses = router.gateway.addresses if router.gateway else ()
         self._own = next((it.ip for it in addresses if ":" not in it.ip), "")
         self._snat = router.snat
+        self._plain = [ip_network(it) for it in untranslated(router)]
 
     def stands(self, it: Translated) -> bool:
         """Whether it would be led the same way today."""
@@ -55,8 +58,13 @@ class Verdict:
         if it.answered_to == it.source:
             return True
         came_in = led != (it.destination, it.port)
-        allowed = {self._outwards.get(it.source, ""), self._own if self._snat or came_in else ""} - {""}
+        hidden = came_in or (self._snat and not self._is_plain(it.source))
+        allowed = {self._outwards.get(it.source, ""), self._own if hidden else ""} - {""}
         return it.answered_to in allowed
+
+    def _is_plain(self, source: str) -> bool:
+        """In the address scope of the outside."""
+        return bool(self._plain) and any(ip_address(source) in it for it in self._plain)
 
     def _led(self, it: Translated) -> tuple[str, int]:
         if it.destination in self._inwards:

@@ -206,7 +206,7 @@ def _translation(router: WiredRouter, gateway: RouterPort, outside: str) -> list
     outwards = [f'oifname "{outside}" snat ip to ip saddr map @outwards']
     back_inside = ["ct status dnat snat ip to ip saddr map @outwards"]
     if own and router.snat:
-        if plain := ", ".join(_untranslated(router)):
+        if plain := ", ".join(untranslated(router)):
             outwards.append(f'oifname "{outside}" ip saddr {{ {plain} }} accept')
         outwards.append(f'oifname "{outside}" ip saddr != {own} snat ip to {own}')
     if own:
@@ -220,7 +220,7 @@ def _translation(router: WiredRouter, gateway: RouterPort, outside: str) -> list
     ]
 
 
-def _untranslated(router: WiredRouter) -> list[str]:
+def untranslated(router: WiredRouter) -> list[str]:
     """What is in the scope of the outside: its addresses mean the same there."""
     outer = _scope(router, router.gateway, 4) if router.gateway and router.scopes else ""
     own = (port for port in router.ports if outer and _scope(router, port, 4) == outer)

@@ -159,6 +159,16 @@ def test_what_is_in_the_scope_of_the_outside_is_not_translated():
         assert accepted not in layout(replace(router, scopes=scopes)).rules
 
 
+def test_who_was_translated_and_would_not_be_by_now_begins_anew():
+    hidden = Translated(6, "10.0.0.8", "192.0.2.1", 80, "192.0.2.1", "203.0.113.10", 80)
+    floating = Translated(6, "10.0.0.5", "192.0.2.1", 80, "192.0.2.1", "203.0.113.20", 80)
+    forwarded = Translated(6, "10.0.0.8", "203.0.113.20", 22, "10.0.0.5", "203.0.113.10", 22)
+    plain = Translated(6, "10.0.0.8", "192.0.2.1", 80, "192.0.2.1", "10.0.0.8", 80)
+    scoped = Verdict(replace(router, scopes={"s": "here", "t": "here"}))
+    assert [scoped.stands(it) for it in (hidden, floating, forwarded, plain)] == [False, True, True, True]
+    assert Verdict(replace(router, scopes={"s": "here"})).stands(hidden)
+
+
 def test_nothing_is_routed_from_one_scope_into_another():
     second = RouterPort(
         port_id="cccccccc-cccc-1",
