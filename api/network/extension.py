@@ -149,6 +149,7 @@ EXTENSIONS: tuple[Extension, ...] = (
         "Ports are found by the groups they are in.",
         "2018-01-09",
     ),
+    Extension("port-trusted-vif", "Port trusted vif", "Ports say whether their guest is trusted.", "2024-07-10"),
     Extension("project-id", "project_id field enabled", "`project_id` beside `tenant_id`.", "2016-09-09"),
     Extension("provider", "Provider Network", "Networks say how they are carried.", "2012-09-07"),
     Extension("qos", "Quality of Service", "Policies of bandwidth and marking for ports and networks.", "2015-06-08"),

@@ -60,6 +60,7 @@ def _ports() -> dict[str, Check | str]:
             rules[f"{verb}_port:{attribute}"] = ALSO_SERVICES
         rules[f"{verb}_port:binding:host_id"] = OPERATOR
         rules[f"{verb}_port:binding:profile"] = OPERATOR
+        rules[f"{verb}_port:trusted"] = ADMIN
     for verb in ("get", "create", "update", "delete"):
         rules[f"{verb}_port_binding"] = OPERATOR
     rules["update_port:mac_address"] = OPERATOR

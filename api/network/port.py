@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from api.network.port_body import (
@@ -241,7 +241,7 @@ def _wanted(call: Call, body: NewPort, network: Network) -> PortWanted:
         propagate_uplink_status=body.propagate_uplink_status,
         host=body.host_id or "",
         vnic_type=body.vnic_type or "normal",
-        profile=body.profile or {},
+        profile=_profile(body, {}) or {},
         tags=tuple(dict.fromkeys(body.tags)),
         **fields_of(body),
     )
@@ -271,8 +271,18 @@ def _change(body: PortChange, fields: dict[str, Any], port: Port) -> Change:
         fixed_ips=UNSET if body.fixed_ips is UNSET else wanted_addresses(body.fixed_ips),
         host=UNSET if body.host_id is UNSET else body.host_id or "",
         vnic_type=body.vnic_type,
-        profile=UNSET if body.profile is UNSET else body.profile or {},
+        profile=_profile(body, port.binding.profile),
     )
+
+
+def _profile(body: NewPort | PortChange, known: Mapping[str, Any]) -> dict[str, Any] | UnsetType:
+    """The profile of its binding, where it says whether the port is trusted: whoever writes the rest leaves that."""
+    if body.profile is UNSET and body.trusted is UNSET:
+        return UNSET
+    rest = known
+    if body.profile is not UNSET:
+        rest = {name: value for name, value in known.items() if name == "trusted"} | (body.profile or {})
+    return {**rest} if body.trusted is UNSET else {**rest, "trusted": body.trusted}
 
 
 def _refuse_forbidden(call: Call, verb: str, body: NewPort | PortChange, network: Network) -> None:
@@ -300,6 +310,8 @@ def _refuse_forbidden(call: Call, verb: str, body: NewPort | PortChange, network
         rules.append("binding:host_id")
     if body.profile is not UNSET and body.profile is not None:
         rules.append("binding:profile")
+    if body.trusted is not UNSET:
+        rules.append("trusted")
     for rule in rules:
         if not call.may(f"{verb}_port:{rule}", project_id=network.project_id):
             raise denied(f"{verb}_port:{rule}")

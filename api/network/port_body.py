@@ -67,6 +67,7 @@ class PortBody(Body):
     host_id: Text | None | UnsetType = field(default=UNSET, name="binding:host_id")
     vnic_type: VnicType | UnsetType = field(default=UNSET, name="binding:vnic_type")
     profile: dict[str, Any] | None | UnsetType = field(default=UNSET, name="binding:profile")
+    trusted: bool | UnsetType = UNSET
 
 
 class NewPort(PortBody, kw_only=True):

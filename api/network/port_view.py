@@ -135,6 +135,7 @@ def _whole(
             "binding:vif_type": port.binding.vif_type,
             "binding:vif_details": port.binding.vif_details,
             "resource_request": None,
+            "trusted": port.binding.profile.get("trusted"),
         }
     if _is_parent(port):
         shown["trunk_details"] = {

@@ -321,7 +321,7 @@ async def test_who_may_say_what(served, member, admin, stranger, inner):
             "POST", "/ports", {"port": {"network_id": network_id, **fields}}, 403, "PolicyNotAuthorized"
         )
         await _make(member, network_id, **fields)
-    for fields in ({"binding:host_id": "h1"}, {"binding:profile": {"a": "b"}}):
+    for fields in ({"binding:host_id": "h1"}, {"binding:profile": {"a": "b"}}, {"trusted": True}):
         await member.refused(
             "POST", "/ports", {"port": {"network_id": network_id, **fields}}, 403, "PolicyNotAuthorized"
         )
@@ -342,6 +342,18 @@ async def test_where_it_is_plugged_is_for_administrators(member, admin, inner):
     freed = await _change(admin, made["id"], **{"binding:host_id": "", "binding:vnic_type": "direct"})
     assert (freed["binding:host_id"], freed["binding:vif_type"]) == ("", "unbound")
     assert (freed["binding:vnic_type"], freed["binding:profile"]) == ("direct", {"a": 1})
+
+
+async def test_who_is_trusted_is_in_the_profile(member, admin, inner):
+    made = await _make(admin, inner[0])
+    assert (made["trusted"], made["binding:profile"]) == (None, {})
+    trusted = await _change(admin, made["id"], trusted=True)
+    assert (trusted["trusted"], trusted["binding:profile"]) == (True, {"trusted": True})
+    kept = await _change(admin, made["id"], **{"binding:profile": {"a": 1}})
+    assert (kept["trusted"], kept["binding:profile"]) == (True, {"trusted": True, "a": 1})
+    assert (await _change(admin, made["id"], trusted=False))["binding:profile"] == {"trusted": False, "a": 1}
+    assert (await _make(admin, inner[0], trusted=False))["trusted"] is False
+    assert "trusted" not in (await member("GET", f"/ports/{made['id']}"))["port"]
 
 
 async def test_a_routers_port_goes_with_the_router(served, member, inner):
