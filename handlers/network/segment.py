@@ -18,7 +18,7 @@ from bus.execute import AlreadyTaken
 from handlers.network.refusing import invalid_input
 from handlers.network.segment_range import Room, rooms
 from schema.network.host import NetworkHost
-from schema.network.network import DEFAULT_EXTERNAL, NETWORK, Segment
+from schema.network.network import DEFAULT_EXTERNAL, Segment
 from schema.network.segment_range import SEGMENT_RANGES, STREAM, SegmentRange
 from schema.network.wiring import NetworkType
 from schema.refusal import Conflict, Refused
@@ -29,6 +29,8 @@ UNDERLAY_MTU = 1500
 VXLAN_OVERHEAD = 50
 VLAN_IDS = range(1, 4095)
 VXLAN_IDS = range(1, 1 << 24)
+EVERY_NUMBER = 1 << 24
+"""Of one kind, at most: as many as VXLAN has."""
 FEW = 4096
 """Of so many numbers the free ones are looked up before one is picked."""
 
@@ -117,7 +119,7 @@ class Numbering:
     def __init__(self, cloud: Cloud, of: Carriers) -> None:
         self._cloud = cloud
         self._of = of
-        self._taken: dict[tuple[str, str], set[int]] | None = None
+        self._taken: dict[str, set[int]] = {}
         self._picked: set[tuple[str, str]] = set()
 
     async def numbered(self, segments: Sequence[Segment], project_id: str) -> tuple[Segment, ...]:
@@ -134,7 +136,7 @@ class Numbering:
         """Whether that number was picked here, and not asked for. Others are looked up next time."""
         if (taken.scope, taken.key) not in self._picked:
             return False
-        self._taken = None
+        self._taken.clear()
         self._picked.clear()
         return True
 
@@ -151,22 +153,19 @@ class Numbering:
 
     async def _pick(self, scope: str, ids: Room) -> int | None:
         mine = {int(key) for known, key in self._picked if known == scope}
-        if len(ids) > FEW and self._taken is None:
+        if len(ids) > FEW and scope not in self._taken:
             number = ids[int(clock.fraction() * len(ids))]
             if number not in mine:
                 return number
-        taken = mine | (await self._known()).get((scope, ""), set())
+        taken = mine | await self._known(scope)
         free = [it for part in ids.parts for it in part if it not in taken] if len(ids) <= FEW else _far(ids, taken)
         return free[int(clock.fraction() * len(free))] if free else None
 
-    async def _known(self) -> Mapping[tuple[str, str], set[int]]:
-        if self._taken is None:
-            self._taken = {}
-            for document in await self._cloud.documents.find(NETWORK, limit=None):
-                for it in document.state.segments:
-                    scope = "vxlan" if it.network_type == "vxlan" else f"vlan {it.physical_network}"
-                    self._taken.setdefault((scope, ""), set()).add(it.segmentation_id or 0)
-        return self._taken
+    async def _known(self, scope: str) -> set[int]:
+        """What others have of it: by what networks reserve, however many there are."""
+        if scope not in self._taken:
+            self._taken[scope] = {int(it.key) for it in await self._cloud.log.holding([scope], EVERY_NUMBER)}
+        return self._taken[scope]
 
 
 async def segment_ranges(cloud: Cloud) -> tuple[SegmentRange, ...]:
