@@ -217,9 +217,10 @@ def several(call: Call, name: str, plural: str) -> tuple[Sequence[Any], bool]:
 
 
 def tags_of(tags: Sequence[str]) -> tuple[str, ...]:
-    """The tags a new thing is given. Raises Invalid."""
+    """The tags a thing is given, each once. Raises Invalid."""
+    tags = tuple(dict.fromkeys(tags))
     _refuse_tags(tags)
-    return tuple(dict.fromkeys(tags))
+    return tags
 
 
 def project_of(call: Call, project_id: str | None, tenant_id: str | None) -> str:
@@ -425,23 +426,32 @@ class TagsBody(msgspec.Struct, forbid_unknown_fields=True):
     tags: list[str]
 
 
+Tags = tuple[str, ...]
+Retag = Callable[[Call, Callable[[Tags], Tags]], Awaitable[Tags]]
+"""Change the tags of what a call is about; what they are then."""
+
+
 def _tag_routes(resource: Resource) -> list[Route]:
-    one = resource.url + "/{id}/tags"
-    read, write = f"get_{resource.name}", f"update_{resource.name}"
-    retagging = resource.retagging
+    write, retagging = f"update_{resource.name}", resource.retagging
     assert retagging is not None
 
-    async def those_of(call: Call) -> tuple[str, ...]:
-        tags: tuple[str, ...] = (await found(call, resource, call.path["id"])).state.tags
+    async def those_of(call: Call) -> Tags:
+        tags: Tags = (await found(call, resource, call.path["id"])).state.tags
         return tags
 
-    async def retag(call: Call, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> tuple[str, ...]:
+    async def retag(call: Call, change: Callable[[Tags], Tags]) -> Tags:
         document = await to_change(call, resource, call.path["id"], write)
-        tags = tuple(dict.fromkeys(change(document.state.tags)))
-        _refuse_tags(tags)
+        tags = tags_of(change(document.state.tags))
         if tags != document.state.tags:
             await call.execute(retagging(document.id, tags))
         return tags
+
+    return tag_routes(resource.url, resource.name, those_of, retag)
+
+
+def tag_routes(url: str, name: str, those_of: Callable[[Call], Awaitable[Tags]], retag: Retag) -> list[Route]:
+    """The rows of the tags of things of that name at that address."""
+    one, read, write = url + "/{id}/tags", f"get_{name}", f"update_{name}"
 
     async def show(call: Call) -> dict[str, Any]:
         return {"tags": list(await those_of(call))}

@@ -5,7 +5,7 @@ What the settings say is a range that is always there and is not changed here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from api.network.network import can_carry
 from api.network.parts import listed
-from api.network.resource import empty_unless, selected
+from api.network.resource import Tags, empty_unless, selected, tag_routes, tags_of
 from api.network.segment import WRITTEN
 from api.network.words import Body, LongText, Project, Text, bad, refuse_read_only
 from api.wire import Call, Delete, Get, Post, Put
@@ -141,6 +141,17 @@ async def delete(call: Call) -> None:
     await call.execute(Wish(NUMBER_RANGES, STREAM, RemoveSegmentRange(range_id=it.id)))
 
 
+async def _tags(call: Call) -> Tags:
+    return (await _found(call))[0].tags
+
+
+async def _retag(call: Call, change: Callable[[Tags], Tags]) -> Tags:
+    it = await _to_change(call)
+    tags = tags_of(change(it.tags))
+    await call.execute(Wish(NUMBER_RANGES, STREAM, ChangeSegmentRange(range_id=it.id, tags=tags)))
+    return tags
+
+
 async def _found(call: Call) -> tuple[SegmentRange, bool]:
     """A range, and whether it is a default one. Raises NotFound."""
     id = call.path["id"]
@@ -212,7 +223,7 @@ def _view(call: Call, it: SegmentRange, *, default: bool = False) -> dict[str, A
         "maximum": it.maximum,
         "used": {str(number): used[number] for number in sorted(used)},
         "available": list(islice(_free(it, used), MOST_AVAILABLE)),
-        "tags": [],
+        "tags": list(it.tags),
         "created_at": it.created_at.strftime(WRITTEN) if it.created_at else None,
         "updated_at": it.updated_at.strftime(WRITTEN) if it.updated_at else None,
         "revision_number": it.revision,
@@ -248,4 +259,5 @@ routes = [
     Post("/network_segment_ranges", create, may="create_network_segment_range", body=CreateBody, lenient=True),
     Put("/network_segment_ranges/{id}", update, may="update_network_segment_range", body=UpdateBody, lenient=True),
     Delete("/network_segment_ranges/{id}", delete, may="delete_network_segment_range"),
+    *tag_routes("/network_segment_ranges", "network_segment_range", _tags, _retag),
 ]

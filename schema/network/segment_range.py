@@ -30,6 +30,7 @@ class SegmentRange(Word):
     """Of VLANs: where."""
     project_id: str = ""
     """Empty: it is for all of them (`shared`)."""
+    tags: tuple[str, ...] = ()
     created_at: datetime | None = None
     updated_at: datetime | None = None
     revision: int = 0
@@ -58,6 +59,7 @@ class _SegmentRangeChanges(Said):
     description: str | UnsetType = UNSET
     minimum: int | UnsetType = UNSET
     maximum: int | UnsetType = UNSET
+    tags: tuple[str, ...] | UnsetType = UNSET
 
 
 class SegmentRangeChanged(Event, _SegmentRangeChanges):
@@ -103,7 +105,7 @@ def _changed(it: SegmentRange, event: SegmentRangeChanged, at: datetime) -> Segm
     return replace(it, **said, updated_at=at, revision=it.revision + 1)
 
 
-_CHANGEABLE = ("name", "description", "minimum", "maximum")
+_CHANGEABLE = ("name", "description", "minimum", "maximum", "tags")
 
 SEGMENT_RANGES = Kind("segment-ranges", SegmentRanges, SegmentRangesEvent, evolve)
 """The ranges that networks' numbers are of."""
