@@ -18,24 +18,27 @@ import structlog
 
 from bus import clock
 from bus.cloud import Cloud
-from bus.documents import AnyOf, Where
+from bus.documents import Where
 from bus.execute import Wish
 from bus.log import Document
-from handlers.compute.ports import OWNER_PREFIX, Known, Ports, device_of, port_wishes
+from handlers.compute.ports import Known, Ports, device_of, port_wishes
 from handlers.compute.server import SERVERS, decide
+from handlers.network.leading import leading_to
 from schema.compute.nic import NicAddress, ServerNic, Standing
-from schema.compute.server import CARD_SCOPE, SERVER, ChangeNic, LoseNic, Server, Task
+from schema.compute.server import CARD_SCOPE, SERVER, ChangeNic, LoseNic, Server, Task, showing
 from schema.event import Kind
 from schema.network.floating_ip import FLOATING_IP
 from schema.network.network import NETWORK
-from schema.network.port import PORT, Port
-from schema.network.security_group import SECURITY_GROUP
+from schema.network.port import PORT, Port, macs_of
+from schema.network.security_group import SECURITY_GROUP, members_of
 from schema.refusal import Refused
 
 log = structlog.get_logger()
 
 LOOKS = 8
 """How often what was just written is compared with what is so, at most."""
+SHOWN = 1_000_000
+"""Ports and cards that one thing may concern, at most."""
 SWEPT_AT_ONCE = 200
 SWEEP_SECONDS = 300.0
 """Between two looks at everything."""
@@ -54,7 +57,7 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 async def facts_about(cloud: Cloud, ports: Sequence[Port], new: Sequence[Port] = ()) -> Facts:
-    """Of these ports. Two queries, whatever their number. `new`: those that are to be made, to which nothing can lead.
+    """Of these ports. Three queries, whatever their number. `new`: such as are to be made, to which nothing can lead.
 
     Of new ones alone what is remembered will do: when they are there, somebody looks again.
     """
@@ -62,15 +65,14 @@ async def facts_about(cloud: Cloud, ports: Sequence[Port], new: Sequence[Port] =
         return Facts()
     streams = {NETWORK.stream(port.network_id) for port in (*ports, *new)}
     streams |= {SECURITY_GROUP.stream(id) for port in (*ports, *new) for id in port.security_group_ids}
-    leading_there = [Where("port_id", "in", [port.id for port in ports])]
     found = await (cloud.log if ports else cloud.executor).load(sorted(streams))
-    floating = await cloud.documents.find(FLOATING_IP, where=leading_there, limit=None) if ports else []
+    floating = await leading_to(cloud, [port.id for port in ports])
     networks = {it.id: it.state for it in found.values() if it.stream.startswith(NETWORK.stream(""))}
     groups = {it.id: it.state.name for it in found.values() if it.stream.startswith(SECURITY_GROUP.stream(""))}
     outside: dict[tuple[str, str], tuple[str, ...]] = {}
-    for document in floating:
-        inside = (document.state.port_id, document.state.fixed_ip_address)
-        outside[inside] = (*outside.get(inside, ()), document.state.floating_ip_address)
+    for it in floating:
+        inside = (it.port_id or "", it.fixed_ip_address or "")
+        outside[inside] = (*outside.get(inside, ()), it.floating_ip_address)
     return Facts(
         labels={id: network.name for id, network in networks.items()},
         mtus={id: network.mtu for id, network in networks.items()},
@@ -197,26 +199,15 @@ class NicReactor:
         return {it.stream for it in held} | await self._showing(floating)
 
     async def _ports_in(self, networks: Sequence[Document], groups: Sequence[Document]) -> set[str]:
-        """The servers' ports in these networks and security groups."""
-        alternatives = [[Where("parent_id", "=", it.id)] for it in networks]
-        for it in groups:
-            of_project = [] if it.state.shared_with else [Where("project_id", "=", it.state.project_id)]
-            alternatives.append([*of_project, Where("security_group_ids", "has", it.id)])
-        if not alternatives:
-            return set()
-        where: list[Where | AnyOf] = [Where("device_owner", "~", f"^{OWNER_PREFIX}"), AnyOf(alternatives)]
-        return {it.id for it in await self._cloud.documents.find(PORT, where=where, sort=(), limit=None)}
+        """The ports in these networks and security groups."""
+        scopes = [*(macs_of(it.id) for it in networks), *(members_of(it.id) for it in groups)]
+        held = await self._cloud.log.holding(scopes, SHOWN) if scopes else []
+        return {it.stream.removeprefix(PORT.stream("")) for it in held}
 
     async def _showing(self, floating: Sequence[Document]) -> set[str]:
         """The servers that show one of these addresses, whether it leads there still or not."""
-        if not floating:
-            return set()
-        shown = [
-            [Where("nics", "contains", [{"addresses": [{"floating": [it.state.floating_ip_address]}]}])]
-            for it in floating
-        ]
-        found = await self._cloud.documents.find(SERVER, where=[AnyOf(shown)], sort=(), limit=None)
-        return {it.stream for it in found}
+        scopes = [showing(it.state.floating_ip_address) for it in floating]
+        return {it.stream for it in await self._cloud.log.holding(scopes, SHOWN)} if scopes else set()
 
 
 def _wishes(server: Server, command: ChangeNic | LoseNic, ports: Ports) -> list[Wish]:

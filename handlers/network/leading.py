@@ -129,13 +129,13 @@ async def freeing(cloud: Cloud, port_ids: Collection[str]) -> list[Wish]:
 
     The end of a port is refused (StillHeld) while something leads to it: an association that was quicker is noticed.
     """
-    return [wish for it in await _leading_to(cloud, port_ids) for wish in _freed(it, port_ids)]
+    return [wish for it in await leading_to(cloud, port_ids) for wish in _freed(it, port_ids)]
 
 
 async def freeing_each(cloud: Cloud, port_ids: Collection[str]) -> dict[str, list[Wish]]:
     """The same for ports that go in appends of their own: by port, in one query, and only those that are led to."""
     freed: dict[str, list[Wish]] = {}
-    for floating in await _leading_to(cloud, port_ids):
+    for floating in await leading_to(cloud, port_ids):
         led_to = {floating.port_id or "", *(it.internal_port_id for it in floating.forwardings)}
         for id in set(port_ids) & led_to:
             freed.setdefault(id, []).extend(_freed(floating, (id,)))
@@ -154,7 +154,7 @@ async def freeing_addresses(cloud: Cloud, port_id: str, ips: Sequence[str]) -> l
     if not ips:
         return []
     wishes: list[Wish] = []
-    for floating in await _leading_to(cloud, [port_id]):
+    for floating in await leading_to(cloud, [port_id]):
         if floating.port_id == port_id and floating.fixed_ip_address in ips:
             wishes += disassociating(floating)
         inner = [it for it in floating.forwardings if it.internal_port_id == port_id]
@@ -165,7 +165,7 @@ async def freeing_addresses(cloud: Cloud, port_id: str, ips: Sequence[str]) -> l
 
 async def refuse_taken(cloud: Cloud, floating: FloatingIp, port: Port, fixed: FixedIp) -> None:
     """Raises Conflict when the port's address has a floating IP of that network, or is forwarded to."""
-    for other in await _leading_to(cloud, [port.id]):
+    for other in await leading_to(cloud, [port.id]):
         if other.id == floating.id:
             continue
         same = (other.port_id, other.fixed_ip_address) == (port.id, fixed.ip_address)
@@ -183,7 +183,7 @@ async def refuse_taken(cloud: Cloud, floating: FloatingIp, port: Port, fixed: Fi
 
 async def refuse_given(cloud: Cloud, floating: FloatingIp, port: Port, ip: str) -> None:
     """Raises Conflict when the address that is to be forwarded to has a floating IP of its own."""
-    for other in await _leading_to(cloud, [port.id]):
+    for other in await leading_to(cloud, [port.id]):
         if (other.port_id, other.fixed_ip_address) == (port.id, ip):
             raise Conflict(
                 f"Cannot create port forwarding to floating IP {floating.floating_ip_address} ({floating.id}) with "
@@ -210,7 +210,7 @@ def reworded(taken: AlreadyTaken, floating: FloatingIp) -> Refused:
     return taken
 
 
-async def _leading_to(cloud: Cloud, port_ids: Collection[str]) -> list[FloatingIp]:
+async def leading_to(cloud: Cloud, port_ids: Collection[str]) -> list[FloatingIp]:
     """The floating IPs that lead to these ports, by themselves or by a forwarding."""
     scopes = [leads_to(id) for id in port_ids]
     held = await cloud.log.holding(scopes, limit=MANY) if scopes else []

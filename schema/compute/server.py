@@ -780,12 +780,19 @@ def cards_deadline(server: Server) -> datetime | None:
 
 
 def _unique(server: Server) -> Iterable[Key]:
-    """A port is one server's card."""
+    """A port is one server's card; and whoever shows an outside address is found by it."""
     for nic in server.nics:
         yield CARD_SCOPE, nic.port_id
+        for ip in {ip for address in nic.addresses for ip in address.floating}:
+            yield showing(ip), f"{server.id} {nic.port_id}"
 
 
 CARD_SCOPE = "card"
+
+
+def showing(outside_ip: str) -> str:
+    """The scope in which every card that shows this outside address holds a reservation."""
+    return f"shows {outside_ip}"
 
 
 def _towards(server: Server, task: Task, request_id: str, at: datetime) -> Server:
