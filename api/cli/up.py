@@ -15,6 +15,7 @@ from api.cli.screen import Failure, done, note, say
 from bus import clock
 from bus.config import EMBEDDED, MEMORY, RABBITMQ, Settings
 from bus.postgres import EmbeddedPostgres
+from handlers.placement import filters, weighers
 
 READY_SECONDS = 120.0
 HOSTS_SECONDS = 60.0
@@ -46,6 +47,7 @@ def up(**options: str | int | None) -> None:
 def bring_up(**options: str | int | None) -> Settings:
     """Everything `up` does but the introduction; the settings of the cloud that runs."""
     settings = choices.settings(**options)
+    _check_scheduler(settings)
     _make_home(settings)
     with (settings.home / ".up.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -80,6 +82,12 @@ def _prepare(settings: Settings) -> Settings:
     choices.admin_password(settings.home)
     choices.put_in_force(settings)
     return settings
+
+
+def _check_scheduler(settings: Settings) -> None:
+    """Names of filters and weighers that there are none of would end the role that places, again and again."""
+    filters.chosen(settings.scheduler)
+    weighers.chosen(settings.scheduler)
 
 
 def _make_home(settings: Settings) -> None:

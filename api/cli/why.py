@@ -30,7 +30,7 @@ def why(
     count: int,
     hints: tuple[str, ...],
 ) -> None:
-    """Say why a server is where it is; or, with --flavor, where it would go.
+    """Say why a server is on its host, or on none; or, with --flavor, where one would go.
 
     SERVER is the server's id.
     """

@@ -31,3 +31,9 @@ def test_a_wrong_setting_ends_in_a_sentence_not_in_a_traceback(person):
     assert done.returncode == 1
     assert "hosts (from CUMULOG_HOSTS)" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_filter_there_is_none_of_is_said_before_anything_starts(person):
+    done = person.types("up", CUMULOG_SCHEDULER_FILTERS="Compute,Sieve")
+    assert done.returncode == 1
+    assert "there is no filter Sieve" in done.stderr
