@@ -97,11 +97,6 @@ def inside_name(port_id: str) -> str:
     return f"q{port_id[:11]}"
 
 
-def outside_name(port_id: str) -> str:
-    """The other end of it, on the network's bridge."""
-    return f"h{port_id[:11]}"
-
-
 def _feet(router: WiredRouter, networks: Mapping[str, WiredNetwork]) -> Iterable[Foot]:
     for port in router.ports:
         network = networks.get(port.network_id)

@@ -16,10 +16,8 @@ HOST_ROUTES = 20
 """Of one subnet, at most, as Neutron has it."""
 EUI64_PREFIX = 64
 SMALLEST_MTU = {4: 68, 6: 1280}
-MODES = ("dhcpv6-stateful", "dhcpv6-stateless", "slaac")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def default_gateway(cidr: str) -> str:
