@@ -75,6 +75,8 @@ class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An aggregate with `trait:X=required` is kept for flavors and images that require X."""
     require_tenant_aggregate: bool = False
     """A project's servers go to aggregates whose filter_tenant_id names it, and nowhere else."""
+    limit_tenants_to_aggregates: bool = False
+    """The same for projects that some filter_tenant_id names; the others go anywhere."""
     isolated_images: tuple[str, ...] = ()
     isolated_hosts: tuple[str, ...] = ()
     """IsolatedHosts: these images run on these hosts only."""

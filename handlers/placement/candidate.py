@@ -12,10 +12,11 @@ from schema.placement.provider import Inventory
 
 
 class Columns(Protocol):
-    """What changes with every claim: by slot."""
+    """What changes with every claim, by slot; and the projects that some aggregate is kept for."""
 
     free: dict[str, list[int]]
     servers: list[int]
+    tenants: frozenset[str]
 
     def busy(self, slot: int) -> int: ...
 

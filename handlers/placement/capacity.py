@@ -62,8 +62,8 @@ class CapacityIndex:
         self.failures_generation = 0
         """Moves when a host's failures do."""
         self.generation = 0
-        self.isolating = False
-        """Some aggregate is kept for certain projects."""
+        self.tenants: frozenset[str] = frozenset()
+        """The projects that some aggregate is kept for."""
         self._slot_of: dict[str, int] = {}
         self._provider_of: dict[str, str] = {}
         self._claimed: dict[str, int] = {}
@@ -111,7 +111,13 @@ class CapacityIndex:
             self._aggregates[after.id] = after.state
         elif before is not None:
             self._aggregates.pop(before.id, None)
-        self.isolating = any(key.startswith(TENANTS) for it in self._aggregates.values() for key in it.metadata)
+        self.tenants = frozenset(
+            tenant.strip()
+            for it in self._aggregates.values()
+            for key, value in it.metadata.items()
+            if key.startswith(TENANTS)
+            for tenant in value.split(",")
+        )
         self._changed()
 
     def candidates(self) -> Mapping[int, Candidate]:

@@ -96,8 +96,10 @@ def _against(candidate: Candidate, asked: Sequence[Filter], request: Request, mo
 
 def _changes(candidate: Candidate, objections: _Objections, request: Request) -> tuple[Change, ...]:
     turned_down, short = objections
+    changes = [change for one in turned_down for change in one.changes(candidate, request)]
+    said = {change.name for change in changes if change.what == "metadata"}
     return (
-        *(change for one in turned_down for change in one.changes(candidate, request)),
+        *(change for change in changes if change.what != "no metadata" or change.name not in said),
         *(_room(candidate, name, request.resources[name]) for name in short),
     )
 

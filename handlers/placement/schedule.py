@@ -294,7 +294,7 @@ class Scheduler:
             tuple(request.extra_specs.items()),
             request.image_id,
             tuple(request.image_properties.items()),
-            request.project_id if self.index.isolating else "",
+            request.project_id if self.index.tenants else "",
         )
         choice = self._choices.get(kind)
         if choice is None:

@@ -206,6 +206,13 @@ def test_projects_that_must_have_aggregates_of_their_own():
     assert fits(cloud, project_id="others") == set()
 
 
+def test_projects_that_stay_in_their_aggregates_if_they_have_any():
+    cloud = two(limit_tenants_to_aggregates=True)
+    cloud.aggregate("a", ("h1",), filter_tenant_id="us")
+    assert fits(cloud, project_id="us") == {"h1"}
+    assert fits(cloud, project_id="others") == {"h1", "h2"}
+
+
 def test_a_limit_of_servers_counts_within_a_batch_and_after_it():
     cloud = two("NumInstances", max_instances_per_host=2)
     answers = cloud.ask(*(server(f"c{n}") for n in range(5)))

@@ -202,7 +202,14 @@ REQUESTS = st.fixed_dictionaries(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(HOSTS, min_size=1, max_size=4), st.lists(METADATA, max_size=2), REQUESTS, st.integers(0, 4))
 def test_the_change_that_is_named_always_helps(hosts, aggregates, asked, others):
-    cloud = Cloud(replace(EVERY, isolate_aggregates=others % 2 == 0))
+    cloud = Cloud(
+        replace(
+            EVERY,
+            isolate_aggregates=others % 2 == 0,
+            require_tenant_aggregate=others == 1,
+            limit_tenants_to_aggregates=others == 2,
+        )
+    )
     for number, it in enumerate(hosts):
         up = it["up"]
         cloud.host(f"h{number}", **{key: value for key, value in it.items() if key != "up"})

@@ -49,6 +49,8 @@ def chosen(settings: Settings) -> tuple[Filter, ...]:
         before.append(aggregate.ISOLATE)
     if settings.require_tenant_aggregate:
         before.append(aggregate.TENANT_REQUIRED)
+    elif settings.limit_tenants_to_aggregates:
+        before.append(aggregate.TENANT_LIMITED)
     return _static_first([*before, *named, *after])
 
 

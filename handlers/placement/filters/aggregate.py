@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from handlers.placement.candidate import Candidate
 from handlers.placement.capacity import TENANTS
 from handlers.placement.demand import REQUIRED, Request, matches, traits
@@ -71,23 +73,37 @@ MULTI_TENANCY = Filter(
     live=False,
 )
 
-TENANT_REQUIRED = Filter(
-    "RequireTenantAggregate",
-    lambda candidate, request: request.project_id in _tenants(candidate),
-    "are in no aggregate of the project's",
-    why=lambda candidate, request: "is in no aggregate of the project's",
-    remedy=lambda candidate, request: (
-        Change(
-            what="metadata",
-            host=candidate.host.id,
-            name=TENANTS,
-            value=request.project_id,
-            words=f"{TENANTS}={request.project_id} on an aggregate of host {candidate.host.id}",
+
+def _tenant_filter(name: str, passes: Callable[[Candidate, Request], bool]) -> Filter:
+    return Filter(
+        name,
+        passes,
+        "are in no aggregate of the project's",
+        why=lambda candidate, request: "is in no aggregate of the project's",
+        remedy=lambda candidate, request: (
+            Change(
+                what="metadata",
+                host=candidate.host.id,
+                name=TENANTS,
+                value=request.project_id,
+                words=f"{TENANTS}={request.project_id} on an aggregate of host {candidate.host.id}",
+            ),
         ),
-    ),
-    live=False,
+        live=False,
+    )
+
+
+TENANT_REQUIRED = _tenant_filter(
+    "RequireTenantAggregate", lambda candidate, request: request.project_id in _tenants(candidate)
 )
 """Nova's pre-filter: every project has aggregates of its own."""
+TENANT_LIMITED = _tenant_filter(
+    "LimitTenantToAggregate",
+    lambda candidate, request: (
+        request.project_id not in candidate.columns.tenants or request.project_id in _tenants(candidate)
+    ),
+)
+"""The same for projects that have any; the others go anywhere."""
 
 
 def _kept_for_traits(candidate: Candidate, request: Request) -> list[str]:
