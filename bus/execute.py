@@ -108,6 +108,8 @@ class Context(msgspec.Struct, frozen=True):
     causation: str = ""
     idempotency: str = ""
     fingerprint: str = ""
+    at: Mapping[str, int] = {}
+    """Stream → the version that who asks saw it at: changed by others since, it is OtherVersion."""
 
 
 SYSTEM = Context()
@@ -324,6 +326,14 @@ class StillHeld(Conflict):
         self.key = key
 
 
+class OtherVersion(Conflict):
+    """A stream is not at the version any more that who asks insists on. Doors reword it."""
+
+    def __init__(self, stream: str, version: int) -> None:
+        super().__init__(f"{stream} was changed meanwhile: it is at version {version}")
+        self.version = version
+
+
 class KeyReused(Invalid):
     """An idempotency key came again with another body (422)."""
 
@@ -385,6 +395,8 @@ class _Attempt:
             for wish in pending.wishes:
                 stream, kind = wish.stream, wish.aggregate.kind
                 version, state = states.get(stream) or self._state(stream)
+                if stream not in states:
+                    _refuse_other_version(by, stream, version)
                 events = wish.aggregate.decide(state, wish.command)
                 for event in events:
                     version += 1
@@ -492,6 +504,11 @@ class _Attempt:
             streams = [wish.stream for wish in pending.wishes]
             take[key] = Reservation(*key, streams[0], _BETWEEN.join([pending.by.fingerprint, *streams]))
         return take, drop
+
+
+def _refuse_other_version(by: Context, stream: str, version: int) -> None:
+    if by.at.get(stream, version) != version:
+        raise OtherVersion(stream, version)
 
 
 def _held(kind: Kind[Any], state: Any, version: int) -> set[Key]:

@@ -189,11 +189,17 @@ def refuse_other_revision(call: Call, resource: Resource, document: Document) ->
     expected = call.request.headers.get("If-Match", "")
     if expected:
         _, _, number = expected.strip('" ').partition("revision_number=")
-        if not number.isdigit() or int(number) != resource.revision(document):
-            raise RevisionNumberConstraintFailed(
-                f"Constrained to {number or expected[:64]}, but current revision is {resource.revision(document)}",
+
+        def failed(revision: int) -> Refused:
+            return RevisionNumberConstraintFailed(
+                f"Constrained to {number or expected[:64]}, but current revision is {revision}",
                 code="RevisionNumberConstraintFailed",
             )
+
+        if not number.isdigit() or int(number) != resource.revision(document):
+            raise failed(resource.revision(document))
+        if resource.revision(document) == document.version:
+            call.insist(document, failed)
 
 
 def visible(call: Call, resource: Resource) -> list[Condition]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
+from msgspec.structs import replace
 from multidict import MultiMapping
 
 from api.wire.policy import Policy
 from api.wire.query import parse
 from api.wire.route import Route, Service, Version
 from bus.cloud import Cloud
-from bus.execute import Context, Wish
+from bus.execute import Context, OtherVersion, Wish
 from bus.log import Document
 from handlers.identity.token import ANONYMOUS, Token
-from schema.refusal import Forbidden
+from schema.refusal import Forbidden, Refused
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 
@@ -25,6 +27,7 @@ class Call:
 
     __slots__ = (
         "_by",
+        "_otherwise",
         "_query",
         "body",
         "cloud",
@@ -65,6 +68,7 @@ class Call:
         """Headers the answer will carry; a handler may add its own."""
         self._query: MultiMapping[str] | None = None
         self._by: Context | None = None
+        self._otherwise: Callable[[int], Refused] | None = None
 
     @property
     def query(self) -> MultiMapping[str]:
@@ -102,7 +106,15 @@ class Call:
         A repeated request (the same Idempotency-Key) gets one document, that of its first wish, as it is now: put the
         thing that is answered with first.
         """
-        return await self.cloud.executor.execute(*wishes, by=self.by)
+        try:
+            return await self.cloud.executor.execute(*wishes, by=self.by)
+        except OtherVersion as other:
+            raise (self._otherwise(other.version) if self._otherwise else other) from None
+
+    def insist(self, document: Document, otherwise: Callable[[int], Refused]) -> None:
+        """From now on nothing is executed when others changed this since. `otherwise`: how that is refused then."""
+        self._by = replace(self.by, at={document.stream: document.version})
+        self._otherwise = otherwise
 
     def may(self, rule: str, **target: Any) -> bool:
         """Whether policy lets the caller do this to a thing of that `project_id`, `user_id` or `domain_id`."""

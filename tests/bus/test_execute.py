@@ -86,6 +86,17 @@ async def test_one_that_is_refused_spoils_no_other(executor: Executor, log: Log)
     assert await log.head() == 2
 
 
+async def test_who_insists_on_a_version_changes_no_other(executor: Executor, other: Executor, log: Log):
+    await executor.execute(wish("a", Add()))
+    seen = Context(at={"tally/a": 1})
+    outcomes = await asyncio.gather(
+        *((executor, other)[n % 2].execute(wish("a", Add()), wish("a", Add()), by=seen) for n in range(10)),
+        return_exceptions=True,
+    )
+    assert sorted(type(it).__name__ for it in outcomes) == ["OtherVersion"] * 9 + ["list"]
+    assert (await log.load(["tally/a"]))["tally/a"].state.count == 3
+
+
 async def test_two_processes_on_one_stream_lose_no_update(executor: Executor, other: Executor, log: Log):
     await asyncio.gather(*((executor, other)[n % 2].execute(wish("a", Add())) for n in range(200)))
     assert (await log.load(["tally/a"]))["tally/a"].state.count == 200

@@ -288,6 +288,15 @@ async def test_tags_revisions_and_pages(member):
     revision = (await member("GET", one))["network"]["revision_number"]
     await member("PUT", one, {"network": {"name": "x"}}, expect=412, If_Match=f"revision_number={revision - 1}")
     await member("PUT", one, {"network": {"name": "x"}}, If_Match=f"revision_number={revision}")
+    insisting = {"If-Match": f"revision_number={revision + 1}"}
+    path = f"/networking/v2.0{one}"
+    outcomes = await asyncio.gather(
+        *(
+            member.served.call("PUT", path, {"network": {"description": who}}, token=member.token, headers=insisting)
+            for who in ("ada", "bob", "eve")
+        )
+    )
+    assert sorted(it.status for it in outcomes) == [200, 412, 412]
     assert len((await member("GET", "/networks?changed_since=2020-01-01T00:00:00Z"))["networks"]) == 5
     assert (await member("GET", "/networks?changed_since=2999-01-01T00:00:00"))["networks"] == []
     await member.refused("GET", "/networks?changed_since=yesterday", None, 400, "InvalidInput")
