@@ -34,5 +34,4 @@ def _view(subnet: Subnet) -> dict[str, Any]:
     }
 
 
-routes = [Get(path, index, may="get_floatingip_pool") for path in ("/floatingip_pools", "/floatingip-pools")]
-"""Neutron's reference has the one, its clients ask for the other."""
+routes = [Get("/floatingip_pools", index, may="get_floatingip_pool")]

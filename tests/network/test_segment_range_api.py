@@ -70,6 +70,8 @@ async def test_a_range_is_made_changed_and_ended(admin):
     changed = (await admin("PUT", one, change))["network_segment_range"]
     assert (changed["name"], changed["maximum"], changed["revision_number"]) == ("m", 504, 1)
     assert (await admin("GET", RANGES + "?name=m&fields=id"))["network_segment_ranges"] == [{"id": it["id"]}]
+    hyphened = f"/network-segment-ranges/{it['id']}?fields=id"
+    assert await admin("GET", hyphened) == {"network_segment_range": {"id": it["id"]}}
     assert await admin("PUT", f"{one}/tags", {"tags": ["a", "b"]}) == {"tags": ["a", "b"]}
     await admin("DELETE", f"{one}/tags/a", expect=204)
     assert (await admin("GET", one))["network_segment_range"]["tags"] == ["b"]
