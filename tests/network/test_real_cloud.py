@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +58,16 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(free_port: Callable[[], int]) -> Iterator[Story]:
+    with told(free_port()) as story:
+        yield story
+
+
+@contextmanager
+def told(port: int, driver: str = "") -> Iterator[Story]:
+    """The cloud with its guests, until nothing of it is left."""
     folder = Path(tempfile.mkdtemp(prefix="cumulog-"))
     folder.chmod(0o711)
-    cloud = RealCloud(Person(folder / "home", free_port()))
+    cloud = RealCloud(Person(folder / "home", port), driver=driver)
     try:
         cloud.up()
         cloud.import_key()
@@ -175,32 +182,37 @@ def test_a_second_card_is_plugged_in_and_finds_its_address(story):
     cloud.api.network.delete_network(second.network_id)
 
 
-def _delete_tap(story: Story) -> None:
+def delete_tap(story: Story) -> None:
     story.cloud.on(HOSTS[0], "ip", "link", "del", story.other.tap)
 
 
-def _delete_bridge(story: Story) -> None:
+def delete_bridge(story: Story) -> None:
     story.cloud.on(HOSTS[0], "ip", "link", "del", story.others.bridge)
 
 
-def _delete_dhcp(story: Story) -> None:
+def delete_dhcp(story: Story) -> None:
     run("", "ip", "netns", "del", story.cloud.namespace_of(HOSTS[0], "d", story.others.network_id))
 
 
-def _delete_router(story: Story) -> None:
+def delete_router(story: Story) -> None:
     for host in HOSTS:
         name = story.cloud.namespace_of(host, "r", story.others.router_id)
         if namespace.exists(name):
             run("", "ip", "netns", "del", name)
 
 
-def _delete_rules(story: Story) -> None:
+def delete_rules(story: Story) -> None:
     for family in ("bridge", "inet"):
         story.cloud.inside(HOSTS[0], nft.apply, f"delete table {family} {TABLE}")
 
 
-@pytest.mark.parametrize("harm", [_delete_tap, _delete_bridge, _delete_dhcp, _delete_router, _delete_rules])
+@pytest.mark.parametrize("harm", [delete_tap, delete_bridge, delete_dhcp, delete_router, delete_rules])
 def test_what_somebody_destroys_is_made_anew_and_touches_nobody_else(story, harm):
+    destroyed(story, harm)
+
+
+def destroyed(story: Story, harm: Callable[[Story], None]) -> None:
+    """And made anew, soon, while `near` and `far` notice nothing."""
     before = story.cloud.inside(HOSTS[0], _rules)
     with story.near.pinging(story.far.ip) as pings:
         harm(story)
