@@ -17,6 +17,7 @@ from bus.postgres import EmbeddedPostgres
 _databases = 0
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Live tests share one process, so that daemons and guests never meet each other's."""
     for item in items:
