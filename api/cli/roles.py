@@ -244,11 +244,12 @@ class _Following:
     def __init__(self, cloud: Cloud, telling: NetworkTelling) -> None:
         self._cloud = cloud
         servers = ServerReactor(cloud)
-        self._nics = NicReactor(cloud)
+        nics, routers = NicReactor(cloud), RouterReactor(cloud)
+        self._swept = (nics, routers)
         reactors: list[Reactor] = [
             servers,
-            self._nics,
-            RouterReactor(cloud),
+            nics,
+            routers,
             TrunkReactor(cloud),
             ImageReactor(cloud),
             Upkeep(cloud),
@@ -270,7 +271,8 @@ class _Following:
             while True:
                 await connection.fetchval("SELECT 1")  # the lock lives as long as this connection
                 await sweep.once()
-                await self._nics.sweep()
+                for reactor in self._swept:
+                    await reactor.sweep()
                 await asyncio.sleep(SWEEP_SECONDS)
 
         process.task(Leader(self._cloud.pool, "sweep").run(lead), "sweep")

@@ -113,6 +113,15 @@ class RouterReactor:
             moves.append((router, place))
         await move(self._cloud, moves)
 
+    async def sweep(self) -> None:
+        """Look once more at routers without a living host: who moved them may have known less than is known by now."""
+        hosts = [document.state for document in self._hosts.values()]
+        alive = {host.id for host in hosts if host.up}
+        astray = [it for it in self._routers.values() if it.state.host not in alive]
+        if astray:
+            loads = Counter(document.state.host for document in self._routers.values())
+            await self.react([it for it in astray if self._host_for(it.state, hosts, loads) != it.state.host])
+
     def _host_for(self, router: Router, hosts: Sequence[NetworkHost], loads: Mapping[str, int]) -> str:
         if not feet(router):
             return router.host if any(it.id == router.host and it.up for it in hosts) else ""

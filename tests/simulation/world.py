@@ -129,8 +129,8 @@ class Process:
         telling = NetworkTelling(cloud, world.book.lacking)
         network_reports = NetworkReports(cloud, telling)
         network_reports.hosts._others = world.networks_heard
-        nics = NicReactor(cloud)
-        reactors: list[Any] = [reactor, nics, RouterReactor(cloud), TrunkReactor(cloud)]
+        nics, routers = NicReactor(cloud), RouterReactor(cloud)
+        reactors: list[Any] = [reactor, nics, routers, TrunkReactor(cloud)]
 
         async def hear(link: str, message: bytes) -> None:
             await (network_reports if is_network_link(link) else reports).on_report(link, message)
@@ -146,7 +146,7 @@ class Process:
         reactions = Reactions(log, executor, broker, world.checkpoints, reactors)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._react(reactions))
-            tasks.create_task(self._sweep(Sweep(log, reactions, again_seconds=5.0), nics))
+            tasks.create_task(self._sweep(Sweep(log, reactions, again_seconds=5.0), nics, routers))
             tasks.create_task(reports.hosts.listen())
             tasks.create_task(network_reports.hosts.listen())
             tasks.create_task(self._project(telling))
@@ -174,12 +174,13 @@ class Process:
                 task.result()
             await asyncio.sleep(1.0)
 
-    async def _sweep(self, sweep: Sweep, nics: NicReactor) -> None:
+    async def _sweep(self, sweep: Sweep, *swept: NicReactor | RouterReactor) -> None:
         while True:
             if self.world.leads(self):
                 try:
                     await sweep.once()
-                    await nics.sweep()
+                    for reactor in swept:
+                        await reactor.sweep()
                 except AWAY:
                     self.world.sweeper = None
             await asyncio.sleep(1.0)
