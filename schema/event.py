@@ -96,6 +96,8 @@ class Kind(Generic[S]):
         self.deadline = deadline
         self.reborn = reborn
         self.decoder = msgspec.json.Decoder(state)
+        texts = ((field.name, field.default) for field in msgspec.structs.fields(state))
+        self._texts = tuple((name, default) for name, default in texts if isinstance(default, str) and default)
         if _KINDS.setdefault(name, cast("Kind[Any]", self)) is not self:
             raise ValueError(f"two kinds are called {name!r}; stream names must differ")
         for event in self.events:
@@ -114,9 +116,13 @@ class Kind(Generic[S]):
         return self.state(id=id)
 
     def fold(self, state: S, event: Event, at: datetime) -> S:
-        """One event further. `at` is the envelope's time (UTC)."""
+        """One event further. `at` is the envelope's time (UTC).
+
+        A text that is the default is the very default: it is left out when the state is written, whoever said it.
+        """
         state = self.evolve(state, event, at)
-        return msgspec.structs.replace(state, created_at=state.created_at or at, updated_at=at)
+        defaults = {name: default for name, default in self._texts if getattr(state, name) == default}
+        return msgspec.structs.replace(state, **defaults, created_at=state.created_at or at, updated_at=at)
 
 
 _KINDS: dict[str, Kind[Any]] = {}

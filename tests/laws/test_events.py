@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schema.event import decode, event_named
+from schema.network.rbac_policy import EVERYBODY, RBAC_POLICY, SHARED, RbacPolicyCreated
 from tests.laws.discovery import all_events, all_kinds
 from tests.laws.golden import FOLDER
 from tests.laws.samples import MOMENT, values
@@ -87,3 +88,15 @@ def test_no_two_kinds_begin_alike():
     assert len(set(names)) == len(names)
     assert not any("/" in name or " " in name for name in names)
     assert reduce(lambda sum, kind: sum + len(kind.events), all_kinds(), 0) == len(all_events())
+
+
+def test_a_default_is_left_out_of_a_document_whoever_said_it():
+    """Or a document would not be, word for word, what its events fold to."""
+    everybody = msgspec.json.decode(b'"*"')
+    assert everybody is not EVERYBODY, "this is about equal texts that are not the same object"
+    said = {"project_id": "p", "parent_id": "n", "object_type": "network", "action": SHARED}
+    written = [
+        msgspec.json.encode(folded(RBAC_POLICY, [RbacPolicyCreated(**said, target_project=it)]))
+        for it in (everybody, EVERYBODY)
+    ]
+    assert written[0] == written[1]
