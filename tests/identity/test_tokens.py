@@ -37,7 +37,7 @@ async def test_a_project_scoped_token_says_who_where_and_what(identity: Identity
     assert token["project"]["name"] == "admin"
     assert token["is_domain"] is False
     assert {role["name"] for role in token["roles"]} == {"admin", "manager", "member", "reader"}
-    assert {service["type"] for service in token["catalog"]} == {"identity", "compute", "placement", "image"}
+    assert {service["type"] for service in token["catalog"]} == {"identity", "compute", "placement", "image", "network"}
     assert {endpoint["interface"] for endpoint in token["catalog"][0]["endpoints"]} == {"public", "internal", "admin"}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", token["expires_at"])
     lifetime = datetime.fromisoformat(token["expires_at"]) - datetime.fromisoformat(token["issued_at"])
