@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -152,11 +153,15 @@ def inside(one: SimpleNamespace, *command: str) -> subprocess.Popen[str]:
 
 
 def tells(one: Tenant, other: Tenant, port: int, text: str) -> bool:
-    """Over TCP."""
+    """Over TCP. Nobody is refused for having called before the other one listens."""
     with hears(other.guest, port) as server:
         try:
-            with inside(one.guest, "busybox", "nc", "-w", "5", other.ip, str(port)) as client:
-                client.communicate(text, timeout=15)
+            end = time.monotonic() + 15
+            while time.monotonic() < end:
+                with inside(one.guest, "busybox", "nc", "-w", "5", other.ip, str(port)) as client:
+                    client.communicate(text, timeout=15)
+                if client.returncode == 0:
+                    break
             return server.communicate(timeout=15)[0] == text
         finally:
             server.kill()

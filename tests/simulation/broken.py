@@ -63,18 +63,24 @@ def reactor_drops_servers() -> None:
 
 
 def late_failure_believed() -> None:
-    """A build that has succeeded can still be failed, claim and all."""
-    from handlers.compute import server
-    from schema.compute.server import FailBuild, Task
+    """A build that has succeeded can still be failed, claim and all; and now and then a host says so late."""
+    from handlers.compute import reports, server
+    from schema.compute.server import FailBuild, Fault, Task, VmState
 
-    already_so = server._already_so
+    already_so, wishes_of = server._already_so, reports.wishes_of
 
     def trusting(state: Any, command: Any) -> bool:
         if isinstance(command, FailBuild) and state.task is not Task.SPAWNING:
             return True
         return already_so(state, command)
 
-    server._already_so = trusting
+    def late(state: Any, observed: Any, *ports: Any) -> tuple[Wish, ...]:
+        wishes = wishes_of(state, observed, *ports)
+        if wishes or state.task is not None or state.vm_state is not VmState.ACTIVE:
+            return wishes
+        return reports.failing(state, Fault(message="it could not be built"))
+
+    server._already_so, reports.wishes_of = trusting, late
 
 
 def races_not_noticed() -> None:
