@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from api.cli import choices, client, clouds_yaml, hypervisor, processes, status, supervisor
+from api.cli import choices, client, clouds_yaml, hypervisor, processes, status, steering, supervisor
 from api.cli.screen import Failure, done, note, say
 from bus import clock
 from bus.config import EMBEDDED, MEMORY, RABBITMQ, Settings
@@ -150,14 +150,15 @@ def _wait(settings: Settings) -> None:
 
 
 def _wait_for_hosts(settings: Settings) -> None:
-    """Until servers can be placed somewhere; a hypervisor that does not come up is told, and stops nothing."""
-    if settings.hypervisor == "none":
-        return
+    """Until all hosts of this machine are there; a hypervisor that does not come up is told, and stops nothing."""
+    wanted = len(steering.host_names(settings))
     deadline = clock.monotonic() + HOSTS_SECONDS
-    while not status.samples(settings).get(("cumulog_agents", "up")):
+    while (there := status.samples(settings).get(("cumulog_agents", "up"), 0)) < wanted:
         if clock.monotonic() > deadline:
             role = "all" if settings.bus == MEMORY else "agent"
-            note(f"No hypervisor host has come up within {HOSTS_SECONDS:.0f} s: `./cumulog logs {role}` may say why.")
+            note(
+                f"{there:.0f} of {wanted} hosts are up after {HOSTS_SECONDS:.0f} s: `./cumulog logs {role}` may say why."
+            )
             return
         time.sleep(POLL_SECONDS)
 
