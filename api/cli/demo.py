@@ -74,6 +74,7 @@ def demo(hypervisor: str | None, delete: bool) -> None:
     done("The cloud is up", clock.monotonic() - started)
     api = client.login(settings)
     _clear(api)
+    _await_networks(api, settings)
     laid = demo_network.lay(api)
     done(f"Network {NAME}: {demo_network.CIDR} behind a router, with a way out and a security group")
     guests = [_guest(api, laid, name, host) for name, host in zip(_names(), _hosts(settings), strict=True)]
@@ -91,6 +92,17 @@ def demo(hypervisor: str | None, delete: bool) -> None:
         say(f"  openstack --os-cloud cumulog server show {guests[0].name}")
         if _real(settings):
             say(f"  ./cumulog outside ssh -i {_key(settings)} {USER}@{address}")
+
+
+def _await_networks(api: Client, settings: Settings) -> None:
+    """Until each host can wire ports."""
+    hosts = set(_hosts(settings))
+
+    def there() -> bool:
+        return hosts <= {it["host"] for it in api.get("network", "/v2.0/agents?alive=true")["agents"]}
+
+    if not _until(there, IMAGE_SECONDS):
+        raise Failure("not every host has a network agent that lives", "`./cumulog logs` may say why.")
 
 
 def _clear(api: Client) -> None:
