@@ -156,9 +156,8 @@ def _wait_for_hosts(settings: Settings) -> None:
     while (there := status.samples(settings).get(("cumulog_agents", "up"), 0)) < wanted:
         if clock.monotonic() > deadline:
             role = "all" if settings.bus == MEMORY else "agent"
-            note(
-                f"{there:.0f} of {wanted} hosts are up after {HOSTS_SECONDS:.0f} s: `./cumulog logs {role}` may say why."
-            )
+            late = f"{there:.0f} of {wanted} hosts are up after {HOSTS_SECONDS:.0f} s"
+            note(f"{late}: `./cumulog logs {role}` may say why.")
             return
         time.sleep(POLL_SECONDS)
 
