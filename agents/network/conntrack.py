@@ -1,11 +1,13 @@
 """Connections the kernel tracks: list those of our networks, and cut those that the rules no longer allow.
 
-A revoked rule stops new connections by itself; established ones are forgotten by the kernel here, so that their next
-packet is judged as a new one. What is still allowed is left alone. Formats: linux/netfilter/nfnetlink_conntrack.h.
+A revoked rule stops new connections by itself; established ones are marked here, and the firewall drops what bears the
+mark. They are not forgotten: the next packet of one would be taken for a new connection, which whoever sends it may
+well be allowed to begin. Allowed again, the mark goes. Formats: linux/netfilter/nfnetlink_conntrack.h.
 """
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 import socket
 import struct
@@ -13,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from agents.network import netlink
+from agents.network.firewall_base import CUT
 from agents.network.firewall_rules import sources, stateful
 from agents.network.netlink import Request, attribute, nested, short
 from agents.network.world import World
@@ -22,9 +25,9 @@ from schema.network.wiring import Direction, WiredPort, WiredRule
 
 NETFILTER = 12
 """Netlink family."""
-_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2
+_CHANGE, _GET, _DELETE = 1 << 8 | 0, 1 << 8 | 1, 1 << 8 | 2
 TUPLE_ORIGINAL, TUPLE_REPLY = 1, 2
-_ID, _ZONE = 12, 18
+_MARK, _ID, _ZONE, _MARK_MASK = 8, 12, 18, 21
 _TUPLE_IP, _TUPLE_PROTOCOL = 1, 2
 _HEAD = struct.Struct("=BBH")
 _ICMP = {1: (5, 6), 58: (8, 9)}
@@ -43,14 +46,36 @@ class Connection(NamedTuple):
     source_port: int
     destination_port: int
     handle: bytes
-    """What the kernel wants to hear to delete this very one."""
+    """What the kernel wants to hear to change or delete this very one."""
+    is_cut: bool = False
 
 
-def cut(zones: Collection[int], doomed: Callable[[Connection], bool]) -> int:
-    """Forget those of the connections in these zones; how many. In the namespace of this thread. Raises OSError."""
+class Fate(enum.Enum):
+    """Of a connection, after the rules have changed."""
+
+    STANDS = enum.auto()
+    CUT = enum.auto()
+    FORGOTTEN = enum.auto()
+    """Neither end is ours any more: an address was taken away, or a network is another's now."""
+
+
+class Cut(NamedTuple):
+    """How many connections."""
+
+    new: int
+    all: int
+    """Those too that were cut before."""
+
+
+def cut(zones: Collection[int], fate: Callable[[Connection], Fate]) -> Cut:
+    """Cut, mend and forget those of the connections in these zones. In this thread's namespace. Raises OSError."""
     with netlink.Socket(family=NETFILTER) as kernel:
-        ours = [it for it in connections(kernel) if it.zone in zones and doomed(it)]
-        return forget(kernel, [it.handle for it in ours])
+        ours = [(it, fate(it)) for it in connections(kernel) if it.zone in zones]
+        fresh = [it.handle for it, its in ours if its is Fate.CUT and not it.is_cut]
+        new = _mark(kernel, fresh, CUT)
+        _mark(kernel, [it.handle for it, its in ours if its is Fate.STANDS and it.is_cut], 0)
+        forget(kernel, [it.handle for it, its in ours if its is Fate.FORGOTTEN])
+    return Cut(new, sum(its is Fate.CUT for _, its in ours))
 
 
 def connections(kernel: netlink.Socket) -> Iterable[Connection]:
@@ -73,6 +98,13 @@ def forget(kernel: netlink.Socket, handles: Iterable[bytes]) -> int:
     return sum(answer.number == 0 for answer in answers)
 
 
+def _mark(kernel: netlink.Socket, handles: Iterable[bytes], bit: int) -> int:
+    """How many of them the kernel still knew."""
+    words = attribute(_MARK, struct.pack("!I", bit)) + attribute(_MARK_MASK, struct.pack("!I", CUT))
+    answers = kernel.send([Request(_CHANGE, 0, it + words) for it in handles])
+    return sum(answer.number == 0 for answer in answers)
+
+
 def ends(tuple_: bytes, family: int) -> tuple[int, str, str, int, int]:
     """(protocol, source, destination, source port, destination port) of one direction of a connection."""
     both = netlink.attributes(tuple_)
@@ -90,7 +122,7 @@ def ends(tuple_: bytes, family: int) -> tuple[int, str, str, int, int]:
 
 
 def handle(found: Mapping[int, bytes], family: int) -> bytes:
-    """What the kernel wants to hear to delete this very one."""
+    """What the kernel wants to hear to change or delete this very one."""
     made = _HEAD.pack(family, 0, 0) + nested(TUPLE_ORIGINAL, found[TUPLE_ORIGINAL])
     if _ZONE in found:
         made += short(_ZONE, socket.htons(int.from_bytes(found[_ZONE], "big")))
@@ -113,15 +145,16 @@ class Judge:
                     self._ports.setdefault((zone, ip), []).append(port)
                 self._wide += [(zone, ipaddress.ip_network(cidr), port) for _, cidr in wide]
 
-    def allows(self, it: Connection) -> bool:
+    def fate(self, it: Connection) -> Fate:
         if _always(it):
-            return True
+            return Fate.STANDS
         senders, receivers = self._at(it.zone, it.source), self._at(it.zone, it.destination)
         if not senders and not receivers:
-            return False  # neither end is ours any more: an address was taken away
-        return (not senders or any(self._may(port, "egress", it, it.destination) for port in senders)) and (
+            return Fate.FORGOTTEN
+        allowed = (not senders or any(self._may(port, "egress", it, it.destination) for port in senders)) and (
             not receivers or any(self._may(port, "ingress", it, it.source) for port in receivers)
         )
+        return Fate.STANDS if allowed else Fate.CUT
 
     def _at(self, zone: int, ip: str) -> list[WiredPort]:
         """Several ports may share an address: a virtual one that moves between them."""
@@ -192,4 +225,5 @@ def _read(family: int, found: Mapping[int, bytes]) -> Connection:
         source_port=source_port,
         destination_port=destination_port,
         handle=handle(found, family),
+        is_cut=bool(int.from_bytes(found.get(_MARK, b""), "big") & CUT),
     )

@@ -46,6 +46,8 @@ class Firewall:
         self._seen: Ruleset | None = None
         self._generation = -1
         self._world: World | None = None
+        self._cuts = False
+        """Connections are cut that may be allowed again."""
         self._faults: Faults = {}
         self._watch: RulesWatch | None = None
 
@@ -89,7 +91,7 @@ class Firewall:
             done, refused = self._commit_what_goes(world)
             changed, faults = True, faults | refused
         self._world, self._faults = done, faults
-        if (changed and unsure) or revoked(before, done):
+        if (changed and unsure) or revoked(before, done) or self._cuts or before is None:
             self._cut(done, zones_before)
 
     def _in_place(self, world: World) -> bool:
@@ -157,9 +159,10 @@ class Firewall:
     def _cut(self, world: World, before: set[int]) -> None:
         zones = _zones_of(self._seen or Ruleset())
         judge = conntrack.Judge(world, {id: zones[it] for id, it in self._bridges(world).items() if it in zones})
-        count = conntrack.cut(before | set(zones.values()), lambda it: not judge.allows(it))
-        if count:
-            log.info("connections cut", count=count)
+        cut = conntrack.cut(before | set(zones.values()), judge.fate)
+        self._cuts = cut.all > 0
+        if cut.new:
+            log.info("connections cut", count=cut.new)
 
     def _bridges(self, world: World) -> dict[str, str]:
         """Network → its bridge, of those that can be had here."""

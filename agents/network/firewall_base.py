@@ -11,6 +11,8 @@ from agents.network.ruleset import Hook, Place, chain
 TABLE = "cumulog"
 NEW, ESTABLISHED, INVALID, UNTRACKED, TRACK, LOOSE = (0xC10D0000 + it for it in range(6))
 """Marks: what conntrack said; and before it was asked, whether it is to be asked."""
+CUT = 1 << 28
+"""The bit in the mark of a connection that was cut."""
 COUNTERS = ("spoofed-mac", "spoofed-arp", "spoofed-ip", "spoofed-nd", "rogue-router", "rogue-dhcp", "other-protocol")
 ND_TARGET = "iifname . @th,64,128"
 """Of a neighbour advertisement or solicitation: the address it is about."""
@@ -124,6 +126,10 @@ CHAINS = {
         Hook("prerouting", -300),
     ),
     Place("inet", "state"): chain(
-        [f"meta mark {TRACK} meta mark set ct state map {{ {_STATES} }}"], Hook("prerouting", -150)
+        [
+            f"meta mark {TRACK} meta mark set ct state map {{ {_STATES} }}",
+            f"meta mark {ESTABLISHED} ct mark and {CUT:#x} == {CUT:#x} meta mark set {INVALID}",
+        ],
+        Hook("prerouting", -150),
     ),
 }

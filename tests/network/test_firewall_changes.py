@@ -52,6 +52,14 @@ class Call:
         except TimeoutError:
             return False
 
+    def answers(self, seconds: float = 10.0) -> bool:
+        """Something that the server said has come."""
+        self.near.settimeout(seconds)
+        try:
+            return bool(self.near.recv(100))
+        except TimeoutError:
+            return False
+
     def close(self) -> None:
         for end in (self.near, self.far):
             end.close()
@@ -78,6 +86,28 @@ async def test_revoking_a_rule_cuts_its_connections_and_no_others(site: Site, ca
     assert not ssh.carries(seconds=1.0)
     assert web.carries()
     assert other.carries()
+
+
+async def test_a_guest_that_answers_does_not_bring_back_what_was_cut(site: Site, calls: list[Call]) -> None:
+    """Taken for a new connection, its next packet would be one that it may begin."""
+    network = site.network()
+    server = group("server", SSH, *ANYTHING_OUT)
+    a, b = site.guest(network, 1, OUT_ONLY), site.guest(network, 2, server)
+    await site.sweep()
+    ssh = Call(a, b, 22)
+    calls.append(ssh)
+    assert ssh.carries()
+    await site.apply(replace(server, rules=ANYTHING_OUT))
+    for _ in range(3):
+        ssh.far.send(b"answer")
+        assert not ssh.answers(seconds=0.3)
+    assert not ssh.carries(seconds=1.0)
+    await site.restart()
+    await site.sweep()
+    assert not ssh.carries(seconds=1.0)
+    await site.apply(server)
+    assert ssh.answers()
+    assert ssh.carries()
 
 
 async def test_leaving_a_group_or_losing_a_member_cuts_too(site: Site, calls: list[Call]) -> None:

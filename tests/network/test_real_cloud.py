@@ -163,10 +163,13 @@ def test_a_revoked_rule_cuts_a_connection_that_stands(story):
         return None
 
     with until(connected, 20, "the rule lets nobody in") as connection:
-        until(lambda: _echoes(connection), 20, "nobody answers")
+        until(lambda: _echoes(connection, b"before"), 20, "nobody answers")
+        for number in range(20):  # and the guest is answering while it is revoked
+            connection.sendall(b"under way %d\n" % number)
         story.cloud.api.network.delete_security_group_rule(rule)
+        until(lambda: not _echoes(connection, b"on"), 10, "the connection goes on")
         until(lambda: _refuses(story, story.far, 9001), 10, "others are still let in")
-        until(lambda: not _echoes(connection), 10, "the connection goes on")
+        assert not any(_echoes(connection, b"again %d" % number) for number in range(4))
 
 
 def test_a_second_card_is_plugged_in_and_finds_its_address(story):
@@ -313,12 +316,17 @@ def test_guests_that_were_shut_down_with_the_cloud_can_be_started_again(story):
     story.near.reached(150)
 
 
-def _echoes(connection: socket.socket) -> bool:
-    """Whether anything comes back: an emulated guest may take its time, and then say several things at once."""
-    connection.settimeout(1)
+def _echoes(connection: socket.socket, word: bytes) -> bool:
+    """Whether this comes back, whatever came before it: an emulated guest may take its time."""
+    connection.settimeout(2)
+    heard = b""
     with suppress(OSError):
-        connection.sendall(b"hello")
-        return bool(connection.recv(64))
+        connection.sendall(word + b"\n")
+        while word + b"\n" not in heard:
+            if not (more := connection.recv(4096)):
+                return False
+            heard += more
+        return True
     return False
 
 

@@ -1,6 +1,8 @@
 """Connections that the switch tracks: lists those of our networks, and cuts those that the rules no longer allow.
 
-As agents/network/conntrack.py does with the kernel's; the switch has a table of its own, and says it as text.
+As agents/network/conntrack.py does with the kernel's; the switch has a table of its own, and says it as text. A mark in
+that table only a packet can set, so one that is cut has a flow instead, which drops what belongs to it for as long as
+anything comes.
 """
 
 from __future__ import annotations
@@ -8,23 +10,48 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 
-from agents.network.conntrack import Connection
+from agents.network.conntrack import Connection, Fate
+from agents.network.ovs import openflow
 from agents.network.ovs.jsonrpc import Connection as Control
+from agents.network.ovs.pipeline import CUT_COOKIE, NETWORK, SENDING
 from schema.network.protocol import number as protocol_number
 
 _LINE = re.compile(r"(?P<protocol>[^,]+),orig=\((?P<original>[^)]*)\).*?,zone=(?P<zone>\d+)")
+_WITH_PORTS = frozenset({6, 17, 132})
 _PORTS = {"icmp": ("type", "code"), "icmpv6": ("type", "code")}
 
 
-async def cut(control: Control, zones: Collection[int], doomed: Callable[[Connection], bool]) -> int:
-    """Forget those of the connections in these zones; how many. Raises RpcError."""
-    count = 0
+_SILENT_SECONDS = 900
+"""Longer than a guest waits before it says once more what nobody answered."""
+_PRIORITY = 95
+
+
+async def cut(control: Control, switch: str, zones: Collection[int], fate: Callable[[Connection], Fate]) -> int:
+    """Cut and forget those of the connections in these zones, and no others; how many are cut.
+
+    `switch`: as in `Processes.openflow`. Raises RpcError, FlowsRefused.
+    """
+    doomed: list[Connection] = []
     for zone in sorted(zones):
-        for connection in read(await control.ask("dpctl/dump-conntrack", [f"zone={zone}"])):
-            if doomed(connection):
-                await control.ask("dpctl/flush-conntrack", [f"zone={zone}", connection.handle.decode()])
-                count += 1
-    return count
+        for it in read(await control.ask("dpctl/dump-conntrack", [f"zone={zone}"])):
+            its = fate(it)
+            if its is Fate.CUT and it.protocol in _WITH_PORTS:
+                doomed.append(it)
+            elif its is not Fate.STANDS:  # an answer to what was forgotten begins nothing
+                await control.ask("dpctl/flush-conntrack", [f"zone={zone}", it.handle.decode()])
+    await openflow.change(switch, [f"delete cookie={CUT_COOKIE}/-1", *(line for it in doomed for line in dropping(it))])
+    return len(doomed)
+
+
+def dropping(it: Connection) -> list[str]:
+    """Lines of a bundle: whatever belongs to it is dropped, whichever end it comes from."""
+    family, match = ("ipv6", "ct_ipv6") if ":" in it.source else ("ip", "ct_nw")
+    return [
+        f"add cookie={CUT_COOKIE},table={SENDING},priority={_PRIORITY},idle_timeout={_SILENT_SECONDS},"
+        f"{NETWORK}={it.zone},ct_state={state},{family},{match}_src={it.source},{match}_dst={it.destination},"
+        f"ct_nw_proto={it.protocol},ct_tp_src={it.source_port},ct_tp_dst={it.destination_port},actions=drop"
+        for state in ("+trk+est", "+trk+rel")
+    ]
 
 
 async def forget(control: Control, zones: Collection[int]) -> None:

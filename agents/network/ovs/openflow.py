@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from agents.network.ovs import flows, meters
 from agents.network.ovs.flows import Listing
 from agents.network.ovs.meters import Limit
-from agents.network.ovs.pipeline import LEARNED_COOKIE
+from agents.network.ovs.pipeline import CUT_COOKIE, LEARNED_COOKIE
 
 _SECONDS = 30.0
 _LONGEST_ERROR = 500
@@ -29,9 +29,12 @@ class FlowsRefused(Exception):
 
 
 async def listed(switch: str, match: str = "") -> Listing:
-    """Without what it learned. `switch`: as in `Processes.openflow`. `match`: only such. Raises FlowsRefused."""
+    """Without what it learned, and without connections cut. `match`: only such. Raises FlowsRefused.
+
+    `switch`: as in `Processes.openflow`.
+    """
     said = await _ofctl(["--no-stats", "--no-names", "dump-flows", switch, *([match] if match else [])])
-    return {cookie: words for cookie, words in flows.read(said).items() if cookie != LEARNED_COOKIE}
+    return {cookie: words for cookie, words in flows.read(said).items() if cookie not in {LEARNED_COOKIE, CUT_COOKIE}}
 
 
 async def prepare(switch: str) -> None:

@@ -46,6 +46,8 @@ FOUND = "reg10"
 """1: the MAC was learned."""
 LEARNED_COOKIE = "0xc10d"
 """Of flows that the switch makes itself."""
+CUT_COOKIE = "0xc10e"
+"""Of flows that stand for connections which were cut."""
 _LEARNED_SECONDS, _MOST_LEARNED = 300, 10_000
 FABRIC = "0x1"
 """As a receiver: the tunnel or wire of the network."""

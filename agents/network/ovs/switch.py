@@ -79,6 +79,8 @@ class OvsSwitch:
         self._control: Connection | None = None
         self._world: World | None = None
         """As it was carried out the last time."""
+        self._cuts = False
+        """Connections are cut that may be allowed again."""
         self._there: Listing | None = None
         """The flows that are there; None: to be looked at."""
         self._limits: dict[int, Limit] | None = None
@@ -250,9 +252,11 @@ class OvsSwitch:
             world, plugged, {plugged.meters[it]: limit for it, limit in limits.items()}, look=look
         )
         faults |= refused | self._flows.faults | shut
-        if (changed and unsure) or revoked(self._world, world):
-            judge = Judge(world, numbers.networks)
-            count = await connections.cut(control, set(numbers.networks.values()), lambda it: not judge.allows(it))
+        mended = self._cuts and self._world is not None and self._world.pieces != world.pieces
+        if (changed and unsure) or revoked(self._world, world) or mended or self._world is None:
+            zones = set(numbers.networks.values())
+            count = await connections.cut(control, self.openflow, zones, Judge(world, numbers.networks).fate)
+            self._cuts = count > 0
             if count:
                 log.info("connections cut", count=count)
         self._world = world
