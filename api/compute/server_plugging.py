@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from api.wire import Call
 from api.wire.route import Version
 from bus.documents import AnyOf, Where
-from bus.log import COMMAND_SCOPE
+from bus.log import COMMAND_SCOPE, Document
 from handlers.compute.cards import CardWanted
 from handlers.compute.ports import device_of
 from handlers.network.quota import in_force, limits_of
@@ -143,10 +143,15 @@ async def ports_seen(call: Call, ids: Sequence[str]) -> dict[str, Port]:
 
 async def ports_of(call: Call, server: Server) -> list[Port]:
     """A server's own, in the order of its cards, as they are now."""
+    return [document.state for document in await port_documents(call, server)]
+
+
+async def port_documents(call: Call, server: Server) -> list[Document]:
+    """The same, with their versions."""
     streams = [PORT.stream(nic.port_id) for nic in server.nics]
     documents = await call.cloud.log.load(streams) if streams else {}
-    ports = [documents[stream].state for stream in streams if stream in documents]
-    return [port for port in ports if port.living and device_of(port) == server.id]
+    found = [documents[stream] for stream in streams if stream in documents]
+    return [it for it in found if it.state.living and device_of(it.state) == server.id]
 
 
 async def port_room(call: Call, project_id: str) -> int | None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from api.compute.server import server_in_path
-from api.compute.server_plugging import networks_seen, ports_of
+from api.compute.server_plugging import networks_seen, port_documents, ports_of
 from api.wire import Call, Get, Post
 from bus.documents import AnyOf, Where
-from bus.execute import Wish
+from bus.execute import OtherVersion, Wish
 from handlers.compute.cards import CardWanted
 from handlers.network.default_group import ensure_default_group
 from handlers.network.port import PORTS
 from handlers.network.security_group import standing
-from schema.network.port import UpdatePort
+from schema.compute.server import Server
+from schema.network.port import Port, UpdatePort
 from schema.network.security_group import DEFAULT, SECURITY_GROUP, SecurityGroup, SecurityRule
 from schema.refusal import Conflict, Invalid, NotFound
 
 RULE = "os_compute_api:os-security-groups"
+Regrouped = dict[str, tuple[str, ...]]
+"""Port → the security groups it is in from now on."""
+_ATTEMPTS = 10
 EVERYWHERE = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}
 
 
@@ -41,26 +46,32 @@ async def index(call: Call) -> dict[str, Any]:
 async def add(call: Call) -> None:
     server = await server_in_path(call)
     [id] = await group_ids(call, [call.body.name], server.project_id)
-    ports = await ports_of(call, server)
-    if not ports:
-        raise NotFound(
-            f"instance_id {server.id} could not be found as device id on any ports", code="SecurityGroupNotFound"
-        )
-    fit = [port for port in ports if port.fixed_ips and port.port_security_enabled]
-    await _regroup(call, {port.id: (*port.security_group_ids, id) for port in fit}, id)
+
+    def with_it(ports: Sequence[Port]) -> Regrouped:
+        if not ports:
+            raise NotFound(
+                f"instance_id {server.id} could not be found as device id on any ports", code="SecurityGroupNotFound"
+            )
+        fit = [port for port in ports if port.fixed_ips and port.port_security_enabled]
+        return {port.id: (*port.security_group_ids, id) for port in fit}
+
+    await _regroup(call, server, with_it, id)
 
 
 async def remove(call: Call) -> None:
     server = await server_in_path(call)
     [id] = await group_ids(call, [call.body.name], server.project_id)
-    those = [port for port in await ports_of(call, server) if id in port.security_group_ids]
-    if not those:
-        raise NotFound(
-            f"Security group {call.body.name} not associated with the instance {server.id}",
-            code="SecurityGroupNotFound",
-        )
-    left = {port.id: tuple(it for it in port.security_group_ids if it != id) for port in those}
-    await _regroup(call, left)
+
+    def without_it(ports: Sequence[Port]) -> Regrouped:
+        those = [port for port in ports if id in port.security_group_ids]
+        if not those:
+            raise NotFound(
+                f"Security group {call.body.name} not associated with the instance {server.id}",
+                code="SecurityGroupNotFound",
+            )
+        return {port.id: tuple(it for it in port.security_group_ids if it != id) for port in those}
+
+    await _regroup(call, server, without_it)
 
 
 async def groups_asked(
@@ -104,11 +115,26 @@ async def group_ids(call: Call, names: Sequence[str], project_id: str) -> tuple[
     return tuple(found)
 
 
-async def _regroup(call: Call, groups: dict[str, tuple[str, ...]], added: str = "") -> None:
-    """Its ports are in these groups now, in one append."""
-    wishes = [Wish(PORTS, id, UpdatePort(security_group_ids=tuple(dict.fromkeys(its)))) for id, its in groups.items()]
-    if wishes:
-        await call.execute(*wishes, *standing([added] if added else []))
+async def _regroup(call: Call, server: Server, change: Callable[[Sequence[Port]], Regrouped], added: str = "") -> None:
+    """Change its ports' groups in one append; anew when others changed a port meanwhile, so that no change is lost."""
+    for attempt in range(_ATTEMPTS):
+        documents = await port_documents(call, server)
+        groups = change([document.state for document in documents])
+        wishes = [
+            Wish(PORTS, id, UpdatePort(security_group_ids=tuple(dict.fromkeys(its)))) for id, its in groups.items()
+        ]
+        if not wishes:
+            return
+        seen = {document.stream: document.version for document in documents if document.state.id in groups}
+        try:
+            await call.cloud.executor.execute(
+                *wishes, *standing([added] if added else []), by=replace(call.by, at=seen)
+            )
+        except OtherVersion:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return
 
 
 async def _groups(call: Call, ids: Sequence[str]) -> list[SecurityGroup]:

@@ -1,5 +1,7 @@
 """Cards come to servers that are there, and go; and so do security groups."""
 
+import asyncio
+
 import pytest
 
 from agents.hypervisor.plan import Plug, Unplug
@@ -207,6 +209,21 @@ async def test_what_changes_in_networking_is_shown(world, server):
 
     await until(neither)
     assert (await member("GET", f"{path}/os-interface"))["interfaceAttachments"] == []
+
+
+async def test_groups_that_come_and_go_at_the_same_instant_are_all_heard(world, server):
+    member, path = server
+    names = [f"group{number}" for number in range(4)]
+    ids = [await world.group(name) for name in names]
+    await attach(member, path, net_id=await world.network())
+    asked = [member("POST", f"{path}/action", {"addSecurityGroup": {"name": it}}, expect=202) for it in names]
+    await asyncio.gather(*asked)
+    [port] = await world.ports()
+    assert set(ids) < set(port.security_group_ids)
+    left = {"removeSecurityGroup": {"name": "default"}}, *({"removeSecurityGroup": {"name": it}} for it in names[:3])
+    await asyncio.gather(*(member("POST", f"{path}/action", it, expect=202) for it in left))
+    [port] = await world.ports()
+    assert port.security_group_ids == (ids[3],)
 
 
 async def test_security_groups_come_and_go(world, server):
