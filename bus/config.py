@@ -162,6 +162,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token_lifetime_seconds: Annotated[int, Meta(ge=60, le=31_536_000)] = 3600
     lease_seconds: Annotated[float, Meta(ge=1, le=3600)] = 15.0
     """A host that was not heard of for so long is down; its agent fences itself before."""
+    fence: bool = False
+    """A host whose lease lapses pauses its guests, so that they may run elsewhere; they go on when it is back."""
     build_deadline_seconds: Annotated[int, Meta(ge=10, le=86_400)] = 900
     """A server that is not ACTIVE by then is tried elsewhere or ends in ERROR."""
     database_connections: Annotated[int, Meta(ge=5, le=1000)] = 8

@@ -44,6 +44,7 @@ async def agents(settings: Settings, links: Links) -> list[tuple[str, Run]]:
             driver,
             BrokerLink(await links.link(host)),
             lease_seconds=settings.lease_seconds,
+            fence=settings.fence,
             concurrency=SIMULATED_STEPS_AT_ONCE if settings.hypervisor == "simulated" else 3,
         )
         made.append((host, agent.run))

@@ -1,0 +1,52 @@
+"""An operator looks at the hosts, takes one out of service and brings it back, over the public API."""
+
+import pytest
+
+from api.cli import choices
+from api.cli.client import login
+from api.cli.host import change, named, row, rows
+
+pytestmark = pytest.mark.live
+SERVICE = {"id": "s", "host": "h", "state": "down", "status": "enabled", "zone": "nova", "disabled_reason": None}
+
+
+@pytest.mark.parametrize(
+    "said, state",
+    [
+        ({"state": "up", "forced_down": False}, "up"),
+        ({"forced_down": False}, "lost"),
+        ({"state": "up", "forced_down": True}, "forced down"),
+        ({"forced_down": True}, "forced down"),
+    ],
+)
+def test_a_host_is_up_lost_or_forced_down(said, state):
+    assert row(SERVICE | said, {}).state == state
+
+
+def test_hosts_are_listed_disabled_enabled_and_not_forgotten_while_they_live(person, monkeypatch):
+    person.up("--hosts", "2")
+    lines = person.types("host", "list").stdout.splitlines()
+    assert lines[0].split()[:4] == ["host", "state", "enabled", "zone"]
+    first, second = (line.split()[0] for line in lines[1:])
+    assert all(line.split()[1:5] == ["up", "yes", "nova", "0"] for line in lines[1:])
+
+    assert person.types("host", "disable", first, "--reason", "new memory").returncode == 0
+    assert "no: new memory" in person.types("host", "show", first).stdout
+    assert "enabled: yes" in person.types("host", "show", second).stdout
+    assert person.types("host", "enable", first).returncode == 0
+    assert "enabled: yes" in person.types("host", "show", first).stdout
+
+    refused = person.types("host", "forget", first)
+    assert refused.returncode == 1
+    assert "Stop its agents first" in refused.stderr
+    for name, value in person.environment.items():
+        monkeypatch.setenv(name, value)
+    client = login(choices.settings())
+    change(client, named(rows(client), second), forced_down=True)
+    assert "forced down" in person.types("host", "show", second).stdout
+    gone = person.types("host", "forget", second)
+    assert gone.returncode == 0, gone.stderr
+    assert f"{second} is forgotten, with its hypervisor and its resource provider" in gone.stdout
+    unknown = person.types("host", "show", "nowhere")
+    assert unknown.returncode == 1
+    assert "there is no host nowhere" in unknown.stderr
