@@ -182,6 +182,8 @@ class View:
             shown["host_status"] = _status_of(self._host(server.host)) if server.host else ""
         if self._version >= (2, 96):
             shown["pinned_availability_zone"] = server.order.zone
+        if self._version >= (2, 100):
+            shown["scheduler_hints"] = server.order.scheduler_hints
         return shown
 
     def _extend(self, shown: dict[str, Any], server: Server, user_data: Mapping[str, str]) -> None:
@@ -200,7 +202,8 @@ class View:
     def _image(self, server: Server) -> Any:
         if server.image is None:
             return ""
-        return {"id": server.image.id, "links": [{"rel": "bookmark", "href": self._images + server.image.id}]}
+        shown = {"id": server.image.id, "links": [{"rel": "bookmark", "href": self._images + server.image.id}]}
+        return shown if self._version < (2, 98) else shown | {"properties": server.image.properties}
 
     def _flavor(self, flavor: ServerFlavor) -> dict[str, Any]:
         if self._version < (2, 47):

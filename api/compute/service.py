@@ -26,10 +26,12 @@ from api.compute import (
     server_metadata,
     server_network,
     server_security_group,
+    server_share,
     server_tag,
     server_volume,
     service_record,
     usage,
+    usage_audit,
 )
 from api.compute.policy import POLICY
 from api.wire import Service, versions
@@ -43,7 +45,7 @@ from schema.network.host import NETWORK_HOST
 from schema.network.quota import NETWORK_QUOTA
 from schema.placement.provider import PROVIDER
 
-MICROVERSIONS = Microversions(word="compute", minimum="2.1", maximum="2.96", older_header=COMPUTE_HEADER)
+MICROVERSIONS = Microversions(word="compute", minimum="2.1", maximum="2.98", older_header=COMPUTE_HEADER)
 
 SERVICE = Service(
     name="nova",
@@ -69,6 +71,7 @@ SERVICE = Service(
         *server_address.routes,
         *server_external_event.routes,
         *server_volume.routes,
+        *server_share.routes,
         *server_group.routes,
         *instance_action.routes,
         *flavor.routes,
@@ -83,6 +86,7 @@ SERVICE = Service(
         *quota.routes,
         *limits.routes,
         *usage.routes,
+        *usage_audit.routes,
         *extension.routes,
     ],
 )

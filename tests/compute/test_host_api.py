@@ -262,3 +262,12 @@ async def test_aggregates_made_at_once_get_numbers_of_their_own(client):
     names = [f"rack-{nth}" for nth in range(10)]
     made = await asyncio.gather(*(admin("POST", "/os-aggregates", {"aggregate": {"name": name}}) for name in names))
     assert sorted(it["aggregate"]["id"] for it in made) == list(range(1, 11))
+
+
+async def test_every_host_has_told_the_usage_of_the_month_before(client, hosts):
+    admin = await client()
+    log = (await admin("GET", "/os-instance_usage_audit_log/2026-03-15%2012:00:00"))["instance_usage_audit_log"]
+    assert (log["period_beginning"], log["period_ending"]) == ("2026-02-01 00:00:00", "2026-03-01 00:00:00")
+    assert (log["num_hosts"], log["num_hosts_done"], log["hosts_not_run"]) == (2, 2, [])
+    assert "instance_usage_audit_logs" in await admin("GET", "/os-instance_usage_audit_log")
+    await admin("GET", "/os-instance_usage_audit_log/yesterday", expect=400)

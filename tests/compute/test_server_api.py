@@ -555,3 +555,44 @@ async def test_every_filter_and_every_order_is_answered(world):
             marker = page["servers"][0]["id"]
             assert (await admin("GET", path + f"&all_tenants=1&marker={marker}"))["servers"] == []
     await member("GET", "/servers?sort_key=host", expect=403)
+
+
+async def test_volumes_and_shares_cannot_be_attached_and_nothing_pretends_they_could(world):
+    member = await world.client()
+    id = (await member("POST", "/servers", {"server": wanted()}, expect=202))["server"]["id"]
+    path = f"/servers/{id}/os-volume_attachments"
+    volume = {"volumeAttachment": {"volumeId": GONE}}
+    refused = await member("POST", path, volume, expect=404)
+    assert refused["itemNotFound"]["message"].endswith("this cloud has no block storage.")
+    await member("POST", path, {"volumeAttachment": {}}, expect=400)
+    await member("POST", path, {"volumeAttachment": {"volumeId": GONE, "tag": "t"}}, expect=400, version="2.48")
+    await member("POST", path, {"volumeAttachment": {"volumeId": GONE, "tag": "t"}}, expect=404, version="2.49")
+    await member("PUT", f"{path}/{GONE}", volume, expect=404)
+    await member("DELETE", f"{path}/{GONE}", expect=404)
+    shares = f"/servers/{id}/shares"
+    assert await member("GET", shares) == {"shares": []}
+    await member("POST", shares, {"share": {"share_id": GONE}}, expect=404)
+    await member("DELETE", f"{shares}/{GONE}", expect=404)
+    await member("GET", shares, expect=404, version="2.96")
+
+
+async def test_the_image_of_a_server_is_shown_with_its_properties(world):
+    member = await world.client()
+    id = (await member("POST", "/servers", {"server": wanted()}, expect=202))["server"]["id"]
+    assert (await member("GET", f"/servers/{id}"))["server"]["image"]["properties"] == {}
+    assert "properties" not in (await member("GET", f"/servers/{id}", version="2.97"))["server"]["image"]
+
+
+async def test_external_events_are_answered_one_by_one(world):
+    admin, member = await world.client("admin"), await world.client()
+    id = (await member("POST", "/servers", {"server": wanted()}, expect=202))["server"]["id"]
+    await world.becomes(member, id, "ACTIVE")
+    here, nowhere = ({"name": "network-changed", "server_uuid": uuid} for uuid in (id, GONE))
+    events = lambda *its: {"events": list(its)}  # noqa: E731
+    path = "/os-server-external-events"
+    assert (await admin("POST", path, events(here)))["events"] == [here | {"status": "completed", "code": 200}]
+    some = await admin("POST", path, events(here, nowhere), expect=207)
+    assert [it["code"] for it in some["events"]] == [200, 404]
+    none = await admin("POST", path, events(nowhere), expect=207)
+    assert none["events"] == [nowhere | {"status": "failed", "code": 404}]
+    await member("POST", path, events(here), expect=403)
