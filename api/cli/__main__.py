@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "story": ("api.cli.events", "Tell one thing's life from the log, with times, actors and causes."),
     "why": ("api.cli.why", "Say why a server is on its host, or on none; or where one would go."),
     "host": ("api.cli.host", "List the hosts and what they hold; take one out of service, bring it back, forget it."),
+    "drift": ("api.cli.drift", "Show where servers, claims, ports and hosts differ; changes nothing."),
     "rebuild": ("api.cli.maintain", "Fold all documents anew from the log; must change nothing."),
     "verify": ("api.cli.maintain", "Check the log: dense positions, versions, hash chain, documents."),
     "doctor": ("api.cli.doctor", "Look at this machine and say what is missing, and what to do."),

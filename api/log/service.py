@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.log import events, placing, story
+from api.log import drift, events, placing, story
 from api.log.asking import POLICY
 from api.wire import Service
 from api.wire.errors import PLAIN
@@ -13,7 +13,7 @@ SERVICE = Service(
     name="cumulog-log",
     type="log",
     prefix="/log/v1",
-    routes=[*events.routes, *story.routes, *placing.routes],
+    routes=[*events.routes, *story.routes, *placing.routes, *drift.routes],
     mirrors=(FLAVOR, *MIRRORS),
     errors=PLAIN,
     policy=POLICY,

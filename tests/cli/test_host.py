@@ -36,6 +36,8 @@ def test_hosts_are_listed_disabled_enabled_and_not_forgotten_while_they_live(per
     assert person.types("host", "enable", first).returncode == 0
     assert "enabled: yes" in person.types("host", "show", first).stdout
 
+    assert "say the same" in person.types("drift").stdout
+
     refused = person.types("host", "forget", first)
     assert refused.returncode == 1
     assert "Stop its agents first" in refused.stderr

@@ -1,0 +1,37 @@
+"""What servers, claims, ports and hosts say of each other, where it is not the same. An operator's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.log.asking import READ_ALL
+from api.wire import Call, Get
+from handlers.compute.drift import Drift, drifts
+from schema.compute.host import HOST
+from schema.compute.server import SERVER
+from schema.network.port import PORT
+from schema.placement.provider import PROVIDER
+
+
+async def drift(call: Call) -> dict[str, Any]:
+    """Only what was so twice: things are read one kind after the other, and change meanwhile."""
+    first = await _look(call)
+    found = [it for it in await _look(call) if it in first] if first else []
+    return {"drift": [{"kind": it.kind, "host": it.host, "server": it.server_id, "text": it.text} for it in found]}
+
+
+async def _look(call: Call) -> list[Drift]:
+    documents = call.cloud.documents
+    servers = {it.id: it.state for it in await documents.find(SERVER, limit=None)}
+    hosts = [it.state for it in await documents.find(HOST, limit=None)]
+    providers = {
+        it.id: it.state for it in (await documents.get_many(PROVIDER, [it.provider_id for it in hosts])).values()
+    }
+    others = {id for it in providers.values() for id in it.claims} - servers.keys()
+    servers |= {it.id: it.state for it in (await documents.get_many(SERVER, sorted(others))).values()}
+    wired = [nic.port_id for it in servers.values() if it.living for nic in it.nics]
+    ports = {it.id: it.state for it in (await documents.get_many(PORT, wired)).values()}
+    return drifts(servers, hosts, providers, ports)
+
+
+routes = [Get("/drift", drift, may=READ_ALL)]

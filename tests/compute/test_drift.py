@@ -1,0 +1,72 @@
+"""What differs between servers, claims, ports and hosts is named; what is under way is left alone."""
+
+from msgspec.structs import replace
+
+from api.compute.service import SERVICE as COMPUTE
+from api.log.service import SERVICE as LOG
+from bus import clock
+from bus.execute import Wish
+from handlers.compute.drift import Kind, drifts
+from handlers.placement.provider import PROVIDERS
+from schema.compute.host import Host
+from schema.compute.nic import ServerNic
+from schema.compute.server import PowerState, Server, Task, VmState
+from schema.network.port import Binding, Port
+from schema.placement.provider import Provider, Release
+from tests.compute.networked import networked
+
+NOW = clock.now()
+HOST = Host(id="h1", provider_id="p1", created_at=NOW)
+SERVER = Server(
+    id="s1", parent_id="h1", created_at=NOW, vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING, nics=()
+)
+PROVIDER = Provider(id="p1", created_at=NOW, claims={"s1": {"VCPU": 1}})
+
+
+def kinds(server=SERVER, provider=PROVIDER, ports=()):
+    return [it.kind for it in drifts({"s1": server}, [HOST], {"p1": provider}, {it.id: it for it in ports})]
+
+
+def test_where_all_say_the_same_nothing_is_named():
+    assert kinds() == []
+
+
+def test_a_claim_of_a_deleted_server_is_an_orphan():
+    assert kinds(replace(SERVER, deleted_at=NOW, vm_state=VmState.DELETED)) == [Kind.ORPHAN_CLAIM]
+
+
+def test_a_server_without_a_claim_is_named_unless_something_is_under_way():
+    nothing = replace(PROVIDER, claims={})
+    assert kinds(provider=nothing) == [Kind.NO_CLAIM]
+    assert kinds(replace(SERVER, task=Task.DELETING), nothing) == []
+
+
+def test_a_guest_that_does_not_what_it_should_is_named():
+    assert kinds(replace(SERVER, power_state=PowerState.SHUTDOWN)) == [Kind.WRONG_POWER]
+
+
+def test_a_server_on_a_host_there_is_none_of_is_named():
+    assert kinds(replace(SERVER, parent_id="h9")) == [Kind.NO_HOST]
+
+
+def test_a_port_on_another_host_is_named():
+    server = replace(
+        SERVER, nics=(ServerNic(port_id="n1", network_id="n", label="net", mac_address="fa:16:3e:00:00:01"),)
+    )
+    port = Port(id="n1", created_at=NOW, binding=Binding(host="h2"))
+    assert kinds(server, ports=[port]) == [Kind.PORT_ELSEWHERE]
+    assert kinds(server, ports=[replace(port, binding=Binding(host="h1"))]) == []
+
+
+async def test_drift_is_told_to_administrators_only(settings, fresh_database):
+    async with networked(settings, fresh_database, (COMPUTE, LOG)) as world:
+        member, call = await world.client(), world.served.call
+        await world.network()
+        id = (await world.boot(member))["id"]
+        admin = await world.served.token("admin")
+        assert (await call("GET", "/log/v1/drift", token=admin)).json == {"drift": []}
+        assert (await call("GET", "/log/v1/drift", token=await world.served.token())).status == 403
+        server = await world.steered.state(id)
+        await world.cloud.executor.execute(Wish(PROVIDERS, server.provider_id, Release(consumer_id=id)))
+        [found] = (await call("GET", "/log/v1/drift", token=admin)).json["drift"]
+        assert (found["kind"], found["host"], found["server"]) == ("no-claim", server.host, id)
