@@ -24,6 +24,7 @@ import libvirt
 import structlog
 
 from agents.hypervisor import config_drive, console, disk, libvirt_domain
+from agents.hypervisor.boot_time import booted_at
 from agents.hypervisor.domain_xml import Disk, Remembered, domain_xml
 from agents.hypervisor.driver import OnChange, OnProgress, StepFailed
 from agents.hypervisor.image_cache import ImageCache
@@ -401,6 +402,7 @@ class LibvirtDriver:
                 "features": features,
             },
             traits=_traits(features),
+            booted_at=booted_at(),
         )
 
     # Consoles

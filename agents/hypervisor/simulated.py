@@ -58,6 +58,7 @@ class SimulatedDriver:
         vcpus: int = 64,
         memory_mb: int = 262_144,
         disk_gb: int = 4_096,
+        booted_at: int = 0,
         delay: Callable[[Step], float] | None = None,
         failure: Callable[[Step], str | None] | None = None,
         state: Path | None = None,
@@ -81,6 +82,7 @@ class SimulatedDriver:
                 "topology": {"sockets": 1, "cores": vcpus, "threads": 1},
                 "features": [],
             },
+            booted_at=booted_at,
         )
         self._state = state
         self._save_timer: asyncio.TimerHandle | None = None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from agents.hypervisor.agent import Agent
+from agents.hypervisor.boot_time import booted_at
 from agents.hypervisor.driver import Driver
 from agents.hypervisor.simulated import SimulatedDriver
 from agents.link import BrokerLink
@@ -109,7 +110,7 @@ async def _driver(settings: Settings, host: str) -> Driver:
     if settings.hypervisor == "simulated":
         folder = settings.home / "simulated"
         folder.mkdir(parents=True, exist_ok=True)
-        return SimulatedDriver(host, state=folder / f"{host}.json")
+        return SimulatedDriver(host, state=folder / f"{host}.json", booted_at=booted_at())
     from agents.hypervisor.libvirt import open_driver
 
     return await open_driver(settings, host, _place(settings, host).namespace)

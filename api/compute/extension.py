@@ -24,6 +24,7 @@ _EXTENSIONS: dict[str, tuple[str, str]] = {
     "os-availability-zone": ("AvailabilityZone", "Availability zones."),
     "os-config-drive": ("ConfigDrive", "Config drives."),
     "os-console-output": ("ConsoleOutput", "Console output of servers."),
+    "os-consoles": ("Consoles", "Consoles of servers."),
     "os-extended-hypervisors": ("ExtendedHypervisors", "More of hypervisors."),
     "os-extended-quotas": ("ExtendedQuotas", "Force and delete of quotas."),
     "os-extended-services": ("ExtendedServices", "Reasons of disabled services."),

@@ -172,6 +172,8 @@ class HostFacts(Word):
     ip_addresses: tuple[str, ...] = ()
     traits: tuple[str, ...] = ()
     """Placement's names for what it can do."""
+    booted_at: int = 0
+    """When the machine was started, in Unix seconds; 0: not told."""
 
 
 class Desired(Word, tag=True):

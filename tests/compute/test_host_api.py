@@ -1,9 +1,12 @@
 """Hypervisors, services, zones and aggregates as administrators see them."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
+from bus import clock
 from bus.execute import Wish
 from handlers.compute.lease import Hosts
 from handlers.placement.provider import PROVIDERS
@@ -59,7 +62,22 @@ async def test_hypervisors_are_listed_and_shown(client, served, hosts):
     newer = (await admin("GET", path))["hypervisor"]
     assert "vcpus" not in newer
     assert newer["uptime"] is None
+    await admin("GET", f"/os-hypervisors/{newer['id']}/uptime", expect=501, version="2.87")
     await admin("GET", "/os-hypervisors/nobody", expect=404)
+
+
+async def test_a_hypervisor_tells_how_long_it_has_been_up(client, served, hosts):
+    admin = await client()
+    started = clock.now() - timedelta(days=3, hours=4, minutes=5, seconds=30)
+    facts = replace(FACTS, booted_at=int(started.timestamp()))
+    await Hosts(served.cloud).on_heartbeat("h1", Heartbeat(host="h1", epoch=1, facts=facts))
+    path = f"/os-hypervisors/{hosts['h1'].provider_id}"
+    assert (await admin("GET", path))["hypervisor"]["uptime"].endswith(" up 3 days,  4:05")
+    told = (await admin("GET", f"{path}/uptime", version="2.87"))["hypervisor"]
+    assert (told["hypervisor_hostname"], told["uptime"][-5:]) == ("h1", " 4:05")
+    await admin("PUT", f"/os-services/{hosts['h1'].service_id}", {"forced_down": True})
+    await admin("GET", f"{path}/uptime", expect=400, version="2.87")
+    assert (await admin("GET", path))["hypervisor"]["uptime"] is None
 
 
 async def test_older_hypervisors_have_numbers(client, hosts):
