@@ -297,11 +297,14 @@ def _where(call: Call, query: ServersQuery) -> list[Where | AnyOf] | None:
 
 
 def _project(call: Call, query: ServersQuery) -> str | None:
-    """Whose servers: the caller's project's, unless all are asked for; None: everybody's."""
+    """Whose servers: the caller's project's, unless all are asked for; None: everybody's.
+
+    A project named without `all_tenants` is passed over, as Nova does.
+    """
     asked = query.all_tenants is not None and (
         not query.all_tenants or _true_or_false("all_tenants", query.all_tenants)
     )
-    if asked or (query.tenant_id is not None and query.all_tenants is None):
+    if asked:
         call.must(ALL_TENANTS)
         return query.project_id or query.tenant_id
     return call.token.project_id or ""

@@ -596,3 +596,12 @@ async def test_external_events_are_answered_one_by_one(world):
     none = await admin("POST", path, events(nowhere), expect=207)
     assert none["events"] == [nowhere | {"status": "failed", "code": 404}]
     await member("POST", path, events(here), expect=403)
+
+
+async def test_servers_of_another_project_are_listed_with_all_tenants_only(world):
+    admin, member = await world.client("admin", project=OTHER), await world.client()
+    id = (await member("POST", "/servers", {"server": wanted()}, expect=202))["server"]["id"]
+    listed = lambda answer: [it["id"] for it in answer["servers"]]  # noqa: E731
+    assert listed(await admin("GET", f"/servers?tenant_id={PROJECT}")) == []
+    assert listed(await admin("GET", f"/servers?all_tenants=&tenant_id={PROJECT}")) == [id]
+    assert listed(await admin("GET", f"/servers?all_tenants=1&project_id={OTHER}")) == []
