@@ -83,6 +83,7 @@ def domain(server: Server, image: ImageRef | None = None, seed: Seed | None = No
         seed=seed,
         reboots=Reboots(soft=server.soft_reboots, hard=server.hard_reboots),
         properties=properties | _hardware(server.flavor.extra_specs),
+        topology=server.topology,
         networks=tuple(
             Nic(port_id=nic.port_id, mac_address=nic.mac_address, tap=tap_name(nic.port_id), mtu=nic.mtu)
             for nic in server.nics
@@ -248,7 +249,10 @@ def seed(server: Server, boot: Boot, subnets: Mapping[str, Subnet] | None = None
 
 
 def _hardware(extra_specs: Mapping[str, Any]) -> dict[str, str]:
-    return {key: value for key, value in extra_specs.items() if key.startswith("hw:")}
+    return {key: value for key, value in extra_specs.items() if key.startswith(_HEARD)}
 
+
+_HEARD = ("hw:", "hw_rng:", "hw_video:", "os:", "quota:")
+"""Extra specs that a hypervisor heeds."""
 
 _decode_boot = msgspec.json.Decoder(Boot).decode

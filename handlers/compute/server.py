@@ -208,7 +208,11 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
         case PlaceServer():
             return [
                 ServerPlaced(
-                    host=command.host, provider_id=command.provider_id, zone=command.zone, decision=command.decision
+                    host=command.host,
+                    provider_id=command.provider_id,
+                    zone=command.zone,
+                    decision=command.decision,
+                    topology=command.topology,
                 )
             ]
         case RefusePlacement():

@@ -16,6 +16,7 @@ from bus.execute import Wish
 from bus.log import Document
 from handlers.placement.consumer import CONSUMERS
 from handlers.placement.provider import PROVIDERS
+from schema.compute.topology import Units
 from schema.placement.consumer import NEW_CONSUMER, Allocate, Consumer, EndAllocations
 from schema.placement.provider import Claim, Release, Resources
 
@@ -28,12 +29,14 @@ def claim(
     *,
     held: Document | None = None,
     consumer_type: str | None = "INSTANCE",
+    units: Mapping[str, Units] | None = None,
 ) -> tuple[Wish, ...]:
     """The consumer shall hold exactly `allocations` (provider id → resource class → amount).
 
     `held`: the consumer's document, if it may hold something already (a resize, a move): what is not in `allocations`
     is given back in the same append. Without it the consumer must be new. Refused with ConcurrentUpdate if the consumer
-    changed meanwhile, with NoRoom if a provider cannot give it.
+    changed meanwhile, with NoRoom if a provider cannot give it. `units` (by provider): which CPUs, memory and
+    devices it shall have for itself.
     """
     given = {provider: dict(resources) for provider, resources in allocations.items() if resources}
     before = _holding(held)
@@ -41,7 +44,10 @@ def claim(
         return release(held) if held else ()
     return (
         *(Wish(PROVIDERS, id, Release(consumer_id=consumer_id)) for id in before.allocations if id not in given),
-        *(Wish(PROVIDERS, id, Claim(consumer_id=consumer_id, resources=it)) for id, it in given.items()),
+        *(
+            Wish(PROVIDERS, id, Claim(consumer_id=consumer_id, resources=it, units=units.get(id) if units else None))
+            for id, it in given.items()
+        ),
         Wish(
             CONSUMERS,
             consumer_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bus.execute import Aggregate, Wish
+from schema.compute.topology import Units
 from schema.event import Command
 from schema.placement.provider import (
     PROVIDER,
@@ -36,6 +37,8 @@ from schema.placement.provider import (
     SetInventory,
     SetProviderAggregates,
     SetProviderTraits,
+    SetUnits,
+    UnitsSet,
 )
 from schema.refusal import Conflict, Invalid, NotFound
 
@@ -50,6 +53,7 @@ ALLOWED: dict[type[Command], set[str]] = {
     SetInventories: {THERE},
     SetInventory: {THERE},
     RemoveInventory: {THERE},
+    SetUnits: {THERE},
     SetProviderTraits: {THERE},
     ReportTraits: {THERE},
     SetProviderAggregates: {THERE},
@@ -118,6 +122,8 @@ def decide(provider: Provider, command: Command) -> list[ProviderEvent]:
             _not_in_use(provider, {command.resource_class})
             rest = {name: it for name, it in provider.inventories.items() if name != command.resource_class}
             return [InventoriesSet(inventories=rest)]
+        case SetUnits():
+            return [UnitsSet(units=command.units)]
         case SetProviderTraits():
             _expect(provider, command.generation)
             return [ProviderTraitsSet(traits=command.traits)]
@@ -128,7 +134,8 @@ def decide(provider: Provider, command: Command) -> list[ProviderEvent]:
             return [ProviderAggregatesSet(aggregates=command.aggregates, counted=command.counted)]
         case Claim():
             _room(provider, command)
-            return [ResourcesClaimed(consumer_id=command.consumer_id, resources=command.resources)]
+            _units_free(provider, command)
+            return [ResourcesClaimed(consumer_id=command.consumer_id, resources=command.resources, units=command.units)]
         case Release():
             return [ResourcesReleased(consumer_id=command.consumer_id)]
         case DeleteProvider():
@@ -138,7 +145,11 @@ def decide(provider: Provider, command: Command) -> list[ProviderEvent]:
 
 
 def offering(
-    provider_id: str, name: str, inventories: Mapping[str, Inventory], traits: tuple[str, ...] = ()
+    provider_id: str,
+    name: str,
+    inventories: Mapping[str, Inventory],
+    traits: tuple[str, ...] = (),
+    units: Units | None = None,
 ) -> tuple[Wish, ...]:
     """A provider that stands by itself, with all it has: what registering a host appends.
 
@@ -148,6 +159,7 @@ def offering(
         Wish(PROVIDERS, provider_id, CreateProvider(name=name)),
         Wish(PROVIDERS, provider_id, SetInventories(inventories=dict(inventories))),
         Wish(PROVIDERS, provider_id, ReportTraits(traits=traits)),
+        *((Wish(PROVIDERS, provider_id, SetUnits(units=units)),) if units is not None else ()),
     )
 
 
@@ -176,6 +188,8 @@ def _already_so(provider: Provider, command: Command) -> bool:
             return provider.inventories == command.inventories
         case SetInventory():
             return provider.inventories.get(command.resource_class) == command.inventory
+        case SetUnits():
+            return provider.units == command.units
         case SetProviderTraits():
             return provider.traits == command.traits
         case ReportTraits():
@@ -183,7 +197,9 @@ def _already_so(provider: Provider, command: Command) -> bool:
         case SetProviderAggregates():
             return provider.aggregates == command.aggregates
         case Claim():
-            return provider.claims.get(command.consumer_id, {}) == command.resources
+            held = provider.held.get(command.consumer_id, {})
+            there = provider.claims.get(command.consumer_id, {}) == command.resources
+            return there and (command.units is None or command.units == held)
     return False
 
 
@@ -238,6 +254,18 @@ def _room(provider: Provider, command: Claim) -> None:
                 provider.id,
                 f"The requested amount would exceed the capacity: {amount} of {name} asked, {free} left.",
             )
+
+
+def _units_free(provider: Provider, command: Claim) -> None:
+    """Refuse a CPU, memory of a cell or a device that another has; this is the one place where that is decided."""
+    if not command.units:
+        return
+    mine = provider.held.get(command.consumer_id, {})
+    for unit, amount in command.units.items():
+        taken = sum(units.get(unit, 0) for units in provider.held.values()) - mine.get(unit, 0)
+        if amount > mine.get(unit, 0) and taken + amount > provider.units.get(unit, 0):
+            left = max(0, provider.units.get(unit, 0) - taken)
+            raise NoRoom(provider.id, f"{amount} of {unit} asked, {left} left.")
 
 
 def _deletable(provider: Provider) -> None:

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, cast, dataclass_transform
 import msgspec
 from msgspec import Meta, field
 
+from schema.compute.topology import HostCell, HostDevice, Topology
+
 Power = Literal["running", "stopped", "paused", "suspended", "absent"]
 """What may be wanted of a domain. `suspended`: its memory is on disk and it uses none."""
 
@@ -160,7 +162,9 @@ class Domain(Word):
     stop_timeout_seconds: Count = 60
     """How long a guest may take to shut down when asked to, before its power is cut. 0: cut it at once."""
     properties: dict[str, str] = field(default_factory=dict)
-    """hw_* properties of the image, then hw:* extra specs of the flavor."""
+    """hw_*, os_* properties of the image, then hw:*, hw_rng:*, hw_video:*, os:*, quota:* extra specs of the flavor."""
+    topology: Topology | None = None
+    """The CPUs, memory and devices of the host that it has for itself."""
     networks: tuple[Nic, ...] = ()
     remade: Count = 0
     """How often its root disk was to be made anew from its image, ever. A rebuild is a higher number."""
@@ -231,6 +235,12 @@ class HostFacts(Word):
     ip_addresses: tuple[str, ...] = ()
     traits: tuple[str, ...] = ()
     """Placement's names for what it can do."""
+    cells: tuple[HostCell, ...] = ()
+    """Its NUMA nodes."""
+    dedicated_cpus: tuple[int, ...] = ()
+    """Its CPUs that are for one guest at a time; all others are shared."""
+    devices: tuple[HostDevice, ...] = ()
+    """PCI devices it gives to guests."""
     booted_at: int = 0
     """When the machine was started, in Unix seconds; 0: not told."""
 

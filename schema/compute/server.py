@@ -34,6 +34,7 @@ from schema.compute.nic import (
     concerns_host,
     nics_after,
 )
+from schema.compute.topology import Topology
 from schema.event import Command, Event, Key, Kind, State
 from schema.placement.decision import Decision
 
@@ -198,6 +199,8 @@ class Server(State):
     provider_id: str = ""
     """The host's, in placement."""
     zone: str = ""
+    topology: Topology | None = None
+    """The CPUs, memory and devices of its host that it has for itself."""
     failed_hosts: tuple[str, ...] = ()
     """Where building it was tried in vain."""
     generation: int = 0
@@ -256,6 +259,7 @@ class ServerPlaced(Event):
     provider_id: str
     zone: str = ""
     decision: Decision | None = None
+    topology: Topology | None = None
 
 
 class BuildFailed(Event):
@@ -572,6 +576,7 @@ class PlaceServer(Command):
     provider_id: str
     zone: str = ""
     decision: Decision | None = None
+    topology: Topology | None = None
 
 
 class RefusePlacement(Command):
@@ -665,7 +670,13 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
                 request_id=event.request_id,
             )
         case ServerPlaced():
-            placed = replace(server, parent_id=event.host, provider_id=event.provider_id, zone=event.zone)
+            placed = replace(
+                server,
+                parent_id=event.host,
+                provider_id=event.provider_id,
+                zone=event.zone,
+                topology=event.topology,
+            )
             return _towards(placed, Task.SPAWNING, server.request_id, at)
         case BuildFailed():
             tried = (*server.failed_hosts, event.host)
@@ -674,6 +685,7 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
                 parent_id=None,
                 provider_id="",
                 zone="",
+                topology=None,
                 failed_hosts=tried,
                 power_state=PowerState.NOSTATE,
             )

@@ -17,6 +17,7 @@ from math import floor
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from schema.compute.topology import Units
 from schema.event import Command, Event, Key, Kind, State
 
 MOST = 2**31 - 1
@@ -58,6 +59,10 @@ class Provider(State):
     """The sum of all claims, by resource class."""
     claims: dict[str, Resources] = field(default_factory=dict)
     """Consumer id → what it holds here."""
+    units: Units = field(default_factory=dict)
+    """What there is of things that are not only counted (schema/compute/topology.py)."""
+    held: dict[str, Units] = field(default_factory=dict)
+    """Consumer id → which of them it has."""
     traits: tuple[str, ...] = ()
     aggregates: tuple[str, ...] = ()
 
@@ -97,6 +102,11 @@ class InventoriesSet(Event):
     """All of them, by resource class."""
 
 
+class UnitsSet(Event):
+    units: Units
+    """All of them."""
+
+
 class ProviderTraitsSet(Event):
     traits: tuple[str, ...]
 
@@ -112,6 +122,8 @@ class ResourcesClaimed(Event):
 
     consumer_id: str
     resources: Resources
+    units: Units | None = None
+    """And has these; None: those it had."""
 
 
 class ResourcesReleased(Event):
@@ -129,6 +141,7 @@ ProviderEvent = (
     | ChildProviderAdded
     | ChildProviderRemoved
     | InventoriesSet
+    | UnitsSet
     | ProviderTraitsSet
     | ProviderAggregatesSet
     | ResourcesClaimed
@@ -184,6 +197,12 @@ class RemoveInventory(Command):
     resource_class: str
 
 
+class SetUnits(Command):
+    """What there is by now; what somebody has of what is not there any more, stays with them."""
+
+    units: Units
+
+
 class SetProviderTraits(Command):
     traits: tuple[str, ...]
     generation: int | None = None
@@ -206,6 +225,8 @@ class Claim(Command):
 
     consumer_id: str
     resources: Resources
+    units: Units | None = None
+    """Which units, exactly; None: those it has."""
 
 
 class Release(Command):
@@ -232,21 +253,23 @@ def evolve(provider: Provider, event: ProviderEvent, at: datetime) -> Provider:
             return replace(provider, children=tuple(c for c in provider.children if c != event.child_id))
         case InventoriesSet():
             return replace(provider, inventories=event.inventories, generation=provider.generation + 1)
+        case UnitsSet():
+            return replace(provider, units=event.units)
         case ProviderTraitsSet():
             return replace(provider, traits=event.traits, generation=provider.generation + 1)
         case ProviderAggregatesSet():
             generation = provider.generation + event.counted
             return replace(provider, aggregates=event.aggregates, generation=generation)
         case ResourcesClaimed():
-            held = _holding(provider, event.consumer_id, event.resources)
+            held = _holding(provider, event.consumer_id, event.resources, event.units)
             return replace(held, generation=provider.generation + 1)
         case ResourcesReleased():
-            return _holding(provider, event.consumer_id, {})
+            return _holding(provider, event.consumer_id, {}, {})
         case ProviderDeleted():
             return replace(provider, deleted_at=at)
 
 
-def _holding(provider: Provider, consumer_id: str, resources: Resources) -> Provider:
+def _holding(provider: Provider, consumer_id: str, resources: Resources, units: Units | None) -> Provider:
     claims, used = provider.claims.copy(), provider.used.copy()
     for name, amount in claims.pop(consumer_id, {}).items():
         used[name] = used.get(name, 0) - amount
@@ -255,7 +278,10 @@ def _holding(provider: Provider, consumer_id: str, resources: Resources) -> Prov
     if resources:
         claims[consumer_id] = resources
     used = {name: amount for name, amount in used.items() if amount}
-    return replace(provider, claims=claims, used=used)
+    if units is None or (not units and consumer_id not in provider.held):
+        return replace(provider, claims=claims, used=used)
+    held = {id: its for id, its in provider.held.items() if id != consumer_id}
+    return replace(provider, claims=claims, used=used, held=held | {consumer_id: units} if units else held)
 
 
 def _unique(provider: Provider) -> tuple[Key, ...]:
