@@ -203,7 +203,7 @@ class Counted:
         return len(list(self._hears.changes()))
 
     async def silence(self) -> None:
-        """Until the kernel has told nothing for longer than it holds back, for one second at most, what links' carriers did."""
+        """Until the kernel has told nothing for longer than it ever holds back what a carrier did: a second."""
         told = time.monotonic()
         while time.monotonic() - told < 1.5:
             if self.changes():
