@@ -9,16 +9,9 @@ import msgspec
 import structlog
 
 from bus.broker import HostLink
-from schema.compute.domain import (
-    Answer,
-    Ask,
-    Heartbeat,
-    Report,
-    ToHost,
-    decode_ask,
-    decode_to_host,
-    encode,
-)
+from schema.compute import question
+from schema.compute.domain import Heartbeat, Report, ToHost, decode_to_host, encode
+from schema.compute.question import Answer, Ask, Unable, decode_ask
 
 log = structlog.get_logger()
 
@@ -67,7 +60,12 @@ class BrokerLink:
 
     async def serve(self, on_ask: OnAsk) -> None:
         async def answer(message: bytes) -> bytes:
-            return encode(await on_ask(decode_ask(message)))
+            try:
+                ask = decode_ask(message)
+            except msgspec.DecodeError as error:
+                log.warning("a question that is none was refused", error=str(error), size_bytes=len(message))
+                return question.encode(Unable(fault="its agent does not know such a question", why="unsupported"))
+            return question.encode(await on_ask(ask))
 
         await self._host.answer(answer)
 

@@ -17,22 +17,14 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 
+from agents.hypervisor.answering import Answering
 from agents.hypervisor.driver import Driver, StepFailed
 from agents.hypervisor.outbox import Outbox
 from agents.hypervisor.plan import Define, Pause, Reboot, Remove, Start, Step, impatient, plan
 from agents.link import Link
 from agents.tenure import Tenure
 from bus import clock
-from schema.compute.domain import (
-    Answer,
-    Ask,
-    ConsoleText,
-    Desired,
-    Domain,
-    Heartbeat,
-    Lease,
-    Observed,
-)
+from schema.compute.domain import Desired, Domain, Heartbeat, Lease, Observed
 
 log = structlog.get_logger()
 
@@ -84,6 +76,7 @@ class Agent:
             host, lease_seconds, on_taken=self._taken, on_lapsed=self._lapsed, on_epoch=self._forget_wishes
         )
         self._outbox = Outbox(host, link, lambda: self.epoch)
+        self._answering = Answering(driver)
         self._sweep_seconds = sweep_seconds
         self._fence = fence
         self._version = version
@@ -119,7 +112,7 @@ class Agent:
         started = clock.monotonic()
         self._tenure.start()
         try:
-            await self._link.serve(self._answer)
+            await self._link.serve(self._answering.answer)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._for_ever(self._listen), name=f"{self.host} listens")
                 tasks.create_task(self._for_ever(lambda: self._beat(started)), name=f"{self.host} lives")
@@ -389,12 +382,6 @@ class Agent:
         self._progress[server_id] = clock.monotonic()
         known = self._reported.get(server_id) or Observed(server_id=server_id)
         self._outbox.put(server_id, msgspec.structs.replace(known, fault=None, progress=words))
-
-    async def _answer(self, ask: Ask) -> Answer:
-        try:
-            return ConsoleText(text=await self._driver.console(ask.server_id, ask.lines))
-        except StepFailed as failure:
-            return ConsoleText(fault=str(failure))
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

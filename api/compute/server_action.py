@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
+from api.compute.asking import ask
 from api.compute.server import OVERRIDES_LOCK, RULE, by, server_in_path
 from api.wire import Call, Post, Route
 from bus.execute import Wish
 from handlers.compute.server import SERVERS
-from schema.compute.domain import ConsoleOutput, decode_answer, encode
+from schema.compute.question import ConsoleOutput, ConsoleText, Unable
 from schema.compute.server import (
     Action,
     DeleteServer,
@@ -33,7 +33,6 @@ from schema.event import Command
 from schema.refusal import Conflict, Refused
 
 PATH = "/servers/{id}/action"
-CONSOLE_SECONDS = 10.0
 
 
 class Reboot(Struct, forbid_unknown_fields=True):
@@ -85,17 +84,12 @@ async def reset_state(call: Call) -> None:
 async def console_output(call: Call) -> dict[str, str]:
     """The end of the guest's serial console, from the agent of its host."""
     server = await server_in_path(call)
-    if server.host is None:
-        raise Conflict(f"Server {server.id} has no console: no host has it.", code="InstanceNotReady")
     length = call.body.length
     lines = None if length is None or length < 0 else length
-    question = encode(ConsoleOutput(server_id=server.id, lines=lines))
-    try:
-        answer = decode_answer(await call.cloud.broker.ask(server.host, question, CONSOLE_SECONDS))
-    except (TimeoutError, msgspec.DecodeError):
-        raise Conflict(f"The host of server {server.id} does not answer; try again in a moment.") from None
-    if answer.fault is not None:
-        raise Conflict(f"The console of server {server.id} cannot be read: {answer.fault}")
+    answer = await ask(call, server, ConsoleOutput(server_id=server.id, lines=lines))
+    if not isinstance(answer, ConsoleText) or answer.fault is not None:
+        why = answer.fault if isinstance(answer, (ConsoleText, Unable)) else "its host answered something else"
+        raise Conflict(f"The console of server {server.id} cannot be read: {why}")
     return {"output": answer.text if lines is None else _tail(answer.text, lines)}
 
 

@@ -1,7 +1,7 @@
 """The words between the control plane and a hypervisor's agent: what a host should hold, and what it does hold.
 
     control plane ── Desired, Lease ──▶ agent ── Report, Heartbeat ──▶ control plane
-    control plane ── ConsoleOutput (a question) ──▶ agent ── ConsoleText (the answer)
+    control plane ── a question ──▶ agent ── its answer        (schema/compute/question.py)
 
 No event holds these; they travel on the bus as JSON and may be lost, doubled and late. Three numbers make that
 harmless: a domain's `generation`, the lease's `epoch`, and the `position` of the log a manifest was read at.
@@ -299,33 +299,12 @@ class Heartbeat(Word, tag=True):
 FromHost = Report | Heartbeat
 
 
-class ConsoleOutput(Word, tag=True):
-    """A question: the end of a guest's console, `lines` lines of it (None: all that is kept)."""
-
-    server_id: str
-    lines: int | None = None
-
-
-class ConsoleText(Word, tag=True):
-    """Its answer. A `fault` says why there is none."""
-
-    text: str = ""
-    fault: str | None = None
-
-
-Ask = ConsoleOutput
-"""Whatever may be asked of a host; a tagged union as soon as there is a second question."""
-
-Answer = ConsoleText
-
 _encoder = msgspec.json.Encoder()
 _to_host = msgspec.json.Decoder(ToHost)
 _from_host = msgspec.json.Decoder(FromHost)
-_ask = msgspec.json.Decoder(Ask)
-_answer = msgspec.json.Decoder(Answer)
 
 
-def encode(message: ToHost | FromHost | Ask | Answer) -> bytes:
+def encode(message: ToHost | FromHost) -> bytes:
     return _encoder.encode(message)
 
 
@@ -336,11 +315,3 @@ def decode_to_host(message: bytes) -> ToHost:
 
 def decode_from_host(message: bytes) -> FromHost:
     return cast(FromHost, _from_host.decode(message))
-
-
-def decode_ask(message: bytes) -> Ask:
-    return _ask.decode(message)
-
-
-def decode_answer(message: bytes) -> Answer:
-    return _answer.decode(message)

@@ -8,18 +8,18 @@ from agents.hypervisor.agent import Agent
 from agents.hypervisor.driver import Driver
 from agents.link import BrokerLink
 from bus.memory_broker import MemoryBroker
+from schema.compute import question
 from schema.compute.domain import (
-    ConsoleOutput,
     Desired,
     Domain,
     Heartbeat,
     Lease,
     Observed,
     Report,
-    decode_answer,
     decode_from_host,
     encode,
 )
+from schema.compute.question import Answer, Ask, ConsoleOutput, ConsoleText, decode_answer
 
 
 class Control:
@@ -68,10 +68,12 @@ class Control:
         await self.broker.tell(self.host, encode(Desired(epoch=epoch, domains=domains, full=full, position=position)))
 
     async def console(self, server_id: str, lines: int | None = None) -> str:
-        answer = decode_answer(
-            await self.broker.ask(self.host, encode(ConsoleOutput(server_id=server_id, lines=lines)), 10)
-        )
+        answer = await self.ask(ConsoleOutput(server_id=server_id, lines=lines))
+        assert isinstance(answer, ConsoleText)
         return answer.fault or answer.text
+
+    async def ask(self, ask: Ask) -> Answer:
+        return decode_answer(await self.broker.ask(self.host, question.encode(ask), 10))
 
     async def until(self, condition: Callable[[], Any], timeout_seconds: float = 5) -> Any:
         """What the condition comes to, as soon as that is true of what the host said."""
