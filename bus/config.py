@@ -159,6 +159,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hosts: Annotated[int, Meta(ge=1, le=10_000)] = 1
     """How many hosts this machine plays. Those of libvirt are network namespaces."""
 
+    console_address: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    """This host's address at which the API fetches screens and serial lines of its guests, by TLS; any port."""
+    console_token_seconds: Annotated[int, Meta(ge=5, le=86_400)] = 600
+    """How long the URL of a console may be opened; it can be once."""
+    novnc: Path = Path("/usr/share/novnc")
+    """Where noVNC is installed."""
+
     token_lifetime_seconds: Annotated[int, Meta(ge=60, le=31_536_000)] = 3600
     lease_seconds: Annotated[float, Meta(ge=1, le=3600)] = 15.0
     """A host that was not heard of for so long is down; its agent fences itself before."""

@@ -21,6 +21,7 @@ from agents.hypervisor.answering import Answering
 from agents.hypervisor.driver import Driver, StepFailed
 from agents.hypervisor.outbox import Outbox
 from agents.hypervisor.plan import Define, Pause, Reboot, Remove, Start, Step, impatient, plan
+from agents.hypervisor.relay import Relay
 from agents.link import Link
 from agents.tenure import Tenure
 from bus import clock
@@ -67,6 +68,7 @@ class Agent:
         concurrency: int = 4,
         fence: bool = False,
         version: str = "",
+        console_address: str = "127.0.0.1",
     ) -> None:
         self.host = host
         self._driver = driver
@@ -76,7 +78,7 @@ class Agent:
             host, lease_seconds, on_taken=self._taken, on_lapsed=self._lapsed, on_epoch=self._forget_wishes
         )
         self._outbox = Outbox(host, link, lambda: self.epoch)
-        self._answering = Answering(driver)
+        self._answering = Answering(driver, Relay(console_address))
         self._sweep_seconds = sweep_seconds
         self._fence = fence
         self._version = version
@@ -128,6 +130,7 @@ class Agent:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._answering.close()
         await self._driver.close()
         await self._link.close()
 

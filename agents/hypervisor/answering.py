@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
-from agents.hypervisor.driver import Driver, StepFailed
-from schema.compute.question import Answer, Ask, ConsoleOutput, ConsoleText, Unable
+from agents.hypervisor.driver import Driver, NoAgent, NotRunning, StepFailed, Unsupported
+from agents.hypervisor.relay import Relay
+from schema.compute.question import (
+    Answer,
+    Ask,
+    ConsoleOutput,
+    ConsoleText,
+    CrashGuest,
+    Diagnose,
+    Done,
+    FindConsole,
+    SetPassword,
+    Unable,
+    Why,
+)
+
+_WHY: dict[type[StepFailed], Why] = {Unsupported: "unsupported", NotRunning: "not_running", NoAgent: "no_agent"}
 
 
 class Answering:
     """Answers for one host. Nothing of it is under the lease: it changes nothing a host should hold."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, relay: Relay | None = None) -> None:
         self._driver = driver
+        self._relay = relay or Relay()
 
     async def answer(self, ask: Ask) -> Answer:
+        try:
+            return await self._answer(ask)
+        except StepFailed as failure:
+            if isinstance(ask, ConsoleOutput):
+                return ConsoleText(fault=str(failure))
+            return Unable(fault=str(failure), why=_WHY.get(type(failure), "failed"))
+
+    async def close(self) -> None:
+        await self._relay.close()
+
+    async def _answer(self, ask: Ask) -> Answer:
         match ask:
             case ConsoleOutput():
-                try:
-                    return ConsoleText(text=await self._driver.console(ask.server_id, ask.lines))
-                except StepFailed as failure:
-                    return ConsoleText(fault=str(failure))
-        return Unable(fault="its agent does not know such a question", why="unsupported")
+                return ConsoleText(text=await self._driver.console(ask.server_id, ask.lines))
+            case FindConsole():
+                dial = await self._driver.find_console(ask.server_id, ask.kind)
+                # A serial line has one reader: what two read of it, each would have half of.
+                alone = f"serial {ask.server_id}" if ask.kind == "serial" else ""
+                return await self._relay.offer(ask.secret, dial, alone)
+            case Diagnose():
+                return await self._driver.diagnose(ask.server_id)
+            case SetPassword():
+                await self._driver.set_password(ask.server_id, ask.user, ask.password)
+                return Done()
+            case CrashGuest():
+                await self._driver.crash_guest(ask.server_id)
+                return Done()

@@ -229,12 +229,17 @@ def _rest(devices: ET.Element, properties: Mapping[str, str]) -> None:
     rng = ET.SubElement(devices, "rng", model="virtio")
     _leaf(rng, "backend", "/dev/urandom", model="random")
     ET.SubElement(ET.SubElement(devices, "memballoon", model="virtio"), "stats", period="10")
-    if properties.get("hw_qemu_guest_agent", "").lower() in {"yes", "true", "1"}:
+    if has_agent(properties):
         channel = ET.SubElement(devices, "channel", type="unix")
         ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
     action = properties.get("hw_watchdog_action", "disabled")
     if action in {"reset", "poweroff", "pause", "none"}:
         ET.SubElement(devices, "watchdog", model="i6300esb", action=action)
+
+
+def has_agent(properties: Mapping[str, str]) -> bool:
+    """Whether the image says that its guest runs QEMU's agent."""
+    return properties.get("hw_qemu_guest_agent", "").lower() in {"yes", "true", "1", "on", "t", "y"}
 
 
 def _letters(number: int) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from agents.hypervisor.plan import Step
 from schema.compute.domain import HostFacts, Observed
+from schema.compute.question import ConsoleKind, Diagnosis
 
 OnChange = Callable[[str], None]
 """Hears of a server whose domain changed; called in the event loop's thread."""
@@ -14,9 +16,25 @@ OnChange = Callable[[str], None]
 OnProgress = Callable[[str, str], None]
 """Hears what a long act is at: (server id, words); called in the event loop's thread."""
 
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Dial = Callable[[], Awaitable[Stream]]
+"""Opens a console, each time it is called."""
+
 
 class StepFailed(Exception):
     """A step could not be done. The text is for a person: what was tried, what went wrong, what to do."""
+
+
+class Unsupported(StepFailed):
+    """Nothing here can do that."""
+
+
+class NotRunning(StepFailed):
+    """There is no such guest here, or it is off."""
+
+
+class NoAgent(StepFailed):
+    """It takes an agent inside of the guest, and there is none that answers."""
 
 
 class Driver(Protocol):
@@ -41,3 +59,15 @@ class Driver(Protocol):
 
     async def console(self, server_id: str, lines: int | None) -> str:
         """The end of its console. Raises StepFailed if it has none."""
+
+    async def find_console(self, server_id: str, kind: ConsoleKind) -> Dial:
+        """How a running guest's screen or serial line is opened. Raises NotRunning, Unsupported."""
+
+    async def diagnose(self, server_id: str) -> Diagnosis:
+        """What a running guest uses. Raises NotRunning, StepFailed."""
+
+    async def set_password(self, server_id: str, user: str, password: str) -> None:
+        """Through the agent inside of the guest. Raises NotRunning, NoAgent, Unsupported, StepFailed."""
+
+    async def crash_guest(self, server_id: str) -> None:
+        """Send it a non-maskable interrupt. Raises NotRunning, Unsupported, StepFailed."""

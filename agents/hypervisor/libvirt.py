@@ -23,10 +23,10 @@ from xml.etree import ElementTree as ET
 import libvirt
 import structlog
 
-from agents.hypervisor import config_drive, console, disk, libvirt_domain
+from agents.hypervisor import config_drive, console, disk, libvirt_domain, libvirt_guest
 from agents.hypervisor.boot_time import booted_at
 from agents.hypervisor.domain_xml import Disk, Remembered, domain_xml
-from agents.hypervisor.driver import OnChange, OnProgress, StepFailed
+from agents.hypervisor.driver import Dial, NotRunning, OnChange, OnProgress, StepFailed, Stream
 from agents.hypervisor.image_cache import ImageCache
 from agents.hypervisor.kvm import kvm_works
 from agents.hypervisor.libvirt_connection import Connection
@@ -50,6 +50,7 @@ from agents.network.namespace import Namespace, identity
 from bus import clock
 from bus.config import Settings
 from schema.compute.domain import Domain, HostFacts, Nic, Observed
+from schema.compute.question import ConsoleKind, Diagnosis
 
 log = structlog.get_logger()
 
@@ -211,6 +212,33 @@ class LibvirtDriver:
     async def console(self, server_id: str, lines: int | None) -> str:
         path = self._guest(server_id) / "console.log"
         return await asyncio.to_thread(console.end_of_console, path, lines)
+
+    async def find_console(self, server_id: str, kind: ConsoleKind) -> Dial:
+        async def dial() -> Stream:
+            if kind == "serial":
+                return await libvirt_guest.line_stream(await self._guest_of(server_id, libvirt_guest.open_line))
+            opened = await self._guest_of(server_id, lambda domain: libvirt_guest.open_screen(domain, kind))
+            return await libvirt_guest.screen_stream(opened)
+
+        await self._guest_of(server_id, lambda domain: libvirt_guest.has_console(domain, kind))
+        return dial
+
+    async def diagnose(self, server_id: str) -> Diagnosis:
+        diagnosis: Diagnosis = await self._guest_of(server_id, libvirt_guest.diagnose)
+        return diagnosis
+
+    async def set_password(self, server_id: str, user: str, password: str) -> None:
+        await self._guest_of(server_id, lambda domain: libvirt_guest.set_password(domain, user, password))
+
+    async def crash_guest(self, server_id: str) -> None:
+        await self._guest_of(server_id, libvirt_guest.crash)
+
+    async def _guest_of(self, id: str, function: Callable[[Any], Any]) -> Any:
+        """Something that takes a guest. Raises NotRunning if there is none."""
+        try:
+            return await self._on(id, "looking into the guest", function)
+        except libvirt.libvirtError:
+            raise NotRunning(f"host {self.host} holds no server {id}") from None
 
     # Making and removing
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from agents.hypervisor.driver import OnChange, OnProgress, StepFailed
+from agents.hypervisor import pretended
+from agents.hypervisor.domain_xml import has_agent
+from agents.hypervisor.driver import Dial, NoAgent, NotRunning, OnChange, OnProgress, StepFailed, Unsupported
 from agents.hypervisor.plan import (
     Adopt,
     AwaitTaps,
@@ -30,6 +32,7 @@ from agents.hypervisor.plan import (
     Unplug,
 )
 from schema.compute.domain import Domain, HostFacts, Observed, PowerSeen
+from schema.compute.question import ConsoleKind, Diagnosis, DiskUse, NicUse
 
 SAVE_SECONDS = 0.2
 """Changes within this time are written together."""
@@ -43,6 +46,12 @@ class Simulated(msgspec.Struct, omit_defaults=True):
     seen: Observed
     name: str = ""
     console: str = ""
+    vcpus: int = 1
+    ram_mb: int = 0
+    agent: bool = False
+    """Its image says that it has a guest agent."""
+    macs: dict[str, str] = {}
+    """Tap → MAC address."""
 
 
 class SimulatedDriver:
@@ -127,6 +136,46 @@ class SimulatedDriver:
             return domain.console
         return "".join(domain.console.splitlines(keepends=True)[-lines:]) if lines > 0 else ""
 
+    async def find_console(self, server_id: str, kind: ConsoleKind) -> Dial:
+        domain = self._awake(server_id)
+        if kind == "spice":
+            raise Unsupported("a simulated guest has no SPICE")
+        name = domain.name or server_id
+
+        def heard(words: str) -> None:
+            self._awake(server_id)
+            self._write(server_id, words)
+
+        part = pretended.screen(name) if kind == "vnc" else pretended.line(f"{name} login: ", heard)
+        return lambda: pretended.play(part)
+
+    async def diagnose(self, server_id: str) -> Diagnosis:
+        domain = self._awake(server_id)
+        return Diagnosis(
+            hypervisor="simulated",
+            cpu_nanoseconds=(0,) * domain.vcpus,
+            memory_maximum_kb=domain.ram_mb * 1024,
+            memory_used_kb=domain.ram_mb * 1024,
+            memory={"actual": domain.ram_mb * 1024},
+            disks=(DiskUse(device="vda", errors_count=0),),
+            nics=tuple(NicUse(tap=tap, mac_address=domain.macs.get(tap, "")) for tap in domain.seen.taps),
+        )
+
+    async def set_password(self, server_id: str, user: str, password: str) -> None:
+        if not self._awake(server_id).agent:
+            raise NoAgent("the image does not say hw_qemu_guest_agent, so its guest has no agent")
+        self._write(server_id, f"simulated: {user} has another password")
+
+    async def crash_guest(self, server_id: str) -> None:
+        self._awake(server_id)
+        self._write(server_id, "simulated: NMI received; a crash dump is pretended")
+
+    def _awake(self, server_id: str) -> Simulated:
+        domain = self.domains.get(server_id)
+        if domain is None or domain.seen.power not in {"running", "paused"}:
+            raise NotRunning(f"server {server_id} does not run on host {self.host}")
+        return domain
+
     # What happens behind the agent's back
 
     def lose_power(self, server_id: str) -> None:
@@ -155,7 +204,7 @@ class SimulatedDriver:
         if isinstance(step, Define):
             if id not in self.domains:
                 seen = Observed(server_id=id, power="stopped", position=step.position, taps=_taps(step.domain))
-                self.domains[id] = Simulated(seen, step.domain.name)
+                self.domains[id] = _pretended(seen, step.domain)
             return
         if isinstance(step, Remove):
             self.domains.pop(id, None)
@@ -180,6 +229,7 @@ class SimulatedDriver:
             case Plug():
                 if step.nic.tap not in self.domains[id].seen.taps:
                     self._put(id, taps=(*self.domains[id].seen.taps, step.nic.tap))
+                self.domains[id].macs[step.nic.tap] = step.nic.mac_address
             case Unplug():
                 self._put(id, taps=tuple(tap for tap in self.domains[id].seen.taps if tap != step.tap))
             case Pause():
@@ -225,6 +275,17 @@ class SimulatedDriver:
         fresh = self._state.with_suffix(".new")
         fresh.write_bytes(msgspec.json.encode(self.domains))
         fresh.replace(self._state)
+
+
+def _pretended(seen: Observed, domain: Domain) -> Simulated:
+    return Simulated(
+        seen,
+        domain.name,
+        vcpus=domain.vcpus,
+        ram_mb=domain.ram_mb,
+        agent=has_agent(domain.properties),
+        macs={nic.tap: nic.mac_address for nic in domain.networks},
+    )
 
 
 def _taps(domain: Domain) -> tuple[str, ...]:

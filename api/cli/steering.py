@@ -46,6 +46,7 @@ async def agents(settings: Settings, links: Links) -> list[tuple[str, Run]]:
             BrokerLink(await links.link(host)),
             lease_seconds=settings.lease_seconds,
             fence=settings.fence,
+            console_address=settings.console_address,
             concurrency=SIMULATED_STEPS_AT_ONCE if settings.hypervisor == "simulated" else 3,
         )
         made.append((host, agent.run))

@@ -108,7 +108,6 @@ class Diagnosis(Word, tag=True):
     """As libvirt names them: `actual`, `rss`, `unused` …"""
     disks: tuple[DiskUse, ...] = ()
     nics: tuple[NicUse, ...] = ()
-    uptime_seconds: int | None = None
 
 
 class Done(Word, tag=True):
