@@ -15,6 +15,7 @@ from api.compute.server_view import host_id
 from api.compute.times import written
 from api.wire import Call, Get
 from bus.log import READ_LIMIT, Recorded
+from schema.compute.move import MoveFailed, MovePlaced, MoveRequested
 from schema.compute.nic import NicAttached, NicDetached, NicDetachFailed, NicDetachRequested
 from schema.compute.server import (
     SERVER,
@@ -52,6 +53,7 @@ _NAMES: dict[type[Event], tuple[str, str]] = {
     SuspendRequested: ("suspend", "compute_suspend_instance"),
     ResumeRequested: ("resume", "compute_resume_instance"),
     DeletionRequested: ("delete", "compute_terminate_instance"),
+    MoveRequested: ("evacuate", "compute_rebuild_instance"),
     NicAttached: ("attach_interface", "compute_attach_interface"),
     NicDetachRequested: ("detach_interface", "compute_detach_interface"),
     ServerLocked: ("lock", "api_lock"),
@@ -87,6 +89,8 @@ class InstanceAction(msgspec.Struct):
         """Why it came to nothing, if it did."""
         last = self.since[-1].event if self.since else None
         match last:
+            case MoveFailed(again=False):
+                return last.message
             case ActionFailed() | ServerFaulted():
                 return last.fault.message
             case NicDetachFailed():
@@ -180,7 +184,7 @@ def _brief(call: Call, server: Server, action: InstanceAction) -> dict[str, Any]
 def _part(call: Call, server: Server, action: InstanceAction) -> dict[str, Any]:
     """Nova tells the parts of an action by the functions it went through; here it is one."""
     _, name = _NAMES[type(action.begun.event)]
-    finished = bool(action.since) and not isinstance(action.since[-1].event, (ServerPlaced, BuildFailed))
+    finished = bool(action.since) and not isinstance(action.since[-1].event, (ServerPlaced, BuildFailed, MovePlaced))
     begins_and_ends = isinstance(action.begun.event, (ServerLocked, ServerUnlocked))
     done = finished or begins_and_ends
     admin = call.may(f"{RULE}:events")
@@ -203,7 +207,7 @@ def _part(call: Call, server: Server, action: InstanceAction) -> dict[str, Any]:
 
 
 def _host(server: Server, action: InstanceAction) -> str | None:
-    placed = [it.event.host for it in action.since if isinstance(it.event, ServerPlaced)]
+    placed = [it.event.host for it in action.since if isinstance(it.event, ServerPlaced | MovePlaced)]
     return placed[-1] if placed else server.host
 
 

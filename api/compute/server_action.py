@@ -178,7 +178,6 @@ routes = [
             "unshelve",
             "migrate",
             "os-migrateLive",
-            "evacuate",
             "os-getVNCConsole",
             "os-getSPICEConsole",
             "os-getSerialConsole",

@@ -38,6 +38,8 @@ STATUS: dict[VmState, str] = {
 }
 REBOOTING: dict[Task, str] = {Task.REBOOTING: "REBOOT", Task.REBOOTING_HARD: "HARD_REBOOT"}
 """What an ACTIVE server is called meanwhile."""
+REBUILDING = frozenset({Task.REBUILDING, Task.REBUILD_SPAWNING})
+"""A server is called REBUILD meanwhile, wherever it rests."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -49,7 +51,7 @@ def status(server: Server) -> str:
     """Nova's one word for it."""
     if server.task is not None and server.vm_state is VmState.ACTIVE and server.task in REBOOTING:
         return REBOOTING[server.task]
-    return STATUS[server.vm_state]
+    return "REBUILD" if server.task in REBUILDING else STATUS[server.vm_state]
 
 
 def addresses(server: Server) -> dict[str, list[dict[str, Any]]]:

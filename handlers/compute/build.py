@@ -26,6 +26,7 @@ from bus.execute import Wish
 from bus.log import Document
 from handlers.compute.desired import Telling
 from handlers.compute.fate import Wished, cut_off, ending, execute_all, failing, placing, request
+from handlers.compute.moving import arriving, failed_at, failing_move
 from handlers.compute.ports import Ports, device_of, ports_of, unwired
 from handlers.compute.server import SERVERS
 from handlers.compute.server_group import BreaksPolicy
@@ -38,6 +39,7 @@ from schema.compute.server import (
     SERVER,
     EndServer,
     FailBuild,
+    FailMove,
     Fault,
     GiveUpTask,
     ObserveServer,
@@ -84,8 +86,23 @@ class Forget(msgspec.Struct, frozen=True):
     secret_id: str
 
 
+class Arrive(msgspec.Struct, frozen=True):
+    """It has come to the host it was on its way to."""
+
+
 Step = (
-    Place | Tell | TurnAway | Forget | RefusePlacement | FailBuild | GiveUpTask | ObserveServer | SettleNics | EndServer
+    Arrive
+    | FailMove
+    | Place
+    | Tell
+    | TurnAway
+    | Forget
+    | RefusePlacement
+    | FailBuild
+    | GiveUpTask
+    | ObserveServer
+    | SettleNics
+    | EndServer
 )
 
 _NO_PORTS: Ports = {}
@@ -99,14 +116,21 @@ _LIGHT = frozenset(
         Task.PAUSING,
         Task.UNPAUSING,
         Task.DELETING,
+        Task.REBUILDING,
     }
 )
+_BUILDING = frozenset({Task.SPAWNING, Task.REBUILD_SPAWNING})
 _HEAVY = frozenset(Task) - _LIGHT
 """What keeps a host's disks and network at work, for the filters and weighers of I/O."""
 
 
-def advance(server: Server, now: datetime, *, host_alive: bool = True, ports: Ports = _NO_PORTS) -> list[Step]:
-    """What a server still needs done. Looks at the state, not at the event. `ports`: of one that is being built."""
+def advance(
+    server: Server, now: datetime, *, host_alive: bool = True, back: bool = False, ports: Ports = _NO_PORTS
+) -> list[Step]:
+    """What a server still needs done. Looks at the state, not at the event.
+
+    `ports`: of one that is being built. `back`: the host it is to leave, as that was down, is not any more.
+    """
     due = deadline(server)
     late = due is not None and now >= due
     match server.task:
@@ -118,7 +142,7 @@ def advance(server: Server, now: datetime, *, host_alive: bool = True, ports: Po
             slow = f"Host {server.host} did not plug its network cards in or out in time."
             return [SettleNics(generation=server.generation, fault=slow)]
         case None:
-            return [Tell()] if server.fault or server.unsettled else []
+            return [*_turning_away(server), Tell()] if server.fault or server.unsettled else []
         case Task.SCHEDULING if late:
             return [RefusePlacement(fault=Fault(message="No host could be found for the server in time."))]
         case Task.SCHEDULING:
@@ -134,6 +158,10 @@ def advance(server: Server, now: datetime, *, host_alive: bool = True, ports: Po
             # Its guest was there before its ports were; now these are, too.
             seen = ObserveServer(host=server.host or "", generation=server.generation, power_state=server.power_state)
             return [seen]
+        case Task.REBUILDING:
+            return _moving_on(server, late=late, back=back)
+        case Task.REBUILD_SPAWNING:
+            return _building_there(server, ports, now, late=late, host_alive=host_alive)
         case Task.DELETING if late or not host_alive or server.host is None:
             return [EndServer()]
         case task if late:
@@ -143,8 +171,33 @@ def advance(server: Server, now: datetime, *, host_alive: bool = True, ports: Po
     return [Tell()]
 
 
+def _moving_on(server: Server, *, late: bool, back: bool) -> list[Step]:
+    move = server.move
+    if move is None:
+        return [GiveUpTask(task=Task.REBUILDING, fault=Fault(message="It is on its way nowhere."))]
+    if late or back:
+        why = f"Host {server.host} is back." if back else "No host could be found for the server in time."
+        fault = Fault(message=why)
+        return [FailMove(migration_id=move.migration_id, host="", fault=fault)]
+    return [*([TurnAway(move.tried[-1])] if move.tried else []), Place()]
+
+
+def _building_there(server: Server, ports: Ports, now: datetime, *, late: bool, host_alive: bool) -> list[Step]:
+    if not host_alive:
+        return [failed_at(server, f"Host {server.host} was lost.")]
+    if late:
+        return [failed_at(server, f"Host {server.host} has not built it in {server.order.build_seconds} seconds.")]
+    if why := _unwirable(server, ports, now):
+        return [failed_at(server, f"Host {server.host} {why}")]
+    if server.power_state is PowerState.RUNNING and not unwired(server, ports):
+        return [Arrive()]  # its guest was there before its ports were; now these are, too
+    # Should the host it came from be back, it must not keep what it has of it.
+    return [*([TurnAway(server.move.source_host)] if server.move else []), Tell()]
+
+
 def _turning_away(server: Server) -> list[Step]:
-    return [TurnAway(server.failed_hosts[-1])] if server.failed_hosts else []
+    tried = server.failed_hosts[-1:]
+    return [TurnAway(host) for host in tried if host != server.host]
 
 
 def _failed(server: Server, what: str) -> FailBuild:
@@ -191,13 +244,13 @@ class ServerReactor:
         for host in lost:
             servers += await self._on_their_way_at(host)
         servers += await self._waiting_for([it.state for it in documents if isinstance(it.state, Port)], servers)
-        building = [server for server in servers if server.task is Task.SPAWNING]
+        building = [server for server in servers if server.task in _BUILDING]
         ports = await ports_of(self._cloud, building, fresh=True)
         todo = _Todo()
         now = clock.now()
         for server in servers:
             alive = server.host is None or (server.host not in lost and self.telling.alive(server.host))
-            for step in advance(server, now, host_alive=alive, ports=ports):
+            for step in advance(server, now, host_alive=alive, back=self._back(server), ports=ports):
                 todo.add(server, step)
             self.scheduler.work_on(server.id, server.host if server.task in _HEAVY else None)
             if server.vm_state is VmState.ACTIVE and server.host:
@@ -209,6 +262,13 @@ class ServerReactor:
             self._execute(todo.wishes),
             self._forget(todo.secret_ids),
         )
+
+    def _back(self, server: Server) -> bool:
+        """The host it is to leave, as that was down, is not any more."""
+        source = self.telling.host(server.move.source_host) if server.move else None
+        if source is None or server.move is None:
+            return False
+        return source.alive and source.epoch >= server.move.source_epoch
 
     async def _on_their_way_at(self, host: str) -> list[Server]:
         """Servers on a lost host that wait for it."""
@@ -229,7 +289,8 @@ class ServerReactor:
         return [
             it.state
             for it in documents.values()
-            if it.state.task is Task.SPAWNING and (it.id in faulty or it.state.power_state is not PowerState.NOSTATE)
+            if (it.state.task is Task.SPAWNING and (it.id in faulty or it.state.power_state is not PowerState.NOSTATE))
+            or it.state.task is Task.REBUILD_SPAWNING
         ]
 
     async def _place(self, servers: Sequence[Server]) -> None:
@@ -262,7 +323,7 @@ class ServerReactor:
     async def _tell(self, servers: Sequence[Server]) -> None:
         if servers:
             unbuildable = await self.telling.tell(servers)
-            await self._execute([(it.server, failing(it.server, Fault(message=it.reason))) for it in unbuildable])
+            await self._execute([(it.server, _not_built(it.server, it.reason)) for it in unbuildable])
 
     async def _turn_away(self, servers: Mapping[str, Sequence[Server]]) -> None:
         for host, its in servers.items():
@@ -275,10 +336,17 @@ class ServerReactor:
     async def _execute(self, wishes: Sequence[Wished]) -> list[Refused | None]:
         """Wish all of it; what was refused has been overtaken by other events, which bring their own reaction."""
         for server, (first, *_) in wishes:
-            if isinstance(first.command, FailBuild):
+            if isinstance(first.command, FailBuild | FailMove) and first.command.host:
                 self.scheduler.failed(first.command.host)
                 log.info("server build failed", server=server.id, host=server.host, why=first.command.fault.message)
         return await execute_all(self._cloud, wishes)
+
+
+def _not_built(server: Server, why: str) -> tuple[Wish, ...]:
+    """It cannot be told to be built."""
+    if server.task is Task.REBUILD_SPAWNING:
+        return failing_move(server, failed_at(server, why))
+    return failing(server, Fault(message=why))
 
 
 class _Todo:
@@ -303,6 +371,10 @@ class _Todo:
                 self.secret_ids.append(step.secret_id)
             case EndServer():
                 self.wishes.append((server, ending(server)))
+            case Arrive():
+                self.wishes.append((server, arriving(server)))
+            case FailMove():
+                self.wishes.append((server, failing_move(server, step)))
             case FailBuild():
                 self.wishes.append((server, failing(server, step.fault)))
             case ObserveServer() | SettleNics():

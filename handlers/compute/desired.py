@@ -40,6 +40,8 @@ _POWER_BY_TASK: dict[Task, Power] = {
     Task.RESUMING: "running",
     Task.DELETING: "absent",
 }
+_BUILDING = frozenset({Task.SPAWNING, Task.REBUILD_SPAWNING})
+"""Its host is to make it from its image."""
 _POWER_BY_VM_STATE: dict[VmState, Power] = {
     VmState.BUILDING: "running",
     VmState.ACTIVE: "running",
@@ -57,6 +59,8 @@ _POWER_AS_IT_IS: dict[PowerState, Power] = {
 
 def power(server: Server) -> Power:
     """What its guest should be doing. A server in ERROR is left as it was found."""
+    if server.task is Task.REBUILD_SPAWNING and server.move is not None:
+        return "running" if server.move.running else "stopped"
     if server.task is not None and server.task in _POWER_BY_TASK:
         return _POWER_BY_TASK[server.task]
     if server.vm_state is VmState.ERROR:
@@ -161,18 +165,18 @@ class Telling:
 
     async def _position(self, servers: Sequence[Server]) -> int:
         """Where the log is, if something is to be built: a manifest read before that must not remove it."""
-        building = any(server.task is Task.SPAWNING for server in servers)
+        building = any(server.task in _BUILDING for server in servers)
         return await self._cloud.log.head() if building else 0
 
     async def _domains(self, servers: Sequence[Server]) -> tuple[dict[str, Domain], list[Unbuildable]]:
         """Domains by server id, with what it takes to build those that are not built yet. One query for all."""
-        fresh = [server for server in servers if server.task is Task.SPAWNING]
+        fresh = [server for server in servers if server.task in _BUILDING]
         images = await self._images(fresh)
         seeds = await seeds_of(self._cloud, fresh)
         domains: dict[str, Domain] = {}
         unbuildable: list[Unbuildable] = []
         for server in servers:
-            if server.task is not Task.SPAWNING:
+            if server.task not in _BUILDING:
                 domains[server.id] = domain(server)
             elif server.image is not None and server.image.id not in images:
                 unbuildable.append(Unbuildable(server, f"its image {server.image.id} is not there any more"))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from bus.cloud import Cloud
 from bus.execute import Context, Wish
 from bus.mirror import Mirror
+from handlers.compute.moving import MOVING, abandoned, moving_request, placing_move
 from handlers.compute.ports import Known, known_of, port_wishes
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
@@ -41,7 +42,7 @@ def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset
     """What the scheduler is asked. `cut_off`: hosts that cannot wire ports."""
     flavor, hints = server.flavor, server.order.scheduler_hints
     disk_gb = flavor.disk_gb + flavor.ephemeral_gb + -(-flavor.swap_mb // 1024)
-    return Request(
+    asked = Request(
         consumer_id=server.id,
         resources=demanded(flavor.vcpus, flavor.ram_mb, disk_gb, flavor.extra_specs),
         project_id=server.project_id,
@@ -61,6 +62,7 @@ def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset
         near_cidr=_one(hints, "cidr"),
         query=_one(hints, "query"),
     )
+    return moving_request(server, asked)
 
 
 def cut_off(hosts: Mirror, network_hosts: Mirror) -> frozenset[str]:
@@ -71,6 +73,8 @@ def cut_off(hosts: Mirror, network_hosts: Mirror) -> frozenset[str]:
 
 def placing(server: Server, answer: Placement | NoValidHost) -> tuple[Wish, ...]:
     """The scheduler's answer as wishes: the server's, and the claim that goes with it."""
+    if server.task in MOVING:
+        return placing_move(server, answer)
     if isinstance(answer, NoValidHost):
         details = ", ".join(f"{name}: {hosts}" for name, hosts in answer.rejected.items())
         helps = told(answer.decision.remedy)
@@ -106,6 +110,7 @@ def ending(server: Server) -> tuple[Wish, ...]:
         *released(server.id, _providers(server)),
         Wish(QUOTAS, server.project_id, ReleaseQuota(server_id=server.id)),
         *_in_group(server, LeaveServerGroup(server_id=server.id)),
+        *abandoned(server),
     )
 
 

@@ -21,12 +21,15 @@ from handlers.network.addressing import unmaking
 from handlers.network.binding import FAILED, Vif, binding, vifs
 from handlers.network.leading import freeing_each
 from handlers.network.port import PORTS
+from schema.compute.move import MoveFailed
 from schema.compute.nic import NicDetached, ServerNic
 from schema.compute.server import (
     DetachNic,
     EndServer,
     FailBuild,
+    FailMove,
     LoseNic,
+    PlaceMove,
     PlaceServer,
     RefusePlacement,
     Server,
@@ -86,15 +89,19 @@ async def known_of(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -> Kn
     """For these commands. Three queries at most, and none where there are no cards."""
     ports = await ports_of(cloud, [server for server, _ in wanted])
     ending = {id for server, command in wanted for id in doomed(server, command, ports)}
-    hosts = {it.host for server, it in wanted if isinstance(it, PlaceServer) and server.nics}
+    hosts = {host for server, it in wanted if (host := _host_after(server, it)) and server.nics}
     return Known(ports=ports, freed=await freeing_each(cloud, ending), vifs=await vifs(cloud, hosts))
 
 
 def port_wishes(server: Server, command: Command, known: Known) -> tuple[Wish, ...]:
     """What goes with a command about a server."""
     match command:
-        case PlaceServer():
-            return _placed(server, command, known)
+        case PlaceServer() | PlaceMove():
+            return _placed(server, command.host, command.zone, known)
+        case FailMove() if back := _host_after(server, command):
+            return _placed(server, back, server.move.source_zone if server.move else "", known)
+        case FailMove():
+            return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in server.nics)
         case FailBuild() if not _leaving(server, command):
             return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in server.nics)
     return _released(server, _leaving(server, command), known)
@@ -131,13 +138,24 @@ def _events(server: Server, command: Command) -> Sequence[Event]:
         return ()
 
 
-def _placed(server: Server, command: PlaceServer, known: Known) -> tuple[Wish, ...]:
+def _host_after(server: Server, command: Command) -> str:
+    """The host that a command puts it on, or gives it back to."""
+    match command:
+        case PlaceServer() | PlaceMove():
+            return command.host
+        case FailMove() if server.move is not None:
+            failed = [event for event in _events(server, command) if isinstance(event, MoveFailed)]
+            return server.move.source_host if failed and not failed[0].again else ""
+    return ""
+
+
+def _placed(server: Server, host: str, zone: str, known: Known) -> tuple[Wish, ...]:
     wishes: list[Wish] = []
     for nic in server.nics:
-        wishes.append(binding(nic.port_id, command.host, known.vifs.get(command.host, Vif(FAILED))))
+        wishes.append(binding(nic.port_id, host, known.vifs.get(host, Vif(FAILED))))
         document = known.ports.get(nic.port_id)
         if document is not None and document.state.living and device_of(document.state) == server.id:
-            wishes.append(Wish(PORTS, nic.port_id, UpdatePort(device_owner=owner(command.zone))))
+            wishes.append(Wish(PORTS, nic.port_id, UpdatePort(device_owner=owner(zone))))
     return tuple(wishes)
 
 

@@ -15,6 +15,7 @@ from bus.log import Document
 from handlers.compute.desired import Telling, power
 from handlers.compute.fate import Wished, ending, execute_all, failing, settling
 from handlers.compute.lease import Hosts
+from handlers.compute.moving import MOVING, heard
 from handlers.compute.ports import Ports, ports_of, unwired
 from handlers.compute.server import SERVERS, decide
 from schema.compute.domain import Heartbeat, Observed, PowerSeen, Report, decode_from_host
@@ -136,7 +137,7 @@ class Reports:
         building = [
             documents[stream].state
             for stream in ready
-            if stream in documents and documents[stream].state.task is Task.SPAWNING
+            if stream in documents and documents[stream].state.task in {Task.SPAWNING, Task.REBUILD_SPAWNING}
         ]
         return await ports_of(self._cloud, building, fresh=True)
 
@@ -150,6 +151,8 @@ def wishes_of(server: Server, observed: Observed, ports: Ports = _NO_PORTS) -> t
         return ()  # its host undoes by itself what it did to it by itself
     if server.task is Task.SPAWNING and observed.fault is not None:
         return failing(server, Fault(message=observed.fault))
+    if server.task in MOVING:
+        return heard(server, observed, unwired(server, ports))
     if server.task is Task.DELETING and observed.power == "absent":
         return ending(server)
     seen = ObserveServer(

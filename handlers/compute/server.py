@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bus.execute import Aggregate
+from handlers.compute.move import decide_move, move_already_so
 from handlers.compute.nic import decide_nics, nics_already_so
 from schema.compute.server import (
     SERVER,
@@ -20,8 +21,11 @@ from schema.compute.server import (
     DeletionRequested,
     DetachNic,
     EndServer,
+    EvacuateServer,
     FailBuild,
+    FailMove,
     Fault,
+    FinishMove,
     GiveUpTask,
     HardRebootServer,
     LockServer,
@@ -29,6 +33,7 @@ from schema.compute.server import (
     ObserveServer,
     PauseRequested,
     PauseServer,
+    PlaceMove,
     PlaceServer,
     PowerObserved,
     PowerState,
@@ -109,6 +114,10 @@ ALLOWED: dict[type[Command], frozenset[str]] = {
     SettleNics: _LIVING,
     ChangeNic: _LIVING,
     LoseNic: _LIVING,
+    EvacuateServer: frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
+    PlaceMove: _BUILT,
+    FailMove: _BUILT,
+    FinishMove: _BUILT,
     PlaceServer: _LIVING,
     RefusePlacement: _LIVING,
     FailBuild: _LIVING,
@@ -128,6 +137,7 @@ VERBS: dict[type[Command], str] = {
     ResumeServer: "resume",
     AttachNic: "attach_interface",
     DetachNic: "detach_interface",
+    EvacuateServer: "evacuate",
 }
 """What asks the host for something, in the words of the API. One such thing at a time."""
 
@@ -141,6 +151,7 @@ _TASKS: dict[type[Command], Task] = {
     SuspendServer: Task.SUSPENDING,
     ResumeServer: Task.RESUMING,
     DeleteServer: Task.DELETING,
+    EvacuateServer: Task.REBUILDING,
 }
 """Where such a wish leads: wished again meanwhile, it is the same wish."""
 
@@ -205,6 +216,8 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
             return [ServerStateReset(vm_state=command.vm_state)]
         case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
             return list(decide_nics(server, command))
+        case EvacuateServer() | PlaceMove() | FailMove() | FinishMove():
+            return list(decide_move(server, command))
         case PlaceServer():
             return [
                 ServerPlaced(
@@ -236,6 +249,8 @@ def _already_so(server: Server, command: Command) -> bool:
             return server.task is Task.DELETING or server.deleted_at is not None
         case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
             return nics_already_so(server, command)
+        case EvacuateServer() | PlaceMove() | FailMove() | FinishMove():
+            return move_already_so(server, command)
         case Action() if type(command) in VERBS:
             return server.task is _TASKS[type(command)]
         case ChangeServerDetails():
@@ -288,6 +303,9 @@ def _must_be_allowed(server: Server, command: Command) -> None:
         raise Conflict(f"Cannot {verb!r} server {server.id}: no host has it.")
     if verb and server.task and not (isinstance(command, HardRebootServer) and server.task is Task.REBOOTING):
         raise Conflict(f"Cannot {verb!r} server {server.id} while it is in task_state {server.task}")
+    if isinstance(command, ResetServerState) and server.move is not None:
+        # What it holds of two hosts is given back by how the move ends, and every move has an end.
+        raise Conflict(f"Server {server.id} is on its way to another host; wait for it.")
     if isinstance(command, PlaceServer) and server.task is not Task.SCHEDULING:
         raise Conflict(f"Server {server.id} wants no host: it is {server.task or server.vm_state} by now.")
     if isinstance(command, RefusePlacement) and server.task is not Task.SCHEDULING:
@@ -340,6 +358,8 @@ def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
     found, task = command.power_state, server.task
     if task is None:
         return _out_of_the_blue(server, found)
+    if task is Task.REBUILD_SPAWNING and command.fault is None:
+        return _followed(server, found)
     if task not in _OUTCOMES or (task is Task.SPAWNING and command.fault is not None):
         return []
     if task is Task.SPAWNING and command.unwired:

@@ -21,6 +21,14 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
+from schema.compute.move import (
+    Move,
+    MoveEvent,
+    MoveFailed,
+    MoveFinished,
+    MovePlaced,
+    MoveRequested,
+)
 from schema.compute.nic import (
     NicAddress,
     NicAttached,
@@ -61,6 +69,8 @@ class Task(StrEnum):
     SUSPENDING = "suspending"
     RESUMING = "resuming"
     DELETING = "deleting"
+    REBUILDING = "rebuilding"
+    REBUILD_SPAWNING = "rebuild_spawning"
 
 
 class PowerState(IntEnum):
@@ -84,6 +94,8 @@ ALLOWANCE_SECONDS: dict[Task, int] = {
     Task.SUSPENDING: 600,
     Task.RESUMING: 300,
     Task.DELETING: 120,
+    Task.REBUILDING: 60,
+    Task.REBUILD_SPAWNING: 900,
 }
 """How long a task may take. A guest has 60 seconds to shut down when asked to, which stopping and rebooting include."""
 CARD_SECONDS = 150
@@ -203,6 +215,8 @@ class Server(State):
     """The CPUs, memory and devices of its host that it has for itself."""
     failed_hosts: tuple[str, ...] = ()
     """Where building it was tried in vain."""
+    move: Move | None = None
+    """It is on its way to another host."""
     generation: int = 0
     """Rises with every event that changes what the host should hold."""
     soft_reboots: int = 0
@@ -226,8 +240,8 @@ class Server(State):
 
     @property
     def built(self) -> bool:
-        """It has run: its disks are on its host."""
-        return self.launched_at is not None
+        """It has run: its disks are on its host, or (moved) made anew there."""
+        return self.launched_at is not None and self.task is not Task.REBUILD_SPAWNING
 
 
 class Requested(Event, kw_only=True):
@@ -424,6 +438,7 @@ ServerEvent = (
     | NicDetached
     | NicDetachFailed
     | NicChanged
+    | MoveEvent
 )
 
 
@@ -567,6 +582,40 @@ class LoseNic(Command):
     """Somebody deleted the port, or took it away from the server."""
 
     port_id: str
+
+
+class EvacuateServer(Action):
+    """Build it anew on another host, as its own is down. Goes with the wishes that begin the migration."""
+
+    move: Move
+
+
+class PlaceMove(Command):
+    """Goes with the wishes that claim the host's resources."""
+
+    migration_id: str
+    host: str
+    provider_id: str
+    zone: str = ""
+    decision: Decision | None = None
+    topology: Topology | None = None
+
+
+class FailMove(Command):
+    """Goes with the wishes that give back what was claimed. `host`: where it failed; empty: there was none yet."""
+
+    migration_id: str
+    host: str
+    fault: Fault
+    decision: Decision | None = None
+
+
+class FinishMove(Command):
+    """It is there. Goes with the wishes that release what it held of the host it came from."""
+
+    migration_id: str
+    host: str
+    running: bool
 
 
 class PlaceServer(Command):
@@ -730,7 +779,7 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             withdrawn = replace(_faulted(server, event.fault, at), generation=server.generation + 1)
             return _at_rest(withdrawn, server.vm_state)
         case PowerObserved():
-            at_rest = server.vm_state in {VmState.BUILDING, VmState.ERROR}
+            at_rest = server.vm_state in {VmState.BUILDING, VmState.ERROR} or server.move is not None
             vm_state = server.vm_state if at_rest else _FOLLOWS[event.power_state]
             return replace(
                 server, power_state=event.power_state, vm_state=vm_state, unbidden=vm_state is not server.vm_state
@@ -749,12 +798,66 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
         case ServerStateReset():
             return _at_rest(server, event.vm_state)
         case ServerDeleted():
-            gone = replace(server, deleted_at=at, power_state=PowerState.NOSTATE, nics=())
+            gone = replace(server, deleted_at=at, power_state=PowerState.NOSTATE, nics=(), move=None)
             return _at_rest(gone, VmState.DELETED)
         case NicAttached():
             return _with_nics(server, event.nic.port_id, event, at)
         case NicSettled() | NicDetachRequested() | NicDetached() | NicDetachFailed() | NicChanged():
             return _with_nics(server, event.port_id, event, at)
+        case MoveRequested() | MovePlaced() | MoveFailed() | MoveFinished():
+            return _moved(server, event, at)
+
+
+def _moved(server: Server, event: MoveEvent, at: datetime) -> Server:
+    match event:
+        case MoveRequested():
+            return _towards(replace(server, move=event.move), Task.REBUILDING, event.request_id, at)
+        case MovePlaced():
+            there = _at(server, event.host, event.provider_id, event.zone, event.topology)
+            return _towards(there, Task.REBUILD_SPAWNING, server.request_id, at)
+        case MoveFinished():
+            vm_state = VmState.ACTIVE if event.running else VmState.STOPPED
+            power_state = PowerState.RUNNING if event.running else PowerState.SHUTDOWN
+            arrived = replace(
+                server,
+                move=None,
+                power_state=power_state,
+                launched_at=server.launched_at or at,
+                fault=None,
+                unbidden=False,
+                failed_hosts=(),
+            )
+            return _at_rest(arrived, vm_state)
+        case MoveFailed() if server.move is not None:
+            move = server.move
+            back = _at(server, move.source_host, move.source_provider, move.source_zone, move.source_topology)
+            back = _faulted(back, Fault(message=event.message, details=event.details), at)
+            if event.again:
+                tried = replace(back, move=replace(move, tried=(*move.tried, event.host)))
+                return _towards(tried, Task.REBUILDING, server.request_id, at)
+            vm_state = server.vm_state if not event.host and not move.tried else VmState.ERROR
+            power_state = PowerState(move.source_power)
+            withdrawn = replace(
+                back,
+                move=None,
+                generation=server.generation + 1,
+                power_state=power_state,
+                failed_hosts=(event.host,) if event.host else (),
+            )
+            return _at_rest(withdrawn, vm_state)
+    return server
+
+
+def _at(server: Server, host: str, provider_id: str, zone: str, topology: Topology | None) -> Server:
+    """On that host, whose guest nothing is known of yet."""
+    return replace(
+        server,
+        parent_id=host,
+        provider_id=provider_id,
+        zone=zone,
+        topology=topology,
+        power_state=PowerState.NOSTATE,
+    )
 
 
 def _with_nics(server: Server, port_id: str, event: NicEvent, at: datetime) -> Server:
@@ -779,7 +882,8 @@ def deadline(server: Server) -> datetime | None:
     """When the task under way has taken too long, or what is to be done to its cards."""
     if server.task is None or server.task_since is None:
         return cards_deadline(server)
-    seconds = server.order.build_seconds if server.task is Task.SPAWNING else ALLOWANCE_SECONDS[server.task]
+    building = server.task in {Task.SPAWNING, Task.REBUILD_SPAWNING}
+    seconds = server.order.build_seconds if building else ALLOWANCE_SECONDS[server.task]
     return server.task_since + timedelta(seconds=seconds)
 
 

@@ -1,0 +1,162 @@
+"""Evacuating: a server whose host is down is built anew on another."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from api.compute.server import by, server_in_path
+from api.compute.server_action import PATH
+from api.wire import Call, Post, Route
+from bus import clock
+from bus.execute import AlreadyTaken, Wish
+from bus.log import Secret
+from handlers.compute.moving import beginning
+from schema.compute.host import HOST, Host
+from schema.compute.migration import MIGRATION, BeginMigration, MigrationType
+from schema.compute.move import Move
+from schema.compute.server import Boot, EvacuateServer, Server, VmState
+from schema.placement.consumer import CONSUMER
+from schema.refusal import Conflict, Invalid, NotFound
+
+RULE = "os_compute_api:os-evacuate"
+STOPPED_SINCE = (2, 95)
+"""From here on what was evacuated does not run until somebody starts it."""
+PASSWORD_UNTIL = (2, 13)
+ATTEMPTS = 20
+"""Numbers tried for a new migration while others take them."""
+
+HostName = Annotated[str, Meta(min_length=1, max_length=255)]
+AdminPassword = Annotated[str, Meta(min_length=0, max_length=255)]
+
+
+class Evacuation(Struct, forbid_unknown_fields=True):
+    host: HostName | None = None
+
+
+class ForcedEvacuation(Evacuation, forbid_unknown_fields=True):
+    """2.29 to 2.67."""
+
+    force: bool = False
+
+
+class PasswordEvacuation(Struct, forbid_unknown_fields=True):
+    """2.14 to 2.28."""
+
+    host: HostName | None = None
+    adminPass: AdminPassword | None = None  # noqa: N815  the wire's own word
+
+
+class SharedEvacuation(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Before 2.14."""
+
+    onSharedStorage: bool  # noqa: N815  the wire's own word
+    host: HostName | None = None
+    adminPass: AdminPassword | None = None  # noqa: N815  the wire's own word
+
+
+async def evacuate(call: Call) -> dict[str, str] | None:
+    server, wanted = await server_in_path(call), call.body
+    if getattr(wanted, "onSharedStorage", False):
+        if wanted.adminPass is not None:
+            raise Invalid("admin password can't be changed on existing disk")
+        raise Invalid("Invalid state of instance files on shared storage: hosts share no storage here.")
+    target = wanted.host or ""
+    forced = bool(getattr(wanted, "force", False))
+    if forced and not target:
+        raise Invalid("Can't force to a non-provided destination")
+    _check_target(call, server, target)
+    source = _source(call, server)
+    password = getattr(wanted, "adminPass", None) or clock.password()
+    secrets = await _secrets(call, server, getattr(wanted, "adminPass", None) or "", password)
+    move = await _move(call, server, source, target, forced=forced)
+    await _ask(call, server, move, secrets)
+    return {"adminPass": password} if call.version <= PASSWORD_UNTIL else None
+
+
+def _check_target(call: Call, server: Server, target: str) -> None:
+    if target and target == server.host:
+        raise Invalid("The target host can't be the same one.")
+    if target and call.cloud.mirror(HOST).get(target) is None:
+        raise NotFound(f"Compute host {target} not found.")
+
+
+def _source(call: Call, server: Server) -> Host | None:
+    """Its host, which is down. None: it is no host of this cloud any more. Raises Invalid where it works."""
+    document = call.cloud.mirror(HOST).get(server.host) if server.host else None
+    if document is not None and document.state.alive:
+        raise Invalid(f"Compute service of {server.host} is still in use.", code="ComputeServiceInUse")
+    return document.state if document else None
+
+
+async def _secrets(call: Call, server: Server, asked: str, password: str) -> tuple[Secret, ...]:
+    """What its guest may learn, with the new password, where there is to be one."""
+    id = server.order.secret_id
+    if not id or (call.version > PASSWORD_UNTIL and not asked):
+        return ()
+    opened = await call.cloud.vault.open_many([id])
+    boot = msgspec.json.decode(opened[id], type=Boot) if id in opened else Boot()
+    changed = msgspec.structs.replace(boot, admin_password=password)
+    return (await call.cloud.vault.seal(id, f"project/{server.project_id}", msgspec.json.encode(changed)),)
+
+
+async def _move(call: Call, server: Server, source: Host | None, target: str, *, forced: bool) -> Move:
+    stream = CONSUMER.stream(server.id)
+    consumer = (await call.cloud.log.load([stream])).get(stream)
+    held = consumer.state.allocations.get(server.provider_id, {}) if consumer and consumer.state.living else {}
+    rests = call.version >= STOPPED_SINCE or server.vm_state is VmState.STOPPED
+    return Move(
+        migration_id=clock.uuid4(),
+        type=MigrationType.EVACUATION,
+        source_host=server.host or "",
+        source_provider=server.provider_id,
+        source_epoch=source.epoch if source else 0,
+        source_zone=server.zone,
+        source_topology=server.topology,
+        source_power=server.power_state,
+        held=held,
+        host=target,
+        forced=forced,
+        running=not rests,
+    )
+
+
+async def _ask(call: Call, server: Server, move: Move, secrets: tuple[Secret, ...]) -> None:
+    number = await call.cloud.documents.count(MIGRATION, gone=None)
+    action = EvacuateServer(move=move, **by(call))
+    for _ in range(ATTEMPTS):
+        number += 1
+        begin = BeginMigration(
+            number=number,
+            migration_type=move.type,
+            server_id=server.id,
+            project_id=call.token.project_id or "",
+            user_id=call.token.user_id,
+            source_host=move.source_host,
+            dest_host=move.host,
+            old_flavor=server.flavor.id,
+            new_flavor=server.flavor.id,
+        )
+        first, *others = beginning(server, action, begin)
+        try:
+            await call.execute(Wish(first.aggregate, first.id, first.command, secrets), *others)
+        except AlreadyTaken:
+            continue
+        return
+    raise Conflict("Others are moving servers at the same time; try again.")
+
+
+def _row(body: Any, **fields: Any) -> Route:
+    fields |= {"body": body, "optional_body": True, "lenient": True, "answers": 200}
+    route: Route = Post(PATH, evacuate, may=RULE, action="evacuate", **fields)
+    return route
+
+
+routes = [
+    _row(SharedEvacuation, until="2.13"),
+    _row(PasswordEvacuation, since="2.14", until="2.28"),
+    _row(ForcedEvacuation, since="2.29", until="2.67"),
+    _row(Evacuation, since="2.68"),
+]
