@@ -13,6 +13,8 @@ from schema.compute.question import (
     Diagnose,
     Done,
     FindConsole,
+    GuestList,
+    ListGuests,
     SetPassword,
     Unable,
     Why,
@@ -56,3 +58,5 @@ class Answering:
             case CrashGuest():
                 await self._driver.crash_guest(ask.server_id)
                 return Done()
+            case ListGuests():
+                return GuestList(guests=tuple((await self._driver.observe()).values()))

@@ -1,4 +1,4 @@
-"""`drift`: where servers, their claims, their ports and their hosts' reports do not say the same."""
+"""`drift`: where servers, their claims, their ports and what their hosts hold do not agree."""
 
 from __future__ import annotations
 

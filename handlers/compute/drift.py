@@ -1,6 +1,7 @@
-"""Drift: where servers, their claims, their ports and their hosts' reports do not say the same. Pure; changes nothing.
+"""Drift: where servers, their claims, their ports and what their hosts hold do not agree. Pure; changes nothing.
 
-A server that something is under way with is left out: while it is, they may differ.
+A server that something is under way with is left out: while it is, they may differ. What a host holds against its
+wishes the host's agent puts right by itself, as soon as it hears of it; drift says what it has not put right.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from enum import StrEnum
 import msgspec
 
 from handlers.compute.desired import power
+from handlers.compute.reports import POWER_STATE
+from schema.compute.domain import Observed
 from schema.compute.host import Host
 from schema.compute.server import PowerState, Server, VmState
 from schema.network.port import Port
@@ -35,6 +38,14 @@ class Kind(StrEnum):
     """A guest is not doing what it should, as its host reported last."""
     NO_HOST = "no-host"
     """A server is on a host that the cloud does not know."""
+    SILENT_HOST = "silent-host"
+    """A host that is up does not say what it holds."""
+    MISSING = "missing"
+    """A host holds nothing of a server that is its own."""
+    UNKNOWN = "unknown"
+    """A host holds a guest that is no server of its own."""
+    OUTDATED = "outdated"
+    """A host has not carried out the newest wish, or could not."""
 
 
 class Drift(msgspec.Struct, frozen=True):
@@ -57,6 +68,38 @@ def drifts(
         if server.living and server.host and server.task is None and server.vm_state is not VmState.BUILDING:
             found += _of_server(server, server.host, known.get(server.host), providers, ports)
     return sorted(found, key=lambda it: (it.host, it.kind, it.server_id))
+
+
+def held_otherwise(host: Host, servers: Mapping[str, Server], guests: Mapping[str, Observed] | None) -> Iterable[Drift]:
+    """What a host holds, as it says itself, against what it should. `guests`: None if it did not say."""
+    if guests is None:
+        yield Drift(Kind.SILENT_HOST, host.id, "", "it is up, and does not say what it holds")
+        return
+    for server in servers.values():
+        if server.host == host.id and _settled(server):
+            yield from _as_held(host, server, guests.get(server.id))
+    for id, seen in guests.items():
+        its = servers.get(id)
+        elsewhere = its is None or not its.living or (its.host != host.id and its.task is None)
+        if elsewhere and seen.power != "absent":
+            yield Drift(Kind.UNKNOWN, host.id, id, f"it holds a guest ({seen.power}) of a server that is not its own")
+
+
+def _settled(server: Server) -> bool:
+    return server.living and server.task is None and server.built and server.vm_state is not VmState.ERROR
+
+
+def _as_held(host: Host, server: Server, seen: Observed | None) -> Iterable[Drift]:
+    wanted = power(server)
+    if seen is None or seen.power == "absent":
+        yield Drift(Kind.MISSING, host.id, server.id, f"it holds nothing of the server, which should be {wanted}")
+    elif seen.generation < server.generation:
+        why = f": {seen.fault}" if seen.fault else ""
+        yield Drift(
+            Kind.OUTDATED, host.id, server.id, f"it carried out wish {seen.generation} of {server.generation}{why}"
+        )
+    elif _REPORTED.get(POWER_STATE[seen.power], "stopped") != wanted:
+        yield Drift(Kind.WRONG_POWER, host.id, server.id, f"its guest is {seen.power} and should be {wanted}")
 
 
 def _orphans(host: Host, provider: Provider | None, servers: Mapping[str, Server]) -> Iterable[Drift]:

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import msgspec
 from msgspec import field
 
-from schema.compute.domain import Secret, Word
+from schema.compute.domain import Observed, Secret, Word
 
 ConsoleKind = Literal["vnc", "serial", "spice"]
 
@@ -55,6 +55,10 @@ class CrashGuest(Word, tag=True):
     """Send the guest a non-maskable interrupt, at which a guest so configured writes a crash dump. `Done`."""
 
     server_id: str
+
+
+class ListGuests(Word, tag=True):
+    """All it holds of Cumulog's, looked at now. `GuestList`."""
 
 
 class ConsoleText(Word, tag=True):
@@ -110,6 +114,10 @@ class Diagnosis(Word, tag=True):
     nics: tuple[NicUse, ...] = ()
 
 
+class GuestList(Word, tag=True):
+    guests: tuple[Observed, ...] = ()
+
+
 class Done(Word, tag=True):
     """The errand was run."""
 
@@ -121,10 +129,10 @@ class Unable(Word, tag=True):
     why: Why = "failed"
 
 
-Ask = ConsoleOutput | FindConsole | Diagnose | SetPassword | CrashGuest
+Ask = ConsoleOutput | FindConsole | Diagnose | SetPassword | CrashGuest | ListGuests
 """Whatever may be asked of a host."""
 
-Answer = ConsoleText | ConsoleFound | Diagnosis | Done | Unable
+Answer = ConsoleText | ConsoleFound | Diagnosis | GuestList | Done | Unable
 
 _encoder = msgspec.json.Encoder()
 _ask = msgspec.json.Decoder(Ask)
