@@ -41,6 +41,7 @@ from bus.relay import Relay
 from bus.shares import Shares
 from handlers.compute.bootstrap import bootstrap as compute_bootstrap
 from handlers.compute.build import ServerReactor
+from handlers.compute.console import ConsoleReactor
 from handlers.compute.following import NicReactor
 from handlers.compute.reports import Reports
 from handlers.identity.bootstrap import ADMIN, named_id
@@ -252,6 +253,7 @@ class _Following:
             routers,
             TrunkReactor(cloud),
             ImageReactor(cloud),
+            ConsoleReactor(cloud),
             Upkeep(cloud),
         ]
         self._reports = Reports(cloud, servers.telling)

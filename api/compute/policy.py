@@ -40,6 +40,8 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:servers:migrations:show": ADMIN,
     "os_compute_api:os-admin-password": ADMIN_OR_MEMBER,
     "os_compute_api:os-console-output": ADMIN_OR_MEMBER,
+    "os_compute_api:os-remote-consoles": ADMIN_OR_MEMBER,
+    "os_compute_api:os-console-auth-tokens": ADMIN,
     "os_compute_api:server-metadata:index": ADMIN_OR_READER,
     "os_compute_api:server-metadata:show": ADMIN_OR_READER,
     "os_compute_api:server-metadata:create": ADMIN_OR_MEMBER,

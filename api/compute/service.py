@@ -5,6 +5,8 @@ from __future__ import annotations
 from api.compute import (
     aggregate,
     availability_zone,
+    console,
+    console_proxy,
     extension,
     flavor,
     flavor_access,
@@ -47,7 +49,7 @@ from schema.network.host import NETWORK_HOST
 from schema.network.quota import NETWORK_QUOTA
 from schema.placement.provider import PROVIDER
 
-MICROVERSIONS = Microversions(word="compute", minimum="2.1", maximum="2.98", older_header=COMPUTE_HEADER)
+MICROVERSIONS = Microversions(word="compute", minimum="2.1", maximum="2.99", older_header=COMPUTE_HEADER)
 
 SERVICE = Service(
     name="nova",
@@ -58,7 +60,7 @@ SERVICE = Service(
     microversions=MICROVERSIONS,
     policy=POLICY,
     mirrors=(FLAVOR, HOST, AGGREGATE, QUOTA_CLASS, PROVIDER, NETWORK_HOST, NETWORK_QUOTA),
-    roots=versions.compute(MICROVERSIONS),
+    roots=[*versions.compute(MICROVERSIONS), *console_proxy.roots],
     extra_headers=lambda request_id: {"X-Compute-Request-Id": request_id},
     routes=[
         *server_list.routes,
@@ -67,6 +69,7 @@ SERVICE = Service(
         *server_action.routes,
         *server_evacuate.routes,
         *migration.routes,
+        *console.routes,
         *server_metadata.routes,
         *server_tag.routes,
         *server_network.routes,
