@@ -5,6 +5,7 @@ Over the public API, so it works from anywhere the cloud can be reached.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +18,8 @@ from api.cli.screen import Failure, console, done, note
 
 _VERSION = "2.87"
 """Of the compute API: the last in which hypervisors tell what of theirs is used."""
+_ENDED = frozenset({"done", "error", "failed"})
+_LOOK_SECONDS = 0.5
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -36,7 +39,7 @@ class Row(msgspec.Struct, frozen=True):
 
 @click.group()
 def host() -> None:
-    """List the hosts and what they hold; take one out of service, bring it back, forget it."""
+    """List the hosts and what they hold; take one out of service, bring it back, empty it, forget it."""
 
 
 @host.command("list")
@@ -89,6 +92,65 @@ def enable(name: str) -> None:
     client = login(choices.settings())
     change(client, named(rows(client), name), status="enabled")
     done(f"{name} takes servers again")
+
+
+@host.command()
+@click.argument("name")
+@click.option("--to", "target", help="The host that shall have them; else the scheduler chooses one for each.")
+def evacuate(name: str, target: str | None) -> None:
+    """Build the servers of a host that is down anew on others.
+
+    They keep their ports and addresses, and lose what was on their disks. Run again, it goes on with what is left.
+    """
+    client = login(choices.settings())
+    row = named(rows(client), name)
+    if row.state == "up":
+        raise Failure(f"{name} is up: its servers run", "Only what is lost or forced down is evacuated.")
+    if not row.servers:
+        done(f"{name} has no servers")
+        return
+    asked, refused = _evacuate_all(client, row, target)
+    for server, why in refused.items():
+        note(f"{server} stays: {why}")
+    ended = _until_ended(client, name, asked)
+    failed = sorted(server for server, status in ended.items() if status != "done")
+    for server in failed:
+        note(f"{server} could not be built elsewhere; `./cumulog why {server}` may say why")
+    done(f"{len(asked) - len(failed)} of {len(row.servers)} servers of {name} are on other hosts")
+    if failed or refused:
+        raise click.exceptions.Exit(1)
+
+
+def _evacuate_all(client: Client, row: Row, target: str | None) -> tuple[set[str], dict[str, str]]:
+    """The servers that are on their way, and why the others are not."""
+    wanted = {"host": target} if target else {}
+    asked, refused = set(), dict[str, str]()
+    for id, _ in row.servers:
+        try:
+            client.post("compute", f"/servers/{id}/action", {"evacuate": wanted}, **_as_compute())
+        except Failure as failure:
+            refused[id] = failure.message.partition(": ")[2] or failure.message
+        else:
+            asked.add(id)
+    return asked, refused
+
+
+def _until_ended(client: Client, name: str, servers: set[str]) -> dict[str, str]:
+    """Server → how its evacuation ended. Each of them ends: at its deadline, if not before."""
+    path = f"/os-migrations?source_compute={quote(name)}&migration_type=evacuation"
+    told = -1
+    while True:
+        newest: dict[str, tuple[str, str]] = {}
+        for it in client.get("compute", path, **_as_compute())["migrations"]:
+            seen = (it["created_at"], it["status"])
+            newest[it["instance_uuid"]] = max(seen, newest.get(it["instance_uuid"], seen))
+        ended = {id: status for id in servers if (status := newest.get(id, ("", ""))[1]) in _ENDED}
+        if len(ended) > told:
+            told = len(ended)
+            console().print(f"{told} of {len(servers)} servers have left {name}", markup=False, highlight=False)
+        if len(ended) == len(servers):
+            return ended
+        time.sleep(_LOOK_SECONDS)
 
 
 @host.command()

@@ -5,6 +5,7 @@ import pytest
 from api.cli import choices
 from api.cli.client import login
 from api.cli.host import change, named, row, rows
+from tests.cli.conftest import until
 
 pytestmark = pytest.mark.live
 SERVICE = {"id": "s", "host": "h", "state": "down", "status": "enabled", "zone": "nova", "disabled_reason": None}
@@ -52,3 +53,33 @@ def test_hosts_are_listed_disabled_enabled_and_not_forgotten_while_they_live(per
     unknown = person.types("host", "show", "nowhere")
     assert unknown.returncode == 1
     assert "there is no host nowhere" in unknown.stderr
+
+
+def test_servers_of_a_host_that_is_down_are_built_on_others(person, monkeypatch):
+    person.up("--hosts", "2")
+    for name, value in person.environment.items():
+        monkeypatch.setenv(name, value)
+    client = login(choices.settings())
+    image = client.post("image", "/v2/images", {"name": "i", "disk_format": "raw", "container_format": "bare"})["id"]
+    binary = {"Content_Type": "application/octet-stream"}
+    client.call("PUT", "image", f"/v2/images/{image}/file", b"\0" * 512, **binary)
+    version = {"X_OpenStack_Nova_API_Version": "2.87"}
+    wanted = {"name": "s", "imageRef": image, "flavorRef": "42", "networks": "none"}
+    servers = [client.post("compute", "/servers", {"server": wanted}, **version)["server"]["id"] for _ in range(4)]
+
+    def shown(id):
+        return client.get("compute", f"/servers/{id}", **version)["server"]
+
+    until(lambda: all(shown(id)["status"] == "ACTIVE" for id in servers))
+    lost, other = (it for it in rows(client))
+    assert {shown(id)["OS-EXT-SRV-ATTR:host"] for id in servers} == {lost.name, other.name}
+    refused = person.types("host", "evacuate", lost.name)
+    assert refused.returncode == 1
+    assert "is up" in refused.stderr
+
+    change(client, lost, forced_down=True)
+    done = person.types("host", "evacuate", lost.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"2 of 2 servers of {lost.name} are on other hosts" in done.stdout
+    assert {shown(id)["OS-EXT-SRV-ATTR:host"] for id in servers} == {other.name}
+    assert "has no servers" in person.types("host", "evacuate", lost.name).stdout
