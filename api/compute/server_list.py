@@ -12,7 +12,7 @@ from msgspec import field
 
 from api.compute.page import Paging, listing, next_link, page_size
 from api.compute.server import RULE
-from api.compute.server_view import REBOOTING, STATUS, View
+from api.compute.server_view import REBOOTING, ROOT_DEVICE, STATUS, View
 from api.compute.times import second_after
 from api.wire import Call
 from api.wire.query import boolean
@@ -89,6 +89,7 @@ class ServersQuery(Paging, frozen=True):
     system_metadata: str | None = None
     security_groups: str | None = None
     info_cache: str | None = None
+    pci_devices: str | None = None
 
 
 _SINCE: dict[str, Version] = {
@@ -124,6 +125,17 @@ _SINCE: dict[str, Version] = {
 _NONE = Where("id", "=", "")
 """A condition that nothing meets."""
 
+_NO_FILTERS = (
+    "block_device_mapping",
+    "info_cache",
+    "metadata",
+    "pci_devices",
+    "security_groups",
+    "services",
+    "system_metadata",
+)
+"""Tables of Nova's that no list was ever filtered by: refused to those who may use every filter."""
+
 
 _Conditions = Callable[[Any], Sequence[Where | AnyOf]]
 
@@ -142,6 +154,24 @@ def _all_tags(op: Literal["has", "has not"]) -> _Conditions:
 
 def _any_tag(op: Literal["has", "has not"]) -> _Conditions:
     return lambda value: [AnyOf([[Where("tags", op, tag)] for tag in value.split(",")])]
+
+
+def _always(text: str) -> _Conditions:
+    """What is the same of every server: all are found, or none."""
+    return lambda value: [] if _pattern(value).search(text) else [_NONE]
+
+
+def _automatic(value: str) -> Sequence[Where | AnyOf]:
+    automatic = _true_or_false("auto_disk_config", value)
+    return [Where("disk_config", "=", "AUTO" if automatic else "MANUAL")]
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """A regular expression somebody filters by. Raises Invalid."""
+    try:
+        return re.compile(text[:255])
+    except re.error:
+        raise Invalid(f"Invalid filter: {text[:255]!r} is no regular expression.") from None
 
 
 def _true_or_false(name: str, text: str) -> bool:
@@ -187,6 +217,14 @@ _FILTERS: dict[str, _Conditions] = {
     "tags_any": _any_tag("has"),
     "not_tags": _any_tag("has not"),
     "not_tags_any": _all_tags("has not"),
+    "kernel_id": _always(""),
+    "ramdisk_id": _always(""),
+    "root_device_name": _always(ROOT_DEVICE),
+    "auto_disk_config": _automatic,
+    "disk_config": _equal("disk_config"),
+    "cell_name": lambda value: [_NONE],
+    "default_ephemeral_device": lambda value: [_NONE],
+    "default_swap_device": lambda value: [_NONE],
 }
 
 _SORT_KEYS: dict[str, str] = {
@@ -262,10 +300,7 @@ async def _with_address(
     """The servers among these that have a fixed address like this, which is a regular expression. Raises Invalid."""
     if pattern is None:
         return []
-    try:
-        like = re.compile(pattern[:255])
-    except re.error:
-        raise Invalid(f"Invalid filter: {pattern[:255]!r} is no regular expression.") from None
+    like = _pattern(pattern)
     attached = await call.cloud.documents.find(
         SERVER, where=[*where, Where("nics", "is", True)], sort=(), limit=None, gone=None
     )
@@ -284,16 +319,27 @@ def _where(call: Call, query: ServersQuery) -> list[Where | AnyOf] | None:
     project_id = _project(call, query)
     if project_id is not None:
         where.append(Where("project_id", "=", project_id))
-    every_filter = call.may(ALL_FILTERS)
+    for name in _NO_FILTERS:
+        if getattr(query, name) is not None and call.may(ALL_FILTERS):
+            raise Invalid(f"Invalid filter field: {name}.")
     for name, conditions in _FILTERS.items():
-        value = getattr(query, name)
-        if value is not None and (every_filter or call.version >= _SINCE.get(name, (999, 999))):
+        value = _asked(call, query, name)
+        if value is not None:
             where += conditions(value)
     if query.status:
         where += _of_status(call, query.status)
-    if query.changes_since and query.changes_before and query.changes_since > query.changes_before:
-        raise Invalid("The value of changes-since must be less than or equal to changes-before")
+    since, before = _asked(call, query, "changes_since"), _asked(call, query, "changes_before")
+    if since and before and since > before:
+        raise Invalid("The value of changes-since must be less than or equal to changes-before.")
     return None if _NONE in where else where
+
+
+def _asked(call: Call, query: ServersQuery, name: str) -> Any:
+    """A filter's value, if it is given and the caller may filter by it in this version."""
+    value = getattr(query, name)
+    if value is None or call.version >= _SINCE.get(name, (999, 999)) or call.may(ALL_FILTERS):
+        return value
+    return None
 
 
 def _project(call: Call, query: ServersQuery) -> str | None:
@@ -317,18 +363,23 @@ def _of_status(call: Call, words: Sequence[str]) -> list[Where | AnyOf]:
         if call.version >= (2, 38):
             raise Invalid(f"Invalid status value: {', '.join(words)[:255]}")
         return [_NONE]
-    if "DELETED" in known and not call.may(ALL_FILTERS):
+    if _only_deleted(words) and not call.may(ALL_FILTERS):
         raise Forbidden("Only administrators may list deleted instances")
     return [AnyOf([_STATUSES[word] for word in known])]
+
+
+def _only_deleted(words: Sequence[str]) -> bool:
+    return {word.upper() for word in words} & _STATUSES.keys() == {"DELETED"}
 
 
 def _gone(call: Call, query: ServersQuery) -> bool | None:
     """Which are meant: those there (False), those deleted (True), or both (None)."""
     if query.deleted is not None and call.may(ALL_FILTERS):
-        return _true_or_false("deleted", query.deleted)
-    if any(word.upper() == "DELETED" for word in query.status):
+        return _only_deleted(query.status) or boolean(query.deleted) is True
+    if _only_deleted(query.status):
         return True
-    return None if query.changes_since else False
+    changed = _asked(call, query, "changes_since") or _asked(call, query, "changes_before")
+    return None if changed else False
 
 
 def _sort(call: Call, query: ServersQuery) -> list[Sort]:

@@ -545,7 +545,9 @@ async def test_every_filter_and_every_order_is_answered(world):
             continue
         value = "2030-01-01T00:00:00Z" if name in times else "true" if name in words else "1"
         value = "ACTIVE" if name == "status" else value
-        await admin("GET", f"/servers/detail?{name}={value}")
+        refused = name in server_list._NO_FILTERS
+        answer = await admin("GET", f"/servers/detail?{name}={value}", expect=400 if refused else 200)
+        assert not refused or answer["badRequest"]["message"] == f"Invalid filter field: {name}."
         if name not in {"all_tenants", "tenant_id"}:
             await member("GET", f"/servers?{name}={value}")
     for key in server_list._SORT_KEYS:
@@ -555,6 +557,56 @@ async def test_every_filter_and_every_order_is_answered(world):
             marker = page["servers"][0]["id"]
             assert (await admin("GET", path + f"&all_tenants=1&marker={marker}"))["servers"] == []
     await member("GET", "/servers?sort_key=host", expect=403)
+
+
+async def test_filters_find_what_servers_are_shown_to_have(world):
+    member, admin = await world.client(), await world.client("admin")
+    id = (await world.boot(member))["id"]
+
+    async def found(by, query, path="/servers", **fields):
+        return [it["id"] for it in (await by("GET", f"{path}?{query}", **fields))["servers"]]
+
+    for query, matches in {
+        "root_device_name=/dev/vda": True,
+        "root_device_name=sdb": False,
+        "kernel_id=": True,
+        "kernel_id=7f3d": False,
+        "ramdisk_id=7f3d": False,
+        "auto_disk_config=true": False,
+        "auto_disk_config=false": True,
+        "cell_name=one": False,
+    }.items():
+        assert await found(admin, query) == ([id] if matches else []), query
+        assert await found(member, query) == [id], f"{query} is for administrators"
+    await admin("GET", "/servers?root_device_name=(", expect=400)
+    await member("GET", "/servers?metadata=x")
+    early = "changes-before=2000-01-01T00:00:00Z"
+    assert await found(member, early, version="2.65") == [id]
+    assert await found(member, early) == []
+
+
+async def test_the_deleted_are_listed_for_who_asks_as_may(world):
+    member, admin = await world.client(), await world.client("admin")
+    kept, deleted = [(await world.boot(member))["id"] for _ in range(2)]
+    await member("DELETE", f"/servers/{deleted}", expect=204)
+    await world.gone(member, deleted)
+
+    async def found(by, query):
+        return {it["id"] for it in (await by("GET", f"/servers?{query}"))["servers"]}
+
+    late = "changes-before=2999-01-01T00:00:00Z"
+    assert await found(member, late) == {kept, deleted}
+    assert await found(member, "changes-since=2000-01-01T00:00:00Z&" + late) == {kept, deleted}
+    assert await found(admin, "deleted=true") == {deleted}
+    assert await found(admin, "deleted=whatever") == {kept}
+    assert await found(admin, "status=deleted") == {deleted}
+    assert await found(member, "deleted=true") == {kept}
+    await member("GET", "/servers?status=deleted", expect=403)
+    assert await found(member, "status=deleted&status=active") == {kept}
+    first = await admin("GET", "/servers?limit=1&" + late)
+    assert len(first["servers"]) == len(first["servers_links"]) == 1
+    marker = first["servers"][0]["id"]
+    assert await found(admin, f"limit=1&marker={marker}&{late}") == {kept, deleted} - {marker}
 
 
 async def test_volumes_and_shares_cannot_be_attached_and_nothing_pretends_they_could(world):
