@@ -38,8 +38,8 @@ from schema.compute.server import (
 )
 from schema.compute.server_group import PlaceGroupMember
 from schema.event import Command
-from schema.placement.consumer import Allocate
-from schema.placement.provider import Claim
+from schema.placement.consumer import Allocate, EndAllocations
+from schema.placement.provider import TakeOver
 
 MOVING = frozenset({Task.REBUILDING, Task.REBUILD_SPAWNING})
 """The tasks of a server on its way; one that is being deleted meanwhile goes nowhere."""
@@ -52,8 +52,7 @@ def beginning(server: Server, action: EvacuateServer, begin: BeginMigration) -> 
     return (
         Wish(SERVERS, server.id, action),
         Wish(MIGRATIONS, move.migration_id, begin),
-        *released(server.id, (move.source_provider,)),
-        *_claimed(server, move.migration_id, MIGRATION_CONSUMER, move),
+        *_handed(server, move, server.id, move.migration_id, MIGRATION_CONSUMER),
     )
 
 
@@ -97,9 +96,8 @@ def failing_move(server: Server, failed: FailMove) -> tuple[Wish, ...]:
     return (
         Wish(SERVERS, server.id, failed),
         *target,
-        *released(move.migration_id, (move.source_provider,)),
-        *_claimed(server, server.id, "INSTANCE", move),
-        *_group(server, move.source_host),
+        *_handed(server, move, move.migration_id, server.id, "INSTANCE"),
+        *_group(server, move.source_host, back=True),
         _advanced(move, MigrationStatus.ERROR),
     )
 
@@ -149,16 +147,17 @@ def _with_last(server: Server, reason: str) -> str:
     return f"{reason} Tried was {', '.join(tried)}: {server.fault.message}" if tried and server.fault else reason
 
 
-def _claimed(server: Server, consumer_id: str, consumer_type: str, move: Move) -> tuple[Wish, ...]:
-    """The source's resources to that consumer. They were claimed all along, so that they cannot be another's."""
+def _handed(server: Server, move: Move, giver: str, taker: str, consumer_type: str) -> tuple[Wish, ...]:
+    """What is held of the source from one consumer to the other. It is claimed all along, so it is never another's."""
     held = dict(move.held)
     if not held:
         return ()
     return (
-        Wish(PROVIDERS, move.source_provider, Claim(consumer_id=consumer_id, resources=held)),
+        Wish(PROVIDERS, move.source_provider, TakeOver(consumer_id=taker, of=giver)),
+        Wish(CONSUMERS, giver, EndAllocations(providers=(move.source_provider,))),
         Wish(
             CONSUMERS,
-            consumer_id,
+            taker,
             Allocate(
                 allocations={move.source_provider: held},
                 project_id=server.project_id,
@@ -173,8 +172,8 @@ def _advanced(move: Move, status: MigrationStatus, dest_host: str = "") -> Wish:
     return Wish(MIGRATIONS, move.migration_id, AdvanceMigration(status=status, dest_host=dest_host))
 
 
-def _group(server: Server, host: str) -> tuple[Wish, ...]:
-    command: Command = PlaceGroupMember(server_id=server.id, host=host)
+def _group(server: Server, host: str, *, back: bool = False) -> tuple[Wish, ...]:
+    command: Command = PlaceGroupMember(server_id=server.id, host=host, back=back)
     return (Wish(SERVER_GROUPS, server.order.group_id, command),) if server.order.group_id else ()
 
 

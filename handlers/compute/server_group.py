@@ -84,7 +84,7 @@ def _already_so(group: ServerGroup, command: Command) -> bool:
 
 
 def _keep_policy(group: ServerGroup, command: PlaceGroupMember) -> None:
-    if not command.host:
+    if not command.host or command.back:
         return
     together = group.on(command.host, but=command.server_id)
     if group.policy is GroupPolicy.ANTI_AFFINITY and together >= group.max_per_host:

@@ -38,6 +38,7 @@ from schema.placement.provider import (
     SetProviderAggregates,
     SetProviderTraits,
     SetUnits,
+    TakeOver,
     UnitsSet,
 )
 from schema.refusal import Conflict, Invalid, NotFound
@@ -58,6 +59,7 @@ ALLOWED: dict[type[Command], set[str]] = {
     ReportTraits: {THERE},
     SetProviderAggregates: {THERE},
     Claim: {THERE},
+    TakeOver: {THERE},
     Release: {THERE},
     DeleteProvider: {THERE},
 }
@@ -136,6 +138,12 @@ def decide(provider: Provider, command: Command) -> list[ProviderEvent]:
             _room(provider, command)
             _units_free(provider, command)
             return [ResourcesClaimed(consumer_id=command.consumer_id, resources=command.resources, units=command.units)]
+        case TakeOver():
+            resources, units = provider.claims[command.of], provider.held.get(command.of)
+            return [
+                ResourcesReleased(consumer_id=command.of),
+                ResourcesClaimed(consumer_id=command.consumer_id, resources=resources, units=units),
+            ]
         case Release():
             return [ResourcesReleased(consumer_id=command.consumer_id)]
         case DeleteProvider():
@@ -196,6 +204,8 @@ def _already_so(provider: Provider, command: Command) -> bool:
             return provider.traits == _with_custom(provider, command)
         case SetProviderAggregates():
             return provider.aggregates == command.aggregates
+        case TakeOver():
+            return command.consumer_id == command.of or command.of not in provider.claims
         case Claim():
             held = provider.held.get(command.consumer_id, {})
             there = provider.claims.get(command.consumer_id, {}) == command.resources

@@ -86,6 +86,8 @@ class PlaceGroupMember(Command):
 
     server_id: str
     host: str = ""
+    back: bool = False
+    """It is where it was before, which no policy forbids."""
 
 
 class LeaveServerGroup(Command):

@@ -229,6 +229,13 @@ class Claim(Command):
     """Which units, exactly; None: those it has."""
 
 
+class TakeOver(Command):
+    """The consumer shall hold what another one holds here, and that one nothing. There is always room for it."""
+
+    consumer_id: str
+    of: str
+
+
 class Release(Command):
     """The consumer shall hold nothing here."""
 

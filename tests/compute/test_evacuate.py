@@ -9,12 +9,14 @@ from agents.hypervisor.plan import Define, Start
 from api.compute.service import SERVICE
 from bus.execute import Wish
 from handlers.compute.flavor import FLAVORS
+from handlers.placement.provider import PROVIDERS
 from schema.compute.flavor import CreateFlavor
 from schema.compute.server import DeleteServer
 from schema.placement.consumer import CONSUMER
-from schema.placement.provider import PROVIDER
+from schema.placement.provider import PROVIDER, Inventory, SetInventory
+from tests.compute.networked import networked
 from tests.compute.steering import Steered
-from tests.compute.test_server_api import IMAGE, World
+from tests.compute.test_server_api import IMAGE, World, wanted
 from tests.serving import serving
 
 
@@ -39,6 +41,11 @@ class Shire(World):
                 if newest["status"] in {"done", "error"}:
                     return newest
                 await asyncio.sleep(0.01)
+
+    async def ordered(self, client, **hints):
+        """A server of that client's with these hints, once it runs. Its id."""
+        made = await client("POST", "/servers", {"server": wanted(client), **hints}, expect=202)
+        return (await self.becomes(client, made["server"]["id"], "ACTIVE"))["id"]
 
     async def held(self):
         """Host → who holds something there."""
@@ -251,3 +258,60 @@ async def test_migrations_are_listed_by_page_and_by_filter(shire):
     await member("GET", "/os-migrations", expect=403)
     assert await admin("GET", f"/servers/{ids[0]}/migrations") == {"migrations": []}
     await admin("GET", f"/servers/{ids[0]}/migrations/1", expect=404)
+
+
+async def test_an_overcommitted_host_is_left_and_given_back_all_the_same(shire):
+    member, admin = await shire.client(), await shire.client("admin")
+    id = (await shire.boot(member))["id"]
+    await shire.lose("h1")
+    [provider] = await shire.cloud.documents.find(PROVIDER)
+    scarce = SetInventory(resource_class="MEMORY_MB", inventory=Inventory(total=16, max_unit=16), fresh=False)
+    await shire.cloud.executor.execute(Wish(PROVIDERS, provider.id, scarce))
+    await shire.evacuate(admin, id)
+    assert (await shire.ends(admin, id))["status"] == "error"
+    assert await shire.held() == {"h1": {id}}
+
+
+async def test_a_group_stays_apart(shire):
+    member, admin = await shire.client(), await shire.client("admin")
+    apart = {"server_group": {"name": "apart", "policy": "anti-affinity"}}
+    group = (await member("POST", "/os-server-groups", apart))["server_group"]
+    hints = {"os:scheduler_hints": {"group": group["id"]}}
+    first = await shire.ordered(member, **hints)
+    await shire.steered.host("h2")
+    second = await shire.ordered(member, **hints)
+    assert (await shire.steered.state(second)).host == "h2"
+    await shire.lose("h1")
+    await shire.evacuate(admin, first)
+    assert (await shire.ends(admin, first))["status"] == "error"
+    await shire.steered.host("h3")
+    await shire.evacuate(admin, first)
+    assert (await shire.ends(admin, first))["dest_compute"] == "h3"
+
+
+async def test_its_ports_come_along_and_are_given_back_with_it(settings, fresh_database):
+    async with networked(msgspec.structs.replace(settings, lease_seconds=1.0), fresh_database) as world:
+        member, admin = await world.client(), await world.client("admin")
+        network = await world.network()
+        id = (await world.boot(member, networks=[{"uuid": network}]))["id"]
+        lost = (await world.steered.state(id)).host
+        other = "h2" if lost == "h1" else "h1"
+        await world.steered.kill(lost)
+        await world.steered.until(lambda: not world.steered.reactor.telling.alive(lost))
+        driver = world.steered.drivers[other]
+        driver.failure = lambda step: "the disk is full" if isinstance(step, Define) else None
+        path = f"/servers/{id}/action"
+        await admin("POST", path, {"evacuate": {"host": other}}, version="2.94")
+        await world.becomes(admin, id, "ERROR")
+        [port] = await world.ports(device_id=id)
+        assert port.host == lost
+        driver.failure = None
+        await admin("POST", path, {"evacuate": {}}, version="2.94")
+        await world.becomes(admin, id, "ACTIVE")
+        [port] = await world.ports(device_id=id)
+        assert (port.host, port.wired) == (other, True)
+        await world.steered.host(lost)
+        await world.steered.until(lambda: not world.steered.drivers[lost].domains)
+        await member("DELETE", f"/servers/{id}", expect=204)
+        await world.gone(member, id)
+        assert await world.nothing_left()
