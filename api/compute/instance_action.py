@@ -15,6 +15,7 @@ from api.compute.server_view import host_id
 from api.compute.times import written
 from api.wire import Call, Get
 from bus.log import READ_LIMIT, Recorded
+from schema.compute.errand import CrashDumpTriggered, ServerPasswordChanged
 from schema.compute.move import MoveFailed, MovePlaced, MoveRequested
 from schema.compute.nic import NicAttached, NicDetached, NicDetachFailed, NicDetachRequested
 from schema.compute.server import (
@@ -54,12 +55,18 @@ _NAMES: dict[type[Event], tuple[str, str]] = {
     ResumeRequested: ("resume", "compute_resume_instance"),
     DeletionRequested: ("delete", "compute_terminate_instance"),
     MoveRequested: ("evacuate", "compute_rebuild_instance"),
+    ServerPasswordChanged: ("changePassword", "compute_set_admin_password"),
+    CrashDumpTriggered: ("trigger_crash_dump", "compute_trigger_crash_dump"),
     NicAttached: ("attach_interface", "compute_attach_interface"),
     NicDetachRequested: ("detach_interface", "compute_detach_interface"),
     ServerLocked: ("lock", "api_lock"),
     ServerUnlocked: ("unlock", "api_unlock"),
 }
 """The event that begins an action: the action's name, and that of its one part."""
+
+
+_AT_ONCE = (ServerLocked, ServerUnlocked, ServerPasswordChanged, CrashDumpTriggered)
+"""Those that are done as soon as they are told."""
 
 
 class ActionsQuery(Paging, frozen=True):
@@ -185,7 +192,7 @@ def _part(call: Call, server: Server, action: InstanceAction) -> dict[str, Any]:
     """Nova tells the parts of an action by the functions it went through; here it is one."""
     _, name = _NAMES[type(action.begun.event)]
     finished = bool(action.since) and not isinstance(action.since[-1].event, (ServerPlaced, BuildFailed, MovePlaced))
-    begins_and_ends = isinstance(action.begun.event, (ServerLocked, ServerUnlocked))
+    begins_and_ends = isinstance(action.begun.event, _AT_ONCE)
     done = finished or begins_and_ends
     admin = call.may(f"{RULE}:events")
     part: dict[str, Any] = {

@@ -51,10 +51,6 @@ class Console(Struct, forbid_unknown_fields=True):
     length: int | None = None
 
 
-class Password(Struct, forbid_unknown_fields=True):
-    adminPass: Annotated[str, Meta(max_length=255)]  # noqa: N815  the wire's own word
-
-
 class NotImplementedHere(Refused):
     """Nova knows this action; Cumulog does not do it (501)."""
 
@@ -101,11 +97,6 @@ def _tail(text: str, lines: int) -> str:
 async def restore(call: Call) -> None:
     server = await server_in_path(call)
     raise Conflict(f"Cannot restore server {server.id}: only what was deleted softly can be, and it was not.")
-
-
-async def change_password(call: Call) -> None:
-    server = await server_in_path(call)
-    raise Conflict(f"Failed to set admin password on {server.id}: its guest has no agent that could.")
 
 
 async def _do(call: Call, command: Command) -> None:
@@ -161,7 +152,6 @@ routes = [
         answers=200,
         lenient=True,
     ),
-    _row("changePassword", change_password, "os_compute_api:os-admin-password", body=Password),
     *map(
         _refused,
         (
@@ -178,7 +168,6 @@ routes = [
             "unshelve",
             "migrate",
             "os-migrateLive",
-            "trigger_crash_dump",
             "resetNetwork",
             "injectNetworkInfo",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bus.execute import Aggregate
+from handlers.compute.errand import decide_errand, errand_already_so
 from handlers.compute.move import decide_move, move_already_so
 from handlers.compute.nic import decide_nics, nics_already_so
 from schema.compute.server import (
@@ -16,6 +17,8 @@ from schema.compute.server import (
     BuildFailed,
     ChangeNic,
     ChangeServerDetails,
+    ChangeServerPassword,
+    ClearGuestPassword,
     CreateServer,
     DeleteServer,
     DeletionRequested,
@@ -35,6 +38,7 @@ from schema.compute.server import (
     PauseServer,
     PlaceMove,
     PlaceServer,
+    PostGuestPassword,
     PowerObserved,
     PowerState,
     RebootRequested,
@@ -74,6 +78,7 @@ from schema.compute.server import (
     SuspendRequested,
     SuspendServer,
     Task,
+    TriggerCrashDump,
     UnlockServer,
     UnpauseRequested,
     UnpauseServer,
@@ -109,6 +114,10 @@ ALLOWED: dict[type[Command], frozenset[str]] = {
     LockServer: _LIVING,
     UnlockServer: _LIVING,
     ResetServerState: _LIVING,
+    ChangeServerPassword: frozenset({VmState.ACTIVE}),
+    TriggerCrashDump: frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.ERROR}),
+    PostGuestPassword: _LIVING,
+    ClearGuestPassword: _LIVING,
     AttachNic: frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED}),
     DetachNic: frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED}),
     SettleNics: _LIVING,
@@ -135,6 +144,8 @@ VERBS: dict[type[Command], str] = {
     UnpauseServer: "unpause",
     SuspendServer: "suspend",
     ResumeServer: "resume",
+    ChangeServerPassword: "changePassword",
+    TriggerCrashDump: "trigger_crash_dump",
     AttachNic: "attach_interface",
     DetachNic: "detach_interface",
     EvacuateServer: "evacuate",
@@ -214,6 +225,8 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
             return [ServerUnlocked()]
         case ResetServerState():
             return [ServerStateReset(vm_state=command.vm_state)]
+        case ChangeServerPassword() | TriggerCrashDump() | PostGuestPassword() | ClearGuestPassword():
+            return list(decide_errand(server, command))
         case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
             return list(decide_nics(server, command))
         case EvacuateServer() | PlaceMove() | FailMove() | FinishMove():
@@ -247,6 +260,8 @@ def _already_so(server: Server, command: Command) -> bool:
             return server.living
         case DeleteServer():
             return server.task is Task.DELETING or server.deleted_at is not None
+        case ChangeServerPassword() | TriggerCrashDump() | PostGuestPassword() | ClearGuestPassword():
+            return errand_already_so(server, command)
         case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
             return nics_already_so(server, command)
         case EvacuateServer() | PlaceMove() | FailMove() | FinishMove():

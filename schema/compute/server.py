@@ -21,6 +21,13 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
+from schema.compute.errand import (
+    CrashDumpTriggered,
+    ErrandEvent,
+    GuestPasswordCleared,
+    GuestPasswordPosted,
+    ServerPasswordChanged,
+)
 from schema.compute.move import (
     Move,
     MoveEvent,
@@ -224,6 +231,10 @@ class Server(State):
 
     locked_by: Literal["owner", "admin"] | None = None
     locked_reason: str | None = None
+    errand: str = ""
+    """The request of the newest errand that was run in its guest."""
+    password_id: str = ""
+    """Where the vault keeps what the guest has posted for its owner."""
 
     @property
     def host(self) -> str | None:
@@ -439,6 +450,7 @@ ServerEvent = (
     | NicDetachFailed
     | NicChanged
     | MoveEvent
+    | ErrandEvent
 )
 
 
@@ -548,6 +560,24 @@ class UnlockServer(Command):
 
 class ResetServerState(Command):
     vm_state: VmState
+
+
+class ChangeServerPassword(Action):
+    """The guest's agent has set it."""
+
+
+class TriggerCrashDump(Action):
+    """The guest was interrupted."""
+
+
+class PostGuestPassword(Command):
+    """Goes with the secret."""
+
+    secret_id: str
+
+
+class ClearGuestPassword(Command):
+    pass
 
 
 class AttachNic(Action):
@@ -804,6 +834,12 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             return _with_nics(server, event.nic.port_id, event, at)
         case NicSettled() | NicDetachRequested() | NicDetached() | NicDetachFailed() | NicChanged():
             return _with_nics(server, event.port_id, event, at)
+        case ServerPasswordChanged() | CrashDumpTriggered():
+            return replace(server, errand=event.request_id)
+        case GuestPasswordPosted():
+            return replace(server, password_id=event.secret_id)
+        case GuestPasswordCleared():
+            return replace(server, password_id="")
         case MoveRequested() | MovePlaced() | MoveFailed() | MoveFinished():
             return _moved(server, event, at)
 
