@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from api.compute.page import Paging, links, listing, page
+from api.compute.page import Paging, links, listing, page, regex
 from api.wire import Call, Delete, Get, Post, Put
 from bus import clock
 from bus.execute import AlreadyTaken, Wish
@@ -25,7 +26,9 @@ Size = Annotated[int, Meta(ge=0, le=MAX_INT)]
 _FLAVOR_ID = re.compile(r"(?! )[a-zA-Z0-9. _-]{1,255}(?<! )")
 
 
-class NewFlavor(Struct, forbid_unknown_fields=True):
+class Dimensions(Struct, forbid_unknown_fields=True):
+    """What a flavor is made of, in every version."""
+
     name: Annotated[str, Meta(min_length=1, max_length=255)]
     vcpus: Count
     ram: Count
@@ -33,11 +36,20 @@ class NewFlavor(Struct, forbid_unknown_fields=True):
     id: str | int | float | None = None
     ephemeral: Size = field(default=0, name="OS-FLV-EXT-DATA:ephemeral")
     swap: Size = 0
-    rxtx_factor: Annotated[float, Meta(gt=0, le=3.40282e38)] = 1.0
     is_public: bool = field(default=True, name="os-flavor-access:is_public")
 
 
+class NewFlavor(Dimensions, forbid_unknown_fields=True):
+    rxtx_factor: Annotated[float, Meta(gt=0, le=3.40282e38)] = 1.0
+
+
 class DescribedNewFlavor(NewFlavor, forbid_unknown_fields=True):
+    description: Annotated[str, Meta(max_length=65535)] | None = None
+
+
+class FactorlessNewFlavor(Dimensions, forbid_unknown_fields=True):
+    """Since 2.102."""
+
     description: Annotated[str, Meta(max_length=65535)] | None = None
 
 
@@ -47,6 +59,10 @@ class CreateBody(Struct, forbid_unknown_fields=True):
 
 class DescribedCreateBody(Struct, forbid_unknown_fields=True):
     flavor: DescribedNewFlavor
+
+
+class FactorlessCreateBody(Struct, forbid_unknown_fields=True):
+    flavor: FactorlessNewFlavor
 
 
 class FlavorChange(Struct, forbid_unknown_fields=True):
@@ -76,6 +92,9 @@ SORT_KEYS: dict[str, str] = {
 }
 """What a list can be sorted by, and the field that holds it."""
 
+FACTORLESS_SINCE = (2, 102)
+"""From here on nobody hears of `rxtx_factor`, nor of flavors that are disabled, which none is."""
+
 
 class FlavorQuery(Paging, frozen=True):
     is_public: str | None = None
@@ -83,6 +102,12 @@ class FlavorQuery(Paging, frozen=True):
     min_disk: int = field(default=0, name="minDisk")
     sort_key: str = "flavorid"
     sort_dir: Literal["asc", "desc"] = "asc"
+
+
+class NamedFlavorQuery(FlavorQuery, frozen=True):
+    """Since 2.102. `name` is a regular expression."""
+
+    name: str | None = None
 
 
 async def index(call: Call) -> dict[str, Any]:
@@ -98,14 +123,14 @@ async def show(call: Call) -> dict[str, Any]:
 
 
 async def create(call: Call) -> dict[str, Any]:
-    wanted: NewFlavor = call.body.flavor
+    wanted: Dimensions = call.body.flavor
     if wanted.name != wanted.name.strip() or not wanted.name.isprintable():
         raise Invalid(
             "Invalid input for field flavor.name: it must be printable and have no spaces at its ends, "
             f"not {wanted.name!r}"
         )
     id = _id_of(wanted)
-    description = wanted.description if isinstance(wanted, DescribedNewFlavor) else None
+    description = wanted.description if isinstance(wanted, (DescribedNewFlavor, FactorlessNewFlavor)) else None
     if not call.by.idempotency and call.cloud.mirror(FLAVOR).get(id) is not None:
         raise Conflict(f"Flavor with ID {id} already exists.")
     command = CreateFlavor(
@@ -115,7 +140,7 @@ async def create(call: Call) -> dict[str, Any]:
         disk_gb=wanted.disk,
         ephemeral_gb=wanted.ephemeral,
         swap_mb=wanted.swap,
-        rxtx_factor=wanted.rxtx_factor,
+        rxtx_factor=wanted.rxtx_factor if isinstance(wanted, NewFlavor) else 1.0,
         is_public=wanted.is_public,
         description=description,
     )
@@ -153,12 +178,13 @@ def view(call: Call, flavor: Flavor) -> dict[str, Any]:
         "disk": flavor.disk_gb,
         "swap": flavor.swap_mb or (0 if call.version >= (2, 75) else ""),
         "OS-FLV-EXT-DATA:ephemeral": flavor.ephemeral_gb,
-        "OS-FLV-DISABLED:disabled": False,
         "vcpus": flavor.vcpus,
         "os-flavor-access:is_public": flavor.is_public,
-        "rxtx_factor": flavor.rxtx_factor,
         "links": links(call, f"/flavors/{flavor.id}"),
     }
+    if call.version < FACTORLESS_SINCE:
+        shown["OS-FLV-DISABLED:disabled"] = False
+        shown["rxtx_factor"] = flavor.rxtx_factor
     if call.version >= (2, 55):
         shown["description"] = flavor.description
     if call.version >= (2, 61) and call.may(INDEX_EXTRA_SPECS):
@@ -179,11 +205,12 @@ def _brief(call: Call, flavor: Flavor) -> dict[str, Any]:
 
 def _listed(call: Call, shape: Any) -> dict[str, Any]:
     query: FlavorQuery = call.params
-    if query.sort_key not in SORT_KEYS:
-        raise Invalid(f"Invalid input for sort_key: {query.sort_key!r} is none of {', '.join(SORT_KEYS)}")
-    key = SORT_KEYS[query.sort_key]
+    keys = [key for key in SORT_KEYS if key != "rxtx_factor" or call.version < FACTORLESS_SINCE]
+    if query.sort_key not in keys:
+        raise Invalid(f"Invalid input for sort_key: {query.sort_key!r} is none of {', '.join(keys)}")
+    key, named = SORT_KEYS[query.sort_key], _name_filter(query)
     flavors = sorted(
-        (document.state for document in call.cloud.mirror(FLAVOR).values() if _wanted(call, document.state)),
+        (it.state for it in call.cloud.mirror(FLAVOR).values() if _wanted(call, it.state) and named(it.state.name)),
         key=lambda flavor: (
             (getattr(flavor, key) or "", flavor.id) if key == "description" else (getattr(flavor, key), flavor.id)
         ),
@@ -194,6 +221,13 @@ def _listed(call: Call, shape: Any) -> dict[str, Any]:
     if next_links:
         answer["flavors_links"] = next_links
     return answer
+
+
+def _name_filter(query: FlavorQuery) -> Callable[[str], Any]:
+    """Whether a name is one of those asked for. Raises Invalid."""
+    if not isinstance(query, NamedFlavorQuery) or query.name is None:
+        return lambda name: True
+    return regex(query.name).search
 
 
 def _wanted(call: Call, flavor: Flavor) -> bool:
@@ -220,7 +254,7 @@ def _public_filter(call: Call) -> bool | None:
     return chosen if call.token.is_admin else True
 
 
-def _id_of(wanted: NewFlavor) -> str:
+def _id_of(wanted: Dimensions) -> str:
     if wanted.id is None or wanted.id in {"auto", ""}:
         return clock.uuid4()
     id = str(wanted.id)
@@ -235,12 +269,20 @@ def _id_of(wanted: NewFlavor) -> str:
 _MANAGE = "os_compute_api:os-flavor-manage"
 
 routes = [
-    *listing("/flavors", index, SHOW, FlavorQuery),
-    *listing("/flavors/detail", detail, SHOW, FlavorQuery),
+    *listing("/flavors", index, SHOW, FlavorQuery, until="2.101"),
+    *listing("/flavors", index, SHOW, NamedFlavorQuery, since="2.102"),
+    *listing("/flavors/detail", detail, SHOW, FlavorQuery, until="2.101"),
+    *listing("/flavors/detail", detail, SHOW, NamedFlavorQuery, since="2.102"),
     Get("/flavors/{id}", show, may=SHOW),
     Post("/flavors", create, may=f"{_MANAGE}:create", body=CreateBody, answers=200, lenient=True, until="2.54"),
-    Post(
-        "/flavors", create, may=f"{_MANAGE}:create", body=DescribedCreateBody, answers=200, lenient=True, since="2.55"
+    *(
+        Post(
+            "/flavors", create, may=f"{_MANAGE}:create", body=body, answers=200, lenient=True, since=since, until=until
+        )
+        for body, since, until in (
+            (DescribedCreateBody, "2.55", "2.101"),
+            (FactorlessCreateBody, "2.102", None),
+        )
     ),
     Put("/flavors/{id}", update, may=f"{_MANAGE}:update", body=UpdateBody, since="2.55"),
     Delete("/flavors/{id}", delete, may=f"{_MANAGE}:delete", answers=202),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
@@ -79,6 +80,14 @@ def next_link(call: Call, chosen: Sequence[T], id_of: Callable[[T], str]) -> lis
 def bookmark(call: Call, path: str) -> str:
     """A URL without the version, good for any version."""
     return f"{call.host_url}{call.service.prefix.rpartition('/')[0]}{path}"
+
+
+def regex(text: str) -> re.Pattern[str]:
+    """A regular expression somebody filters by. Raises Invalid."""
+    try:
+        return re.compile(text[:255])
+    except re.error:
+        raise Invalid(f"Invalid filter: {text[:255]!r} is no regular expression.") from None
 
 
 def links(call: Call, path: str) -> list[dict[str, str]]:

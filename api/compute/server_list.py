@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import field
 
-from api.compute.page import Paging, listing, next_link, page_size
+from api.compute.page import Paging, listing, next_link, page_size, regex
 from api.compute.server import RULE
 from api.compute.server_view import REBOOTING, ROOT_DEVICE, STATUS, View
 from api.compute.times import second_after
@@ -158,20 +158,12 @@ def _any_tag(op: Literal["has", "has not"]) -> _Conditions:
 
 def _always(text: str) -> _Conditions:
     """What is the same of every server: all are found, or none."""
-    return lambda value: [] if _pattern(value).search(text) else [_NONE]
+    return lambda value: [] if regex(value).search(text) else [_NONE]
 
 
 def _automatic(value: str) -> Sequence[Where | AnyOf]:
     automatic = _true_or_false("auto_disk_config", value)
     return [Where("disk_config", "=", "AUTO" if automatic else "MANUAL")]
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    """A regular expression somebody filters by. Raises Invalid."""
-    try:
-        return re.compile(text[:255])
-    except re.error:
-        raise Invalid(f"Invalid filter: {text[:255]!r} is no regular expression.") from None
 
 
 def _true_or_false(name: str, text: str) -> bool:
@@ -300,7 +292,7 @@ async def _with_address(
     """The servers among these that have a fixed address like this, which is a regular expression. Raises Invalid."""
     if pattern is None:
         return []
-    like = _pattern(pattern)
+    like = regex(pattern)
     attached = await call.cloud.documents.find(
         SERVER, where=[*where, Where("nics", "is", True)], sort=(), limit=None, gone=None
     )

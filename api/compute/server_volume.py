@@ -59,7 +59,8 @@ _ONE = f"{_PATH}/{{volume}}"
 
 routes = [
     *listing(_PATH, attachments, f"{_RULE}:index", Paging),
-    Post(_PATH, attach, may=f"{_RULE}:create", body=AttachBody, answers=200),
+    Post(_PATH, attach, may=f"{_RULE}:create", body=AttachBody, answers=200, until="2.100"),
+    Post(_PATH, attach, may=f"{_RULE}:create", body=AttachBody, answers=202, since="2.101"),
     Get(_ONE, attachment, may=f"{_RULE}:show"),
     Put(_ONE, attachment, may=f"{_RULE}:update", body=ChangeBody, answers=202),
     Delete(_ONE, attachment, may=f"{_RULE}:delete", answers=202),

@@ -52,13 +52,14 @@ from schema.network.host import NETWORK_HOST
 from schema.network.quota import NETWORK_QUOTA
 from schema.placement.provider import PROVIDER
 
-MICROVERSIONS = Microversions(word="compute", minimum="2.1", maximum="2.99", older_header=COMPUTE_HEADER)
+MICROVERSIONS = Microversions(word="compute", minimum="2.1", maximum="2.103", older_header=COMPUTE_HEADER)
 
 SERVICE = Service(
     name="nova",
     type="compute",
     prefix="/compute/v2.1",
     project_in_path=True,
+    strict_queries=(2, 102),
     errors=NOVA,
     microversions=MICROVERSIONS,
     policy=POLICY,

@@ -57,6 +57,10 @@ AWAY = (
 """The log, the database or the bus cannot be reached (TimeoutError is an OSError): worth trying again."""
 
 
+class _NoQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """The query of what takes none."""
+
+
 class UnknownUrl(NotFound):
     """No route has this path."""
 
@@ -206,6 +210,8 @@ class Dispatch:
         route = call.route = row.route
         if route.query is not None:
             call.params = convert(call.query, route.query)
+        elif route.method == "GET" and (strict := call.service.strict_queries) and call.version >= strict:
+            convert(call.query, _NoQuery)
         if route.streams:
             result = await route.handler(call)
         else:

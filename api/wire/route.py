@@ -118,6 +118,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Kinds its handlers read from memory: mirrored before the role serves."""
     extra_headers: Callable[[str], Mapping[str, str]] | None = None
     """request id → more headers on every answer (`X-Compute-Request-Id`)."""
+    strict_queries: Version | None = None
+    """From this microversion on a GET that takes no parameters refuses all; before, they are passed over."""
     hidden: bool = False
     """Not in the catalog."""
     body_refusal: Callable[[str], str] | None = None

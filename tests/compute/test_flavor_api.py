@@ -55,6 +55,34 @@ async def test_older_versions_see_less(client):
     assert "extra_specs" not in (await (await client(version="2.60"))("GET", "/flavors/1"))["flavor"]
 
 
+async def test_newer_versions_find_by_name_and_know_no_factors(client):
+    admin = await client(version="2.102")
+    made = (await admin("POST", "/flavors", flavor(id="1", name="small.one")))["flavor"]
+    await admin("POST", "/flavors", flavor(id="2", name="large.one"))
+    assert not {"rxtx_factor", "OS-FLV-DISABLED:disabled"} & set(made)
+    await admin("POST", "/flavors", flavor(name="x", rxtx_factor=1.0), expect=400)
+    for path in ("/flavors", "/flavors/detail"):
+        assert [it["id"] for it in (await admin("GET", f"{path}?name=^small"))["flavors"]] == ["1"]
+        assert [it["id"] for it in (await admin("GET", f"{path}?name=one"))["flavors"]] == ["1", "2"]
+        await admin("GET", f"{path}?name=(", expect=400)
+        await admin("GET", f"{path}?name=small", expect=400, version="2.101")
+        await admin("GET", f"{path}?sort_key=rxtx_factor", expect=400)
+        await admin("GET", f"{path}?sort_key=rxtx_factor", version="2.101")
+    before = (await admin("GET", "/flavors/1", version="2.101"))["flavor"]
+    assert (before["rxtx_factor"], before["OS-FLV-DISABLED:disabled"]) == (1.0, False)
+
+
+async def test_newer_versions_refuse_parameters_where_there_are_none(client):
+    admin = await client()
+    await admin("POST", "/flavors", flavor(id="1"))
+    for path in ("/flavors/1", "/flavors/1/os-extra_specs", "/os-aggregates", "/os-availability-zone", "/extensions"):
+        await admin("GET", f"{path}?x=1", version="2.101")
+        refused = await admin("GET", f"{path}?x=1", expect=400, version="2.102")
+        assert "'x' was unexpected" in refused["badRequest"]["message"], path
+    for method, path in (("GET", ""), ("GET", "/detail"), ("POST", ""), ("DELETE", "/1")):
+        await admin(method, f"/os-volumes_boot{path}", expect=404)
+
+
 async def test_private_flavors_are_seen_by_those_with_access(client):
     admin, member = await client(project="a" * 32), await client("member", project="b" * 32)
     await admin("POST", "/flavors", flavor(id="open", name="open"))

@@ -609,6 +609,19 @@ async def test_the_deleted_are_listed_for_who_asks_as_may(world):
     assert await found(admin, f"limit=1&marker={marker}&{late}") == {kept, deleted} - {marker}
 
 
+async def test_newer_versions_show_what_the_scheduler_was_asked(world):
+    member = await world.client()
+    hints = {"different_host": [GONE]}
+    asked = {"server": wanted(member), "os:scheduler_hints": hints}
+    id = (await member("POST", "/servers", asked, expect=202))["server"]["id"]
+    await world.becomes(member, id, "ACTIVE")
+    changed = await member("PUT", f"/servers/{id}", {"server": {"name": "other"}}, version="2.100")
+    shown = await member("GET", f"/servers/{id}", version="2.100")
+    [listed] = (await member("GET", "/servers/detail", version="2.100"))["servers"]
+    assert [it["scheduler_hints"] for it in (changed["server"], shown["server"], listed)] == [hints] * 3
+    assert "scheduler_hints" not in (await member("GET", f"/servers/{id}", version="2.99"))["server"]
+
+
 async def test_volumes_and_shares_cannot_be_attached_and_nothing_pretends_they_could(world):
     member = await world.client()
     id = (await member("POST", "/servers", {"server": wanted()}, expect=202))["server"]["id"]
