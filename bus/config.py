@@ -171,6 +171,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A host that was not heard of for so long is down; its agent fences itself before."""
     fence: bool = False
     """A host whose lease lapses pauses its guests, so that they may run elsewhere; they go on when it is back."""
+    recovery: Literal["none", "evacuate"] = "none"
+    """What becomes of servers whose host is lost; an aggregate's `cumulog:recovery` says it for its hosts. `evacuate`:
+    they are built anew on other hosts, if theirs fences itself (`fence`)."""
+    recovery_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    """How long a lost host may come back before its servers are built elsewhere."""
     build_deadline_seconds: Annotated[int, Meta(ge=10, le=86_400)] = 900
     """A server that is not ACTIVE by then is tried elsewhere or ends in ERROR."""
     database_connections: Annotated[int, Meta(ge=5, le=1000)] = 8

@@ -223,7 +223,7 @@ class Agent:
     async def _beat(self, started: float) -> None:
         while True:
             self._wake_beat.clear()
-            facts = await self._driver.facts()
+            facts = msgspec.structs.replace(await self._driver.facts(), fences=self._fence)
             number = self._tenure.beat()
             await self._link.heartbeat(
                 Heartbeat(

@@ -11,22 +11,16 @@ from api.compute.server import by, server_in_path
 from api.compute.server_action import PATH
 from api.wire import Call, Post, Route
 from bus import clock
-from bus.execute import AlreadyTaken, Wish
 from bus.log import Secret
-from handlers.compute.moving import beginning
+from handlers.compute.evacuation import begin_evacuation, evacuation
 from schema.compute.host import HOST, Host
-from schema.compute.migration import MIGRATION, BeginMigration, MigrationType
-from schema.compute.move import Move
 from schema.compute.server import Boot, EvacuateServer, Server, VmState
-from schema.placement.consumer import CONSUMER
-from schema.refusal import Conflict, Invalid, NotFound
+from schema.refusal import Invalid, NotFound
 
 RULE = "os_compute_api:os-evacuate"
 STOPPED_SINCE = (2, 95)
 """From here on what was evacuated does not run until somebody starts it."""
 PASSWORD_UNTIL = (2, 13)
-ATTEMPTS = 20
-"""Numbers tried for a new migration while others take them."""
 
 HostName = Annotated[str, Meta(min_length=1, max_length=255)]
 AdminPassword = Annotated[str, Meta(min_length=0, max_length=255)]
@@ -71,8 +65,17 @@ async def evacuate(call: Call) -> dict[str, str] | None:
     source = _source(call, server)
     password = getattr(wanted, "adminPass", None) or clock.password()
     secrets = await _secrets(call, server, getattr(wanted, "adminPass", None) or "", password)
-    move = await _move(call, server, source, target, forced=forced)
-    await _ask(call, server, move, secrets)
+    running = call.version < STOPPED_SINCE and server.vm_state is not VmState.STOPPED
+    move = await evacuation(call.cloud, server, source, running=running, target=target, forced=forced)
+    await begin_evacuation(
+        call.cloud,
+        call.execute,
+        server,
+        EvacuateServer(move=move, **by(call)),
+        project_id=call.token.project_id or "",
+        user_id=call.token.user_id,
+        secrets=secrets,
+    )
     return {"adminPass": password} if call.version <= PASSWORD_UNTIL else None
 
 
@@ -100,52 +103,6 @@ async def _secrets(call: Call, server: Server, asked: str, password: str) -> tup
     boot = msgspec.json.decode(opened[id], type=Boot) if id in opened else Boot()
     changed = msgspec.structs.replace(boot, admin_password=password)
     return (await call.cloud.vault.seal(id, f"project/{server.project_id}", msgspec.json.encode(changed)),)
-
-
-async def _move(call: Call, server: Server, source: Host | None, target: str, *, forced: bool) -> Move:
-    stream = CONSUMER.stream(server.id)
-    consumer = (await call.cloud.log.load([stream])).get(stream)
-    held = consumer.state.allocations.get(server.provider_id, {}) if consumer and consumer.state.living else {}
-    rests = call.version >= STOPPED_SINCE or server.vm_state is VmState.STOPPED
-    return Move(
-        migration_id=clock.uuid4(),
-        type=MigrationType.EVACUATION,
-        source_host=server.host or "",
-        source_provider=server.provider_id,
-        source_epoch=source.epoch if source else 0,
-        source_zone=server.zone,
-        source_topology=server.topology,
-        source_power=server.power_state,
-        held=held,
-        host=target,
-        forced=forced,
-        running=not rests,
-    )
-
-
-async def _ask(call: Call, server: Server, move: Move, secrets: tuple[Secret, ...]) -> None:
-    number = await call.cloud.documents.count(MIGRATION, gone=None)
-    action = EvacuateServer(move=move, **by(call))
-    for _ in range(ATTEMPTS):
-        number += 1
-        begin = BeginMigration(
-            number=number,
-            migration_type=move.type,
-            server_id=server.id,
-            project_id=call.token.project_id or "",
-            user_id=call.token.user_id,
-            source_host=move.source_host,
-            dest_host=move.host,
-            old_flavor=server.flavor.id,
-            new_flavor=server.flavor.id,
-        )
-        first, *others = beginning(server, action, begin)
-        try:
-            await call.execute(Wish(first.aggregate, first.id, first.command, secrets), *others)
-        except AlreadyTaken:
-            continue
-        return
-    raise Conflict("Others are moving servers at the same time; try again.")
 
 
 def _row(body: Any, **fields: Any) -> Route:

@@ -235,6 +235,8 @@ class HostFacts(Word):
     ip_addresses: tuple[str, ...] = ()
     traits: tuple[str, ...] = ()
     """Placement's names for what it can do."""
+    fences: bool = False
+    """Its agent pauses the guests when its lease lapses, so that they may run elsewhere."""
     cells: tuple[HostCell, ...] = ()
     """Its NUMA nodes."""
     dedicated_cpus: tuple[int, ...] = ()

@@ -84,11 +84,11 @@ class Steered:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def host(self, name: str, *, wires: bool = True, **fields: Any) -> SimulatedDriver:
+    async def host(self, name: str, *, wires: bool = True, fence: bool = False, **fields: Any) -> SimulatedDriver:
         """Start a host; its driver, to make things go wrong with. `wires`: with a network agent, if hosts have any."""
         driver = self.drivers.setdefault(name, SimulatedDriver(name, **fields))
         link = BrokerLink(await self.cloud.broker.link(name))
-        agent = Agent(name, driver, link, lease_seconds=self.cloud.settings.lease_seconds)
+        agent = Agent(name, driver, link, lease_seconds=self.cloud.settings.lease_seconds, fence=fence)
         self._agents[name] = [asyncio.create_task(agent.run(), name=f"host {name}")]
         wires = wires and self.network_telling is not None
         if wires:
