@@ -17,7 +17,7 @@ from schema.placement.consumer import CONSUMER
 from schema.refusal import Conflict
 
 ATTEMPTS = 20
-"""Numbers tried for a new migration while others take them."""
+"""Numbers tried for a new migration while others take them. They are unique; some are left out."""
 
 Execute = Callable[..., Awaitable[list[Document]]]
 
@@ -58,8 +58,9 @@ async def begin_evacuation(
     """Have it begin. `project_id`, `user_id`: of who asks. Raises Refused."""
     move = action.move
     number = await cloud.documents.count(MIGRATION, gone=None)
-    for _ in range(ATTEMPTS):
-        number += 1
+    for attempt in range(ATTEMPTS):
+        # A thousand servers of one host leave it together: who meets others gets out of their way, further each time.
+        number += 1 + int(clock.fraction() * (2**attempt - 1))
         begin = BeginMigration(
             number=number,
             migration_type=move.type,
