@@ -31,6 +31,7 @@ from schema.compute.server import (
     ServerLocked,
     ServerPlaced,
     ServerRequested,
+    ServerStateReset,
     ServerUnlocked,
     StartRequested,
     StopRequested,
@@ -61,11 +62,12 @@ _NAMES: dict[type[Event], tuple[str, str]] = {
     NicDetachRequested: ("detach_interface", "compute_detach_interface"),
     ServerLocked: ("lock", "api_lock"),
     ServerUnlocked: ("unlock", "api_unlock"),
+    ServerStateReset: ("resetState", "api_reset_state"),
 }
 """The event that begins an action: the action's name, and that of its one part."""
 
 
-_AT_ONCE = (ServerLocked, ServerUnlocked, ServerPasswordChanged, CrashDumpTriggered)
+_AT_ONCE = (ServerLocked, ServerUnlocked, ServerStateReset, ServerPasswordChanged, CrashDumpTriggered)
 """Those that are done as soon as they are told."""
 
 
@@ -125,7 +127,7 @@ async def show(call: Call) -> dict[str, Any]:
     request_id = call.path["request_id"]
     action = next((it for it in await _actions(call, server) if it.begun.correlation == request_id), None)
     if action is None:
-        raise NotFound(f"Action for request_id {request_id[:255]} on instance {server.id} not found")
+        raise NotFound(f"Action {request_id[:255]} not found")
     shown = _brief(call, server, action)
     if call.version >= (2, 51) or call.may(f"{RULE}:events"):
         shown["events"] = [_part(call, server, action)]
@@ -159,7 +161,7 @@ def _filtered(query: ActionsQuery, actions: Sequence[InstanceAction]) -> list[In
     before = query.changes_before if isinstance(query, BoundedQuery) else None
     since = query.changes_since
     if since and before and since > before:
-        raise Invalid("The value of changes-since must be less than or equal to changes-before")
+        raise Invalid("The value of changes-since must be less than or equal to changes-before.")
     ids = [action.begun.correlation for action in actions]
     if query.marker is not None and query.marker not in ids:
         raise Invalid(f"marker [{query.marker[:255]}] not found")
@@ -208,7 +210,7 @@ def _part(call: Call, server: Server, action: InstanceAction) -> dict[str, Any]:
         part["hostId"] = host_id(server.project_id, host)
         if admin:
             part["host"] = host
-    if call.version >= (2, 84):
+    if call.version >= (2, 84) and call.may(f"{RULE}:events:details"):
         part["details"] = action.failure
     return part
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from api.compute.page import NoQuery, Paging, listing, next_link, page_size
+from api.compute.page import LENIENT_UNTIL, STRICT_SINCE, NoQuery, Paging, listing, next_link, page_size, strict
 from api.compute.times import written
 from api.wire import Call, Delete, Post, Reply
 from bus import clock
@@ -214,5 +214,6 @@ routes = [
     _by_version(Body10, "2.10", "2.91"),
     _by_version(Body92, "2.92", None),
     Delete("/os-keypairs/{name}", delete, may=f"{_RULE}:delete", query=NoQuery, until="2.9"),
-    Delete("/os-keypairs/{name}", delete, may=f"{_RULE}:delete", query=UserQuery, since="2.10"),
+    Delete("/os-keypairs/{name}", delete, may=f"{_RULE}:delete", query=UserQuery, since="2.10", until=LENIENT_UNTIL),
+    Delete("/os-keypairs/{name}", delete, may=f"{_RULE}:delete", query=strict(UserQuery), since=STRICT_SINCE),
 ]

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 STRICT_SINCE = "2.75"
 """From here on an unknown query parameter is refused; before, it was passed over."""
-_STRICT_UNTIL = "2.74"
+LENIENT_UNTIL = "2.74"
 
 
 class Paging(msgspec.Struct, frozen=True):
@@ -33,17 +33,21 @@ class NoQuery(msgspec.Struct, frozen=True):
 
 def listing(path: str, handler: Handler, may: str, query: Any = NoQuery, **fields: Any) -> tuple[Route, ...]:
     """The rows of a GET: one for the versions that pass over unknown parameters, one for those that refuse them."""
-    strict = msgspec.defstruct(f"Strict{query.__name__}", [], bases=(query,), forbid_unknown_fields=True, frozen=True)
     since = fields.pop("since", None)
     rows = []
     if since is None or _minor(since) < _minor(STRICT_SINCE):
         until = fields.get("until")
-        last = until if until and _minor(until) < _minor(STRICT_SINCE) else _STRICT_UNTIL
+        last = until if until and _minor(until) < _minor(STRICT_SINCE) else LENIENT_UNTIL
         rows.append(Get(path, handler, may=may, query=query, since=since, **fields | {"until": last}))
         since = STRICT_SINCE
     if fields.get("until") is None or _minor(fields["until"]) >= _minor(STRICT_SINCE):
-        rows.append(Get(path, handler, may=may, query=strict, since=since, **fields))
+        rows.append(Get(path, handler, may=may, query=strict(query), since=since, **fields))
     return tuple(rows)
+
+
+def strict(query: Any) -> Any:
+    """The query that refuses what it does not know."""
+    return msgspec.defstruct(f"Strict{query.__name__}", [], bases=(query,), forbid_unknown_fields=True, frozen=True)
 
 
 def page(call: Call, items: Sequence[T], id_of: Callable[[T], str]) -> tuple[list[T], list[dict[str, str]]]:

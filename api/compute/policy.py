@@ -61,6 +61,7 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:os-instance-actions:list": ADMIN_OR_READER,
     "os_compute_api:os-instance-actions:show": ADMIN_OR_READER,
     "os_compute_api:os-instance-actions:events": ADMIN,
+    "os_compute_api:os-instance-actions:events:details": ADMIN,
     "os_compute_api:os-server-groups:index": ADMIN_OR_READER,
     "os_compute_api:os-server-groups:show": ADMIN_OR_READER,
     "os_compute_api:os-server-groups:create": ADMIN_OR_MEMBER,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from api.compute.page import NoQuery, listing
+from api.compute.page import LENIENT_UNTIL, STRICT_SINCE, NoQuery, listing, strict
 from api.compute.project import must_be_project
 from api.wire import Call, Delete, Put, Route
 from bus.execute import Wish
@@ -180,7 +180,10 @@ routes = [
         (Set36, "2.36", "2.56"),
         (Set57, "2.57", None),
     ),
-    Delete("/os-quota-sets/{id}", delete, may=f"{RULE}:delete", query=UserQuery, answers=202),
+    *(
+        Delete("/os-quota-sets/{id}", delete, may=f"{RULE}:delete", query=query, answers=202, since=since, until=until)
+        for query, since, until in ((UserQuery, None, LENIENT_UNTIL), (strict(UserQuery), STRICT_SINCE, None))
+    ),
     *listing("/os-quota-class-sets/{id}", show_class, f"{CLASS_RULE}:show"),
     *_puts(
         "/os-quota-class-sets/{id}",

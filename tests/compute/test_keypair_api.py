@@ -24,6 +24,7 @@ async def test_a_key_is_imported_shown_listed_and_deleted(client):
     assert shown["deleted"] is False
     [listed] = (await me("GET", "/os-keypairs"))["keypairs"]
     assert listed == {"keypair": {name: value for name, value in wanted.items() if name != "user_id"}}
+    await me("DELETE", "/os-keypairs/laptop?x=1", expect=400)
     await me("DELETE", "/os-keypairs/laptop", expect=204)
     await me("DELETE", "/os-keypairs/laptop", expect=404)
     await me("GET", "/os-keypairs/laptop", expect=404)

@@ -468,6 +468,35 @@ async def test_what_was_done_can_be_read_back(world):
     assert (len(one["instanceActions"]), one["links"][0]["rel"]) == (1, "next")
 
 
+async def test_actions_tell_more_to_administrators_and_newer_versions(world):
+    member, admin = await world.client(), await world.client("admin")
+    id = (await world.boot(member))["id"]
+    path = f"/servers/{id}/os-instance-actions"
+    await admin("POST", f"/servers/{id}/action", {"os-resetState": {"state": "error"}}, expect=202)
+    [reset, create] = (await member("GET", path))["instanceActions"]
+    assert (reset["action"], create["action"]) == ("resetState", "create")
+    assert "updated_at" not in (await member("GET", path, version="2.57"))["instanceActions"][0]
+    one = f"{path}/{create['request_id']}"
+
+    async def part(by, version):
+        shown = (await by("GET", one, version=version))["instanceAction"]
+        return set(shown["events"][0]) if "events" in shown else None
+
+    plain = {"event", "start_time", "finish_time", "result"}
+    assert await part(member, "2.50") is None
+    assert await part(admin, "2.50") == plain | {"traceback"}
+    assert await part(member, "2.51") == plain
+    assert await part(member, "2.84") == plain | {"hostId"}
+    assert await part(admin, "2.62") == plain | {"traceback", "hostId", "host"}
+    assert await part(admin, "2.84") == plain | {"traceback", "hostId", "host", "details"}
+    at = reset["updated_at"]
+    assert (await member("GET", f"{path}?changes-since={at}Z"))["instanceActions"] == [reset]
+    assert (await member("GET", f"{path}?changes-before=2000-01-01T00:00:00Z"))["instanceActions"] == []
+    assert (await member("GET", f"{path}?marker={reset['request_id']}"))["instanceActions"] == [create]
+    await member("GET", f"{path}?marker=req-nope", expect=400)
+    await member("GET", f"{path}?changes-since=2999-01-01T00:00:00Z&changes-before={at}Z", expect=400)
+
+
 async def test_a_guest_gets_its_secrets_and_nobody_else_sees_them(world):
     member, admin = await world.client(), await world.client("admin")
     text = base64.b64encode(b"#!/bin/sh\necho hello").decode()
