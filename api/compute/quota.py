@@ -110,7 +110,8 @@ async def update(call: Call) -> dict[str, Any]:
 
 async def delete(call: Call) -> None:
     project_id = await _project(call, "delete")
-    await call.execute(Wish(QUOTAS, project_id, ClearQuotaLimits()))
+    if call.params.user_id is None:
+        await call.execute(Wish(QUOTAS, project_id, ClearQuotaLimits()))
 
 
 async def show_class(call: Call) -> dict[str, Any]:

@@ -46,8 +46,9 @@ async def test_limits_are_set_and_cleared(admin):
     assert (changed["cores"], changed["instances"], changed["ram"]) == (4, -1, 51_200)
     assert "id" not in changed
     await admin("DELETE", f"/os-quota-sets/{MINE}?x=1", expect=400)
-    await admin("DELETE", f"/os-quota-sets/{MINE}?x=1", expect=202, version="2.74")
     await admin("DELETE", f"/os-quota-sets/{MINE}?user_id=u", expect=202)
+    assert (await admin("GET", f"/os-quota-sets/{MINE}"))["quota_set"]["cores"] == 4, "the project's stay"
+    await admin("DELETE", f"/os-quota-sets/{MINE}?x=1", expect=202, version="2.74")
     assert (await admin("GET", f"/os-quota-sets/{MINE}"))["quota_set"]["cores"] == 20
 
 
