@@ -123,3 +123,25 @@ async def test_a_day_with_a_server(day):
         assert compute.find_server("db") is None
 
     await day(work)
+
+
+async def test_a_day_without_a_host(day):
+    def work(connection):
+        compute = connection.compute
+        flavor = next(iter(compute.flavors()))
+        server = compute.create_server(name="web", image_id=IMAGE, flavor_id=flavor.id, networks="none")
+        server = compute.wait_for_server(server, wait=30, interval=0.05)
+        with pytest.raises(exceptions.BadRequestException, match="still in use"):
+            compute.evacuate_server(server)
+        [service] = compute.services(binary="nova-compute")
+        compute.update_service_forced_down(service, forced=True)
+        compute.evacuate_server(server)
+        [migration] = compute.migrations(instance_uuid=server.id)
+        assert (migration.migration_type, migration.source_compute, migration.server_id) == (
+            "evacuation",
+            "h1",
+            server.id,
+        )
+        assert list(compute.server_migrations(server)) == []
+
+    await day(work)
