@@ -38,6 +38,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     fenced: bool = False
     boot: str = ""
     """The host's boot during which it was last started."""
+    remade: int = 0
 
     @property
     def reboots(self) -> Reboots:
@@ -58,6 +59,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
             "position": str(self.position),
             "fenced": "yes" if self.fenced else "no",
             "boot": self.boot,
+            "remade": str(self.remade),
         }
 
 
@@ -71,6 +73,7 @@ def remembered(element: str) -> Remembered:
         position=int(it.get("position", 0)),
         fenced=it.get("fenced") == "yes",
         boot=it.get("boot", ""),
+        remade=int(it.get("remade", 0)),
     )
 
 

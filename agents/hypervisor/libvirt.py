@@ -21,6 +21,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import libvirt
+import msgspec
 import structlog
 
 from agents.hypervisor import config_drive, console, disk, libvirt_domain, libvirt_guest
@@ -37,6 +38,7 @@ from agents.hypervisor.plan import (
     Pause,
     Plug,
     Reboot,
+    Remake,
     Remove,
     Start,
     Step,
@@ -184,6 +186,8 @@ class LibvirtDriver:
             match step:
                 case Define():
                     await self._define(step.domain, step.position)
+                case Remake():
+                    await self._remake(step.domain)
                 case Start():
                     await self._on(id, "starting it", lambda domain: self._power_on(domain, step.domain))
                 case Stop():
@@ -257,6 +261,34 @@ class LibvirtDriver:
             raise StepFailed(f"the disks of this server are gone from host {self.host}; rebuild it")
         elif not root.exists():
             await disk.blank(root, max(domain.disk_gb, 1) * disk.GIB)
+        await self._furnish(domain)
+        await self._libvirt.call(lambda connection: self._define_again(connection, domain, position), "defining it")
+
+    async def _remake(self, domain: Domain) -> None:
+        folder = self._guest(domain.server_id)
+        fresh, base_of_fresh = folder / "fresh", folder / "base.fresh"
+        if domain.image is None:
+            raise StepFailed("it has no image to make its root disk anew from")
+        try:
+            fresh.unlink(missing_ok=True)
+            base = await self.images.get(domain.image, lambda done, whole: self._downloading(domain, done, whole))
+            _point(base_of_fresh, base)
+            await disk.overlay(fresh, base, domain.image.disk_format, domain.disk_gb * disk.GIB)
+            await self._on(domain.server_id, "stopping it", libvirt_domain.power_off)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            base_of_fresh.unlink(missing_ok=True)
+            raise
+        fresh.replace(folder / "disk")
+        base_of_fresh.replace(folder / "base")
+        for name in ("config-drive.iso", *(() if domain.keep_ephemeral else ("ephemeral", "swap"))):
+            (folder / name).unlink(missing_ok=True)
+        await self._furnish(domain)
+        await self._libvirt.call(lambda connection: self._define_again(connection, domain, remade=True), "defining it")
+
+    async def _furnish(self, domain: Domain) -> None:
+        """Whatever it has beside its root disk, if that is not there yet."""
+        folder = self._guest(domain.server_id)
         if domain.ephemeral_gb:
             await disk.blank(folder / "ephemeral", domain.ephemeral_gb * disk.GIB)
         if domain.swap_mb:
@@ -265,12 +297,13 @@ class LibvirtDriver:
         if domain.config_drive and not drive.exists():
             await asyncio.to_thread(config_drive.write, domain, drive)
             drive.chmod(0o600)
-        await self._libvirt.call(lambda connection: self._define_again(connection, domain, position), "defining it")
 
-    def _define_again(self, connection: Any, domain: Domain, position: int = 0) -> None:
+    def _define_again(self, connection: Any, domain: Domain, position: int = 0, *, remade: bool = False) -> None:
         """Write the definition, keeping what is remembered of it."""
         known = libvirt_domain.lookup(connection, domain.server_id)
-        memory = libvirt_domain.remembered(known) if known else Remembered(position=position)
+        memory = libvirt_domain.remembered(known) if known else Remembered(position=position, remade=domain.remade)
+        if remade:
+            memory = msgspec.structs.replace(memory, remade=domain.remade, fenced=False)
         folder = self._guest(domain.server_id)
         disks = [Disk(path=folder / name) for name in ("disk", "ephemeral", "swap") if (folder / name).exists()]
         drive = folder / "config-drive.iso"
@@ -407,6 +440,7 @@ class LibvirtDriver:
             fenced=memory.fenced and power == "paused",
             interrupted=power in {"stopped", "crashed"} and memory.boot not in {"", self._boot},
             taps=libvirt_domain.taps(domain),
+            remade=memory.remade,
         )
 
     def _look_at_host(self, connection: Any) -> HostFacts:
@@ -442,7 +476,7 @@ class LibvirtDriver:
             await asyncio.to_thread(self._trim)
             if clock.monotonic() - cleaned > CLEAN_SECONDS:
                 cleaned = clock.monotonic()
-                in_use = {path.readlink() for path in self._guests.glob("*/base")}
+                in_use = {path.readlink() for path in self._guests.glob("*/base*")}
                 await asyncio.to_thread(self.images.clean, in_use)
 
     def _trim(self) -> None:

@@ -3,6 +3,7 @@
     absent ─Define▶ stopped ─AwaitTaps─Start▶ running ─Pause▶ paused        any ─Remove▶ absent
                        ▲ ◀───────Stop─────────┘  │  ◀Unpause─┘
                        └───────Start─── suspended ◀Suspend        Plug, Unplug: its cards, running or not
+                                              any ─Remake▶ stopped, with a fresh root disk
 
 A generation is carried out once, and ends in `Adopt`. What changes afterwards without a newer one (a guest that shut
 itself down, or was destroyed behind our back) is told, not undone: the control plane decides what it means.
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from schema.compute.domain import Domain, Nic, Observed, Reboots
 
@@ -22,6 +24,20 @@ class Define(msgspec.Struct, frozen=True):
 
     domain: Domain
     position: int = 0
+
+    @property
+    def server_id(self) -> str:
+        return self.domain.server_id
+
+
+class Remake(msgspec.Struct, frozen=True):
+    """Make its root disk anew from its image, and leave it powered off; its other disks too, unless they are kept.
+
+    The image is fetched and the fresh disk made before anything of the old one is touched: until then a failure leaves
+    the guest as it was. Remembered with the domain, so that no disk is made anew twice.
+    """
+
+    domain: Domain
 
     @property
     def server_id(self) -> str:
@@ -110,7 +126,7 @@ class Adopt(msgspec.Struct, frozen=True):
     reboots: Reboots
 
 
-Step = Define | Start | Stop | Reboot | Pause | Unpause | Suspend | Remove | AwaitTaps | Plug | Unplug | Adopt
+Step = Define | Remake | Start | Stop | Reboot | Pause | Unpause | Suspend | Remove | AwaitTaps | Plug | Unplug | Adopt
 
 
 def plan(
@@ -129,7 +145,7 @@ def plan(
 
 def impatient(before: Domain, now: Domain) -> bool:
     """Whether a newer wish is reason to break off what is being done for the one before."""
-    return now.power != before.power or now.reboots.hard > before.reboots.hard
+    return now.power != before.power or now.reboots.hard > before.reboots.hard or now.remade > before.remade
 
 
 def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Step]:
@@ -141,6 +157,10 @@ def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Ste
         return [] if observed is None else [Remove(id)]
     if observed is not None and seen.generation == domain.generation:
         return _healed(domain, seen)
+    if seen.power != "absent" and domain.remade > seen.remade:
+        taps = tuple(nic.tap for nic in domain.networks)
+        fresh = replace(seen, power="stopped", remade=domain.remade, taps=taps, severed=())
+        return [Remake(domain), *_steps(domain, fresh, position)]
     steps: list[Step] = []
     match domain.power:
         case "running":

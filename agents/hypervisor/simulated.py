@@ -23,6 +23,7 @@ from agents.hypervisor.plan import (
     Pause,
     Plug,
     Reboot,
+    Remake,
     Remove,
     Start,
     Step,
@@ -204,6 +205,7 @@ class SimulatedDriver:
         if isinstance(step, Define):
             if id not in self.domains:
                 seen = Observed(server_id=id, power="stopped", position=step.position, taps=_taps(step.domain))
+                seen = replace(seen, remade=step.domain.remade)
                 self.domains[id] = _pretended(seen, step.domain)
             return
         if isinstance(step, Remove):
@@ -212,6 +214,12 @@ class SimulatedDriver:
         if id not in self.domains:
             raise StepFailed(f"host {self.host} holds no server {id}")
         match step:
+            case Remake():
+                seen = replace(self.domains[id].seen, power="stopped", fenced=False, interrupted=False)
+                seen = replace(seen, remade=step.domain.remade, taps=_taps(step.domain))
+                console = self.domains[id].console
+                self.domains[id] = _pretended(seen, step.domain)
+                self._write(id, f"{console}simulated: the root disk is made anew")
             case Start():
                 reboots = step.domain.reboots
                 if self._put(id, power="running", fenced=False, interrupted=False, reboots=reboots):

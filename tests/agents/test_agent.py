@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from agents.hypervisor.agent import Agent
-from agents.hypervisor.plan import Define, Reboot, Start, Stop
+from agents.hypervisor.plan import Define, Reboot, Remake, Start, Stop
 from agents.hypervisor.simulated import Simulated, SimulatedDriver
 from agents.link import BrokerLink
 from schema.compute.domain import Domain, Observed, Reboots, Seed
@@ -293,3 +293,18 @@ async def test_a_console_of_nobody_is_a_fault(control, driver):
     await control.start_agent(driver)
     await control.until(lambda: control.beats)
     assert "holds no server x" in await control.console("x")
+
+
+async def test_a_root_disk_is_made_anew_or_the_guest_is_left_as_it_was(control, driver):
+    await control.start_agent(driver)
+    await control.tell(domain())
+    await control.seen("a", "running")
+    driver.failure = lambda step: "no such image" if isinstance(step, Remake) else None
+    await control.tell(domain(generation=2, remade=1))
+    await control.until(lambda: control.observed["a"].fault is not None)
+    assert (control.observed["a"].power, control.observed["a"].remade) == ("running", 0)
+    driver.failure = None
+    await control.tell(domain(generation=3, remade=2))
+    await control.seen("a", "running", generation=3)
+    assert control.observed["a"].remade == 2
+    assert "the root disk is made anew" in await control.console("a")

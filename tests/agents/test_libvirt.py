@@ -187,3 +187,31 @@ async def test_a_console_log_stays_small(driver, order, hypervisor_folder, monke
     assert (await driver.console(folder.name, 2)) == "line 498\nline 499\n"
     console.unlink()
     folder.rmdir()
+
+
+async def test_a_root_disk_is_made_anew(control, driver, order, image, libvirtd, hypervisor_folder):
+    await control.start_agent(driver())
+    id, wish = order("#!/bin/sh\necho the first life\n")
+    await control.tell(wish(ephemeral_gb=1))
+    await control.seen(id, "running", 60)
+    folder = hypervisor_folder / "hypervisor" / "guests" / id
+    disk, ephemeral = (folder / "disk").stat().st_ino, (folder / "ephemeral").stat().st_ino
+    number = domain_of(libvirtd, id).ID()
+
+    # What cannot be fetched harms nothing: the guest runs on, on the disk it has.
+    lost = ImageRef(id=str(uuid.uuid4()), url="file:///nowhere/at/all")
+    await control.tell(wish(ephemeral_gb=1, image=lost, remade=1))
+    await control.until(lambda: control.observed[id].fault is not None, 30)
+    assert domain_of(libvirtd, id).ID() == number
+    assert (folder / "disk").stat().st_ino == disk
+
+    seed = Seed(hostname="web-2", user_data=base64.b64encode(b"#!/bin/sh\necho another life\n").decode())
+    more = {"ephemeral_gb": 1, "image": image, "seed": seed, "config_drive": True, "keep_ephemeral": True}
+    await control.tell(wish(remade=2, **more))
+    await control.until(lambda: control.observed[id].remade == 2, 60)
+    assert (folder / "disk").stat().st_ino != disk
+    assert (folder / "ephemeral").stat().st_ino == ephemeral
+    await says(control, id, "another life")
+
+    await control.tell(wish("absent"))
+    await control.until(lambda: id in control.removed, 30)

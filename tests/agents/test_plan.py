@@ -7,6 +7,7 @@ from agents.hypervisor.plan import (
     Pause,
     Plug,
     Reboot,
+    Remake,
     Remove,
     Start,
     Stop,
@@ -169,3 +170,24 @@ def test_a_card_whose_tap_was_made_anew_is_plugged_in_again():
     domain = wanted(networks=(TAP1, TAP2))
     [unplug, wait, plug] = planned(domain, seen(generation=2, taps=("tap1", "tap2"), severed=("tap1",)))
     assert (unplug, wait.nics, plug.nic) == (Unplug("a", "tap1"), (TAP1,), TAP1)
+
+
+@pytest.mark.parametrize("before", ["running", "stopped", "crashed", "paused", "suspended"])
+@pytest.mark.parametrize("power,steps", [("running", [Remake, Start, Adopt]), ("stopped", [Remake, Adopt])])
+def test_a_root_disk_is_made_anew_from_anywhere(before, power, steps):
+    assert kinds(planned(wanted(power, remade=1), seen(before))) == steps
+
+
+def test_a_root_disk_is_made_anew_once():
+    assert kinds(planned(wanted(remade=1), seen(remade=1))) == [Adopt]
+    assert kinds(planned(wanted(remade=2))) == [Define, Start, Adopt]
+
+
+def test_another_image_breaks_off_what_is_being_done():
+    assert impatient(wanted(remade=1), wanted(generation=3, remade=2))
+
+
+def test_a_remade_guest_waits_for_its_taps():
+    nic = Nic(port_id="p", mac_address="fa:16:3e:00:00:01", tap="tap1")
+    domain = wanted(remade=1, networks=(nic,))
+    assert kinds(planned(domain, seen("stopped"))) == [Remake, AwaitTaps, Start, Adopt]
