@@ -54,6 +54,8 @@ class Recovery:
             for id, host in lost.items()
         }
         self._tried = {id: at for id, at in self._tried.items() if now - at < RETRY_SECONDS}
+        if len(lost) > sum(it.state.living and it.state.up for it in self._hosts.values()):
+            return  # so many do not die together: it is their network, or this process, that is cut off
         for id, host in lost.items():
             due = now - self._lost[id][1] >= self._cloud.settings.recovery_seconds
             if due and self.policy(host) == EVACUATE and self._is_fenced(host):

@@ -12,7 +12,7 @@ from handlers.compute.host import HOSTS
 from handlers.compute.quota import QUOTAS
 from handlers.compute.recovery import KEY, Recovery
 from schema.compute.aggregate import AddAggregateHost, CreateAggregate, SetAggregateMetadata
-from schema.compute.host import JoinAggregate
+from schema.compute.host import DisableHost, JoinAggregate
 from schema.compute.quota import SetQuotaLimits
 from schema.compute.server import VmState
 from schema.placement.provider import PROVIDER
@@ -120,9 +120,17 @@ async def test_a_group_of_hosts_may_be_the_only_one_that_is_recovered(ward):
 
 async def test_what_cannot_be_built_elsewhere_is_not_tried_for_ever(ward):
     id = await ward.fill()
-    await ward.lose("h2")
+    await ward.cloud.executor.execute(Wish(HOSTS, "h2", DisableHost(reason="full")))
     await ward.lose("h1")
     await ward.recovery.sweep()
     tried = await ward.moves(id, "h1")
     assert tried.fault is not None
     await ward.stays(id)
+
+
+async def test_where_most_hosts_are_lost_at_once_nothing_is_done(ward):
+    id = await ward.fill()
+    await ward.lose("h2")
+    await ward.lose("h1")
+    await ward.stays(id)
+    assert (await ward.steered.state(id)).fault is None
