@@ -39,6 +39,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     boot: str = ""
     """The host's boot during which it was last started."""
     remade: int = 0
+    rescued: bool = False
 
     @property
     def reboots(self) -> Reboots:
@@ -60,6 +61,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
             "fenced": "yes" if self.fenced else "no",
             "boot": self.boot,
             "remade": str(self.remade),
+            "rescued": "yes" if self.rescued else "no",
         }
 
 
@@ -74,6 +76,7 @@ def remembered(element: str) -> Remembered:
         fenced=it.get("fenced") == "yes",
         boot=it.get("boot", ""),
         remade=int(it.get("remade", 0)),
+        rescued=it.get("rescued") == "yes",
     )
 
 

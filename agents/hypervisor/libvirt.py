@@ -40,12 +40,14 @@ from agents.hypervisor.plan import (
     Reboot,
     Remake,
     Remove,
+    Rescue,
     Start,
     Step,
     Stop,
     Suspend,
     Unpause,
     Unplug,
+    Unrescue,
 )
 from agents.hypervisor.tap_watch import TapWatch
 from agents.network.namespace import Namespace, identity
@@ -188,6 +190,10 @@ class LibvirtDriver:
                     await self._define(step.domain, step.position)
                 case Remake():
                     await self._remake(step.domain)
+                case Rescue():
+                    await self._rescue(step.domain)
+                case Unrescue():
+                    await self._unrescue(step.domain)
                 case Start():
                     await self._on(id, "starting it", lambda domain: self._power_on(domain, step.domain))
                 case Stop():
@@ -284,7 +290,30 @@ class LibvirtDriver:
         for name in ("config-drive.iso", *(() if domain.keep_ephemeral else ("ephemeral", "swap"))):
             (folder / name).unlink(missing_ok=True)
         await self._furnish(domain)
-        await self._libvirt.call(lambda connection: self._define_again(connection, domain, remade=True), "defining it")
+        made = {"remade": domain.remade, "fenced": False}
+        await self._libvirt.call(lambda it: self._define_again(it, domain, **made), "defining it")
+
+    async def _rescue(self, domain: Domain) -> None:
+        folder = self._guest(domain.server_id)
+        image = domain.rescue
+        if image is None:
+            raise StepFailed("it has no image to be rescued with")
+        try:
+            (folder / "rescue").unlink(missing_ok=True)
+            base = await self.images.get(image, lambda done, whole: self._downloading(domain, done, whole))
+            _point(folder / "base.rescue", base)
+            await disk.overlay(folder / "rescue", base, image.disk_format, 0)
+            await self._on(domain.server_id, "stopping it", libvirt_domain.power_off)
+        except BaseException:
+            _drop_rescue(folder)
+            raise
+        await self._libvirt.call(lambda it: self._define_again(it, domain, rescued=True, fenced=False), "defining it")
+
+    async def _unrescue(self, domain: Domain) -> None:
+        folder = self._guest(domain.server_id)
+        await self._on(domain.server_id, "stopping it", libvirt_domain.power_off)
+        await self._libvirt.call(lambda it: self._define_again(it, domain, rescued=False, fenced=False), "defining it")
+        _drop_rescue(folder)
 
     async def _furnish(self, domain: Domain) -> None:
         """Whatever it has beside its root disk, if that is not there yet."""
@@ -298,14 +327,14 @@ class LibvirtDriver:
             await asyncio.to_thread(config_drive.write, domain, drive)
             drive.chmod(0o600)
 
-    def _define_again(self, connection: Any, domain: Domain, position: int = 0, *, remade: bool = False) -> None:
-        """Write the definition, keeping what is remembered of it."""
+    def _define_again(self, connection: Any, domain: Domain, position: int = 0, **changes: Any) -> None:
+        """Write the definition, keeping what is remembered of it but for those changes."""
         known = libvirt_domain.lookup(connection, domain.server_id)
         memory = libvirt_domain.remembered(known) if known else Remembered(position=position, remade=domain.remade)
-        if remade:
-            memory = msgspec.structs.replace(memory, remade=domain.remade, fenced=False)
+        memory = msgspec.structs.replace(memory, **changes)
         folder = self._guest(domain.server_id)
-        disks = [Disk(path=folder / name) for name in ("disk", "ephemeral", "swap") if (folder / name).exists()]
+        names = (*(("rescue",) if memory.rescued else ()), "disk", "ephemeral", "swap")
+        disks = [Disk(path=folder / name) for name in names if (folder / name).exists()]
         drive = folder / "config-drive.iso"
         if drive.exists():
             disks.append(Disk(path=drive, format="raw", readonly=True, serial="config-drive"))
@@ -441,6 +470,7 @@ class LibvirtDriver:
             interrupted=power in {"stopped", "crashed"} and memory.boot not in {"", self._boot},
             taps=libvirt_domain.taps(domain),
             remade=memory.remade,
+            rescued=memory.rescued,
         )
 
     def _look_at_host(self, connection: Any) -> HostFacts:
@@ -502,6 +532,11 @@ def _point(link: Path, to: Path) -> None:
     """Note what the disk is laid over, for as long as it is."""
     link.unlink(missing_ok=True)
     link.symlink_to(to)
+
+
+def _drop_rescue(folder: Path) -> None:
+    for name in ("rescue", "base.rescue"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _is_uuid(text: str) -> bool:

@@ -4,6 +4,7 @@
                        ▲ ◀───────Stop─────────┘  │  ◀Unpause─┘
                        └───────Start─── suspended ◀Suspend        Plug, Unplug: its cards, running or not
                                               any ─Remake▶ stopped, with a fresh root disk
+                                   any ─Rescue▶ stopped, to boot from another disk ─Unrescue▶ stopped
 
 A generation is carried out once, and ends in `Adopt`. What changes afterwards without a newer one (a guest that shut
 itself down, or was destroyed behind our back) is told, not undone: the control plane decides what it means.
@@ -12,6 +13,7 @@ itself down, or was destroyed behind our back) is told, not undone: the control 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -36,6 +38,29 @@ class Remake(msgspec.Struct, frozen=True):
     The image is fetched and the fresh disk made before anything of the old one is touched: until then a failure leaves
     the guest as it was. Remembered with the domain, so that no disk is made anew twice.
     """
+
+    domain: Domain
+
+    @property
+    def server_id(self) -> str:
+        return self.domain.server_id
+
+
+class Rescue(msgspec.Struct, frozen=True):
+    """Power off, to boot next from a fresh copy of its rescue image; its own root disk is the second one meanwhile.
+
+    The copy is made before the guest is touched, and that it is rescued is remembered with the domain.
+    """
+
+    domain: Domain
+
+    @property
+    def server_id(self) -> str:
+        return self.domain.server_id
+
+
+class Unrescue(msgspec.Struct, frozen=True):
+    """Power off, to boot next from its own root disk again; the rescue disk goes."""
 
     domain: Domain
 
@@ -126,7 +151,23 @@ class Adopt(msgspec.Struct, frozen=True):
     reboots: Reboots
 
 
-Step = Define | Remake | Start | Stop | Reboot | Pause | Unpause | Suspend | Remove | AwaitTaps | Plug | Unplug | Adopt
+Step = (
+    Define
+    | Remake
+    | Rescue
+    | Unrescue
+    | Start
+    | Stop
+    | Reboot
+    | Pause
+    | Unpause
+    | Suspend
+    | Remove
+    | AwaitTaps
+    | Plug
+    | Unplug
+    | Adopt
+)
 
 
 def plan(
@@ -158,9 +199,11 @@ def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Ste
     if observed is not None and seen.generation == domain.generation:
         return _healed(domain, seen)
     if seen.power != "absent" and domain.remade > seen.remade:
-        taps = tuple(nic.tap for nic in domain.networks)
-        fresh = replace(seen, power="stopped", remade=domain.remade, taps=taps, severed=())
-        return [Remake(domain), *_steps(domain, fresh, position)]
+        return [Remake(domain), *_steps(domain, _redefined(domain, seen, remade=domain.remade), position)]
+    rescued = domain.rescue is not None
+    if seen.power != "absent" and rescued is not seen.rescued:
+        step = Rescue(domain) if rescued else Unrescue(domain)
+        return [step, *_steps(domain, _redefined(domain, seen, rescued=rescued), position)]
     steps: list[Step] = []
     match domain.power:
         case "running":
@@ -183,6 +226,12 @@ def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Ste
     # What does not run is changed before it starts; what runs, when it has come to where it shall be.
     steps = [*cards, *steps] if seen.power in {"stopped", "crashed"} else [*steps, *cards]
     return [*made, *steps, Adopt(id, domain.generation, domain.reboots)]
+
+
+def _redefined(domain: Domain, seen: Observed, **changes: Any) -> Observed:
+    """What is seen of it when it was powered off and defined anew."""
+    taps = tuple(nic.tap for nic in domain.networks)
+    return replace(seen, power="stopped", taps=taps, severed=(), **changes)
 
 
 def _cards(domain: Domain, seen: Observed) -> list[Step]:

@@ -25,12 +25,14 @@ from agents.hypervisor.plan import (
     Reboot,
     Remake,
     Remove,
+    Rescue,
     Start,
     Step,
     Stop,
     Suspend,
     Unpause,
     Unplug,
+    Unrescue,
 )
 from schema.compute.domain import Domain, HostFacts, Observed, PowerSeen
 from schema.compute.question import ConsoleKind, Diagnosis, DiskUse, NicUse
@@ -220,6 +222,12 @@ class SimulatedDriver:
                 console = self.domains[id].console
                 self.domains[id] = _pretended(seen, step.domain)
                 self._write(id, f"{console}simulated: the root disk is made anew")
+            case Rescue() | Unrescue():
+                rescued = isinstance(step, Rescue)
+                self._put(
+                    id, power="stopped", fenced=False, interrupted=False, taps=_taps(step.domain), rescued=rescued
+                )
+                self._write(id, f"simulated: it boots from its {'rescue' if rescued else 'own'} disk")
             case Start():
                 reboots = step.domain.reboots
                 if self._put(id, power="running", fenced=False, interrupted=False, reboots=reboots):

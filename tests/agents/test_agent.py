@@ -6,7 +6,7 @@ from agents.hypervisor.agent import Agent
 from agents.hypervisor.plan import Define, Reboot, Remake, Start, Stop
 from agents.hypervisor.simulated import Simulated, SimulatedDriver
 from agents.link import BrokerLink
-from schema.compute.domain import Domain, Observed, Reboots, Seed
+from schema.compute.domain import Domain, ImageRef, Observed, Reboots, Seed
 
 from .control import Control
 
@@ -308,3 +308,15 @@ async def test_a_root_disk_is_made_anew_or_the_guest_is_left_as_it_was(control, 
     await control.seen("a", "running", generation=3)
     assert control.observed["a"].remade == 2
     assert "the root disk is made anew" in await control.console("a")
+
+
+async def test_a_guest_is_rescued_and_brought_back(control, driver):
+    await control.start_agent(driver)
+    await control.tell(domain())
+    await control.seen("a", "running")
+    await control.tell(domain(generation=2, rescue=ImageRef(id="i", url="file:///i")))
+    await control.seen("a", "running", generation=2)
+    assert control.observed["a"].rescued
+    await control.tell(domain(generation=3))
+    await control.seen("a", "running", generation=3)
+    assert not control.observed["a"].rescued

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import os
+import re
 import signal
 import time
 import uuid
@@ -213,5 +214,30 @@ async def test_a_root_disk_is_made_anew(control, driver, order, image, libvirtd,
     assert (folder / "ephemeral").stat().st_ino == ephemeral
     await says(control, id, "another life")
 
+    await control.tell(wish("absent"))
+    await control.until(lambda: id in control.removed, 30)
+
+
+async def test_a_guest_is_rescued_and_brought_back(control, driver, order, image, libvirtd, hypervisor_folder):
+    await control.start_agent(driver())
+    id, wish = order("#!/bin/sh\n")
+    await control.tell(wish())
+    await control.seen(id, "running", 60)
+    folder = hypervisor_folder / "hypervisor" / "guests" / id
+
+    def disks():
+        return re.findall(rf"{id}/(rescue|disk)'", domain_of(libvirtd, id).XMLDesc())
+
+    await control.tell(wish(rescue=image))
+    await control.until(lambda: control.observed[id].rescued and control.observed[id].power == "running", 60)
+    assert disks() == ["rescue", "disk"]
+    await control.tell(wish(rescue=image, reboots=Reboots(hard=1)))
+    await control.until(lambda: control.observed[id].reboots.hard == 1, 60)
+    assert disks() == ["rescue", "disk"]
+
+    await control.tell(wish(reboots=Reboots(hard=1)))
+    await control.until(lambda: not control.observed[id].rescued and control.observed[id].power == "running", 60)
+    assert disks() == ["disk"]
+    assert not (folder / "rescue").exists()
     await control.tell(wish("absent"))
     await control.until(lambda: id in control.removed, 30)

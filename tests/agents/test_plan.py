@@ -9,15 +9,17 @@ from agents.hypervisor.plan import (
     Reboot,
     Remake,
     Remove,
+    Rescue,
     Start,
     Stop,
     Suspend,
     Unpause,
     Unplug,
+    Unrescue,
     impatient,
     plan,
 )
-from schema.compute.domain import Domain, Nic, Observed, Reboots
+from schema.compute.domain import Domain, ImageRef, Nic, Observed, Reboots
 
 
 def wanted(power="running", generation=2, **more):
@@ -191,3 +193,16 @@ def test_a_remade_guest_waits_for_its_taps():
     nic = Nic(port_id="p", mac_address="fa:16:3e:00:00:01", tap="tap1")
     domain = wanted(remade=1, networks=(nic,))
     assert kinds(planned(domain, seen("stopped"))) == [Remake, AwaitTaps, Start, Adopt]
+
+
+@pytest.mark.parametrize("before", ["running", "stopped", "paused", "suspended"])
+def test_a_guest_is_rescued_and_brought_back_from_anywhere(before):
+    image = ImageRef(id="i", url="file:///i")
+    assert kinds(planned(wanted(rescue=image), seen(before))) == [Rescue, Start, Adopt]
+    assert kinds(planned(wanted(), seen(before, rescued=True))) == [Unrescue, Start, Adopt]
+
+
+def test_a_rescued_guest_stops_and_starts_as_others():
+    image = ImageRef(id="i", url="file:///i")
+    assert kinds(planned(wanted("stopped", rescue=image), seen(rescued=True))) == [Stop, Adopt]
+    assert kinds(planned(wanted(rescue=image), seen("stopped", rescued=True))) == [Start, Adopt]
