@@ -24,6 +24,7 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:servers:start": ADMIN_OR_MEMBER,
     "os_compute_api:servers:stop": ADMIN_OR_MEMBER,
     "os_compute_api:servers:reboot": ADMIN_OR_MEMBER,
+    "os_compute_api:servers:rebuild": ADMIN_OR_MEMBER,
     "os_compute_api:os-pause-server:pause": ADMIN_OR_MEMBER,
     "os_compute_api:os-pause-server:unpause": ADMIN_OR_MEMBER,
     "os_compute_api:os-suspend-server:suspend": ADMIN_OR_MEMBER,

@@ -160,7 +160,6 @@ routes = [
             "resize",
             "confirmResize",
             "revertResize",
-            "rebuild",
             "rescue",
             "unrescue",
             "shelve",

@@ -133,7 +133,7 @@ async def create(call: Call) -> Reply:
     image = await image_asked(call, wanted.imageRef, wanted.block_device_mapping_v2, flavor)
     boot = Boot(
         admin_password=wanted.adminPass or clock.password(),
-        user_data=_checked_user_data(wanted.user_data),
+        user_data=checked_user_data(wanted.user_data),
         public_keys=await public_keys(call, wanted.key_name),
     )
     command = CreateServer(
@@ -358,7 +358,8 @@ async def _affordable(call: Call, command: CreateServer, minimum: int, maximum: 
     return max(minimum, count)
 
 
-def _checked_user_data(text: str | None) -> str:
+def checked_user_data(text: str | None) -> str:
+    """Raises Invalid."""
     if not text:
         return ""
     try:

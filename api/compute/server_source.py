@@ -34,6 +34,14 @@ async def image_asked(call: Call, reference: str, devices: Sequence[dict[str, An
     id = _booted_image(devices, reference.rstrip("/").rpartition("/")[2])
     if not id:
         raise Invalid("Invalid imageRef provided: a server boots from an image.")
+    image = await image_named(call, id)
+    check_fits(image, flavor)
+    return image
+
+
+async def image_named(call: Call, reference: str) -> Image:
+    """An image that whoever asks may boot, by id or URL. Raises Invalid."""
+    id = reference.rstrip("/").rpartition("/")[2]
     stream = IMAGE.stream(id)
     document = (await call.cloud.executor.load([stream])).get(stream)
     image: Image | None = document.state if document else None
@@ -41,7 +49,6 @@ async def image_asked(call: Call, reference: str, devices: Sequence[dict[str, An
         raise Invalid(f"Image {id} could not be found.")
     if image.status != ACTIVE:
         raise Invalid(f"Image {id} is not active.")
-    _check_fits(image, flavor)
     return image
 
 
@@ -89,7 +96,8 @@ def _booted_image(devices: Sequence[dict[str, Any]], image_id: str) -> str:
     return image_id
 
 
-def _check_fits(image: Image, flavor: Flavor) -> None:
+def check_fits(image: Image, flavor: Flavor | ServerFlavor) -> None:
+    """Raises Invalid."""
     if flavor.ram_mb < image.min_ram_mb:
         raise Invalid(
             f"Flavor's memory is too small for requested image: it has {flavor.ram_mb} MB, "

@@ -16,7 +16,7 @@ from api.wire import Call
 from api.wire.route import Version
 from bus.cloud import Cloud
 from bus.log import Document
-from handlers.compute.desired import instance_name
+from handlers.compute.desired import image_wanted, instance_name
 from schema.compute.host import HOST, Host
 from schema.compute.nic import ServerNic
 from schema.compute.server import SERVER, Boot, Server, ServerFlavor, Task, VmState
@@ -38,7 +38,7 @@ STATUS: dict[VmState, str] = {
 }
 REBOOTING: dict[Task, str] = {Task.REBOOTING: "REBOOT", Task.REBOOTING_HARD: "HARD_REBOOT"}
 """What an ACTIVE server is called meanwhile."""
-REBUILDING = frozenset({Task.REBUILDING, Task.REBUILD_SPAWNING})
+REBUILDING = frozenset({Task.REBUILDING, Task.REBUILD_SPAWNING, Task.REBUILD_DISK})
 """A server is called REBUILD meanwhile, wherever it rests."""
 
 _encode = msgspec.json.Encoder().encode
@@ -202,10 +202,11 @@ class View:
             shown["OS-EXT-SRV-ATTR:user_data"] = user_data.get(server.order.secret_id)
 
     def _image(self, server: Server) -> Any:
-        if server.image is None:
+        image = image_wanted(server)
+        if image is None:
             return ""
-        shown = {"id": server.image.id, "links": [{"rel": "bookmark", "href": self._images + server.image.id}]}
-        return shown if self._version < (2, 98) else shown | {"properties": server.image.properties}
+        shown = {"id": image.id, "links": [{"rel": "bookmark", "href": self._images + image.id}]}
+        return shown if self._version < (2, 98) else shown | {"properties": image.properties}
 
     def _flavor(self, flavor: ServerFlavor) -> dict[str, Any]:
         if self._version < (2, 47):

@@ -18,7 +18,7 @@ from handlers.compute.network_data import devices, network_data, subnets_of
 from handlers.image import ticket
 from schema.compute.domain import Desired, Domain, ImageRef, ImageTicket, Nic, Power, Reboots, Seed, encode
 from schema.compute.host import HOST, Host
-from schema.compute.server import SERVER, Boot, PowerState, Server, Task, VmState
+from schema.compute.server import SERVER, Boot, PowerState, Server, ServerImage, Task, VmState
 from schema.image.image import ACTIVE, IMAGE, Image
 from schema.network.subnet import Subnet
 from schema.network.wiring import tap_name
@@ -40,7 +40,7 @@ _POWER_BY_TASK: dict[Task, Power] = {
     Task.RESUMING: "running",
     Task.DELETING: "absent",
 }
-_BUILDING = frozenset({Task.SPAWNING, Task.REBUILD_SPAWNING})
+_BUILDING = frozenset({Task.SPAWNING, Task.REBUILD_SPAWNING, Task.REBUILD_DISK})
 """Its host is to make it from its image."""
 _POWER_BY_VM_STATE: dict[VmState, Power] = {
     VmState.BUILDING: "running",
@@ -61,6 +61,8 @@ def power(server: Server) -> Power:
     """What its guest should be doing. A server in ERROR is left as it was found."""
     if server.task is Task.REBUILD_SPAWNING and server.move is not None:
         return "running" if server.move.running else "stopped"
+    if server.task is Task.REBUILD_DISK:
+        return "stopped" if server.vm_state is VmState.STOPPED else "running"
     if server.task is not None and server.task in _POWER_BY_TASK:
         return _POWER_BY_TASK[server.task]
     if server.vm_state is VmState.ERROR:
@@ -70,7 +72,8 @@ def power(server: Server) -> Power:
 
 def domain(server: Server, image: ImageRef | None = None, seed: Seed | None = None) -> Domain:
     """What its host should hold of a server. Image and seed are for one that is to be built."""
-    properties = server.image.properties if server.image else {}
+    wanted = image_wanted(server)
+    properties = wanted.properties if wanted else {}
     return Domain(
         server_id=server.id,
         name=instance_name(server),
@@ -88,12 +91,19 @@ def domain(server: Server, image: ImageRef | None = None, seed: Seed | None = No
         reboots=Reboots(soft=server.soft_reboots, hard=server.hard_reboots),
         properties=properties | _hardware(server.flavor.extra_specs),
         topology=server.topology,
+        remade=server.rebuilds if server.task is Task.REBUILD_DISK else server.rebuilt,
+        keep_ephemeral=server.rebuild is not None and server.rebuild.keep_ephemeral,
         networks=tuple(
             Nic(port_id=nic.port_id, mac_address=nic.mac_address, tap=tap_name(nic.port_id), mtu=nic.mtu)
             for nic in server.nics
             if nic.standing != "unplugging"
         ),
     )
+
+
+def image_wanted(server: Server) -> ServerImage | None:
+    """The image its root disk is of, or is to be made of now."""
+    return server.rebuild.image if server.rebuild else server.image
 
 
 def absent(server: Server) -> Domain:
@@ -178,15 +188,15 @@ class Telling:
         for server in servers:
             if server.task not in _BUILDING:
                 domains[server.id] = domain(server)
-            elif server.image is not None and server.image.id not in images:
-                unbuildable.append(Unbuildable(server, f"its image {server.image.id} is not there any more"))
+            elif (wanted := image_wanted(server)) is not None and wanted.id not in images:
+                unbuildable.append(Unbuildable(server, f"its image {wanted.id} is not there any more"))
             else:
-                image = images[server.image.id] if server.image else None
+                image = images[wanted.id] if wanted else None
                 domains[server.id] = domain(server, image, seeds[server.id])
         return domains, unbuildable
 
     async def _images(self, servers: Sequence[Server]) -> dict[str, ImageRef]:
-        ids = list(dict.fromkeys(server.image.id for server in servers if server.image))
+        ids = list(dict.fromkeys(image.id for server in servers if (image := image_wanted(server))))
         documents = await self._cloud.executor.load([IMAGE.stream(id) for id in ids]) if ids else {}
         return {
             document.id: self._image(document.state, await self._ticket(document.id))
@@ -243,7 +253,7 @@ def seed(server: Server, boot: Boot, subnets: Mapping[str, Subnet] | None = None
         project_id=server.project_id,
         availability_zone=server.zone,
         instance_type=server.flavor.name,
-        image_id=server.image.id if server.image else "",
+        image_id=image.id if (image := image_wanted(server)) else "",
         reservation_id=server.order.reservation_id,
         launch_index=server.order.launch_index,
         security_groups=tuple(sorted({name for nic in server.nics for name in nic.security_groups})),

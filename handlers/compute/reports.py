@@ -161,6 +161,7 @@ def wishes_of(server: Server, observed: Observed, ports: Ports = _NO_PORTS) -> t
         power_state=POWER_STATE[observed.power],
         fault=observed.fault,
         unwired=tuple(unwired(server, ports)),
+        remade=observed.remade,
     )
     if decide(server, seen):
         return (Wish(SERVERS, server.id, seen),)

@@ -43,6 +43,8 @@ from schema.compute.server import (
     PowerState,
     RebootRequested,
     RebootServer,
+    RebuildRequested,
+    RebuildServer,
     RefusePlacement,
     RemoveServerTag,
     ReplaceServerMetadata,
@@ -60,6 +62,7 @@ from schema.compute.server import (
     ServerPaused,
     ServerPlaced,
     ServerRebooted,
+    ServerRebuilt,
     ServerRequested,
     ServerResumed,
     ServerStarted,
@@ -123,6 +126,7 @@ ALLOWED: dict[type[Command], frozenset[str]] = {
     SettleNics: _LIVING,
     ChangeNic: _LIVING,
     LoseNic: _LIVING,
+    RebuildServer: frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
     EvacuateServer: frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
     PlaceMove: _BUILT,
     FailMove: _BUILT,
@@ -149,6 +153,7 @@ VERBS: dict[type[Command], str] = {
     AttachNic: "attach_interface",
     DetachNic: "detach_interface",
     EvacuateServer: "evacuate",
+    RebuildServer: "rebuild",
 }
 """What asks the host for something, in the words of the API. One such thing at a time."""
 
@@ -163,6 +168,7 @@ _TASKS: dict[type[Command], Task] = {
     ResumeServer: Task.RESUMING,
     DeleteServer: Task.DELETING,
     EvacuateServer: Task.REBUILDING,
+    RebuildServer: Task.REBUILD_DISK,
 }
 """Where such a wish leads: wished again meanwhile, it is the same wish."""
 
@@ -229,6 +235,8 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
             return list(decide_errand(server, command))
         case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
             return list(decide_nics(server, command))
+        case RebuildServer():
+            return _rebuild_requested(server, command)
         case EvacuateServer() | PlaceMove() | FailMove() | FinishMove():
             return list(decide_move(server, command))
         case PlaceServer():
@@ -375,6 +383,8 @@ def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
         return _out_of_the_blue(server, found)
     if task is Task.REBUILD_SPAWNING and command.fault is None:
         return _followed(server, found)
+    if task is Task.REBUILD_DISK:
+        return _rebuilt(server, command)
     if task not in _OUTCOMES or (task is Task.SPAWNING and command.fault is not None):
         return []
     if task is Task.SPAWNING and command.unwired:
@@ -386,6 +396,30 @@ def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
         return [] if found is PowerState.NOSTATE else [outcome, PowerObserved(power_state=found)]
     reason = command.fault or f"the guest was found {found.name.lower()} when it was done"
     return [ActionFailed(task=task, fault=Fault(message=reason)), *_followed(server, found)]
+
+
+def _rebuild_requested(server: Server, command: RebuildServer) -> list[ServerEvent]:
+    if not server.built:
+        raise Conflict(f"Cannot 'rebuild' server {server.id}: it was never built; delete it and order another.")
+    return [
+        RebuildRequested(
+            rebuild=command.rebuild,
+            key_name=command.key_name,
+            secret_id=command.secret_id,
+            scripted=command.scripted,
+            request_id=command.request_id,
+        )
+    ]
+
+
+def _rebuilt(server: Server, command: ObserveServer) -> list[ServerEvent]:
+    """Until the new disk is there, a fault leaves the old server. Afterwards it is the new one, whatever it does."""
+    fault = [ActionFailed(task=Task.REBUILD_DISK, fault=Fault(message=command.fault))] if command.fault else []
+    if command.remade < server.rebuilds:
+        return [*fault, *_followed(server, command.power_state)] if fault else []
+    after = PowerState.SHUTDOWN if server.vm_state is VmState.STOPPED else PowerState.RUNNING
+    same = after is command.power_state or {after, command.power_state} <= _DOWN
+    return [ServerRebuilt(), *fault, *([] if same else [PowerObserved(power_state=command.power_state)])]
 
 
 def _out_of_the_blue(server: Server, found: PowerState) -> list[ServerEvent]:

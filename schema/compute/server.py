@@ -76,6 +76,8 @@ class Task(StrEnum):
     SUSPENDING = "suspending"
     RESUMING = "resuming"
     DELETING = "deleting"
+    REBUILD_DISK = "rebuild_block_device_mapping"
+    """Its root disk is made anew where it is."""
     REBUILDING = "rebuilding"
     REBUILD_SPAWNING = "rebuild_spawning"
 
@@ -101,6 +103,7 @@ ALLOWANCE_SECONDS: dict[Task, int] = {
     Task.SUSPENDING: 600,
     Task.RESUMING: 300,
     Task.DELETING: 120,
+    Task.REBUILD_DISK: 900,
     Task.REBUILDING: 60,
     Task.REBUILD_SPAWNING: 900,
 }
@@ -170,6 +173,14 @@ class Boot(_Part):
     """Name of the keypair → one line of OpenSSH."""
 
 
+class Rebuild(_Part):
+    """What a root disk is made anew from."""
+
+    image: ServerImage
+    keep_ephemeral: bool = False
+    """The other disks stay as they are."""
+
+
 class Fault(_Part):
     """What went wrong, for a person to read."""
 
@@ -224,6 +235,12 @@ class Server(State):
     """Where building it was tried in vain."""
     move: Move | None = None
     """It is on its way to another host."""
+    rebuilds: int = 0
+    """How often its root disk was to be made anew, ever."""
+    rebuilt: int = 0
+    """The newest of them that was."""
+    rebuild: Rebuild | None = None
+    """What its root disk is to be made from now."""
     generation: int = 0
     """Rises with every event that changes what the host should hold."""
     soft_reboots: int = 0
@@ -410,6 +427,21 @@ class DeletionRequested(Requested):
     pass
 
 
+class RebuildRequested(Requested):
+    """Its root disk shall be made anew from an image; what else it shall be from now on, where that changes."""
+
+    rebuild: Rebuild
+    key_name: str | UnsetType | None = UNSET
+    secret_id: str = ""
+    """Where the vault keeps its `Boot` from now on."""
+    scripted: bool = False
+    """There is user data among it."""
+
+
+class ServerRebuilt(Event):
+    """Its root disk is a new one."""
+
+
 class ServerDeleted(Event):
     """Nothing of it is left; claim and quota are released in the same append."""
 
@@ -442,6 +474,8 @@ ServerEvent = (
     | ServerUnlocked
     | ServerStateReset
     | DeletionRequested
+    | RebuildRequested
+    | ServerRebuilt
     | ServerDeleted
     | NicAttached
     | NicSettled
@@ -512,6 +546,15 @@ class ResumeServer(Action):
 
 class DeleteServer(Action):
     pass
+
+
+class RebuildServer(Action):
+    """Goes with its new `Boot`, sealed."""
+
+    rebuild: Rebuild
+    key_name: str | UnsetType | None = UNSET
+    secret_id: str = ""
+    scripted: bool = False
 
 
 class ChangeServerDetails(Action):
@@ -691,6 +734,8 @@ class ObserveServer(Command):
     power_state: PowerState
     fault: str | None = None
     unwired: tuple[str, ...] = ()
+    remade: int = 0
+    """How often its root disk was made anew there."""
 
 
 class EndServer(Command):
@@ -781,6 +826,28 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             | DeletionRequested()
         ):
             return _towards(server, _TASKS[type(event)], event.request_id, at)
+        case RebuildRequested():
+            order = replace(
+                server.order,
+                key_name=server.order.key_name if event.key_name is UNSET else event.key_name,
+                secret_id=event.secret_id,
+                has_user_data=event.scripted,
+            )
+            wanted = replace(server, order=order, rebuild=event.rebuild, rebuilds=server.rebuilds + 1)
+            return _towards(wanted, Task.REBUILD_DISK, event.request_id, at)
+        case ServerRebuilt():
+            rests = server.vm_state is VmState.STOPPED
+            rebuilt = replace(
+                server,
+                image=server.rebuild.image if server.rebuild else server.image,
+                rebuild=None,
+                rebuilt=server.rebuilds,
+                power_state=PowerState.SHUTDOWN if rests else PowerState.RUNNING,
+                launched_at=at,
+                fault=None,
+                unbidden=False,
+            )
+            return _at_rest(rebuilt, VmState.STOPPED if rests else VmState.ACTIVE)
         case RebootRequested(hard=False):
             counted = replace(server, soft_reboots=server.soft_reboots + 1)
             return _towards(counted, Task.REBOOTING, event.request_id, at)
@@ -806,7 +873,7 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             )
             return _at_rest(arrived, vm_state)
         case ActionFailed():
-            withdrawn = replace(_faulted(server, event.fault, at), generation=server.generation + 1)
+            withdrawn = replace(_faulted(server, event.fault, at), rebuild=None, generation=server.generation + 1)
             return _at_rest(withdrawn, server.vm_state)
         case PowerObserved():
             at_rest = server.vm_state in {VmState.BUILDING, VmState.ERROR} or server.move is not None
@@ -826,7 +893,7 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
         case ServerUnlocked():
             return replace(server, locked_by=None, locked_reason=None)
         case ServerStateReset():
-            return _at_rest(server, event.vm_state)
+            return _at_rest(replace(server, rebuild=None), event.vm_state)
         case ServerDeleted():
             gone = replace(server, deleted_at=at, power_state=PowerState.NOSTATE, nics=(), move=None)
             return _at_rest(gone, VmState.DELETED)
