@@ -102,42 +102,6 @@ class Reboots(Word):
     hard: Count = 0
 
 
-class Sharing(Secret):
-    """The key two hosts share while one copies a server's disks from the other, or sends its guest there."""
-
-    key: str = ""
-    """Hexadecimal, for TLS with a pre-shared key. Derived by the control plane, for one move."""
-
-
-class CopyFrom(Word):
-    """Its disks are another host's so far: they are copied, not made anew."""
-
-    endpoint: str
-    """`address:port`, as the other host reported it (`Observed.offering`)."""
-    sharing: Sharing = field(default_factory=Sharing)
-
-
-class SendTo(Word):
-    """Its guest moves to another host while it runs; that one is ready for it."""
-
-    endpoint: str
-    """As the other host reported it (`Observed.awaiting`)."""
-    sharing: Sharing = field(default_factory=Sharing)
-    with_disks: bool = True
-    """False: both hosts see the same disks."""
-    force: Count = 0
-    """How often somebody asked for it to be brought to an end, at the cost of a longer pause."""
-
-
-class Snapshot(Word):
-    """Its root disk is to be an image: a copy of it as it is, sent to `url` by PUT with the ticket."""
-
-    image_id: str
-    url: str
-    disk_format: str = "qcow2"
-    ticket: ImageTicket = field(default_factory=ImageTicket)
-
-
 class Domain(Word):
     """What one host should hold of one server."""
 
@@ -172,13 +136,6 @@ class Domain(Word):
     """A rebuild leaves the other disks as they are."""
     rescue: ImageRef | None = None
     """Boot from a fresh copy of this image; its own root disk is the second one meanwhile."""
-    snapshot: Snapshot | None = None
-    offer: Sharing | None = None
-    """It does not run, and whoever knows this key may copy its disks."""
-    copy_from: CopyFrom | None = None
-    await_from: Sharing | None = None
-    """Its guest will come running from another host: be ready for it, and start nothing."""
-    send_to: SendTo | None = None
 
 
 class Observed(Word):
@@ -208,12 +165,6 @@ class Observed(Word):
     """As often its root disk has been made anew."""
     rescued: bool = False
     """It boots from a rescue image."""
-    snapshot: str = ""
-    """The image its root disk was sent to last."""
-    offering: str = ""
-    """`address:port` where its disks may be copied from."""
-    awaiting: str = ""
-    """Where its guest may come to from another host."""
 
 
 class HostFacts(Word):
