@@ -26,6 +26,7 @@ from schema.compute.server import (
     PauseRequested,
     RebootRequested,
     RebuildRequested,
+    RescueRequested,
     ResumeRequested,
     Server,
     ServerFaulted,
@@ -38,6 +39,7 @@ from schema.compute.server import (
     StopRequested,
     SuspendRequested,
     UnpauseRequested,
+    UnrescueRequested,
 )
 from schema.event import Event
 from schema.refusal import Invalid, NotFound
@@ -56,6 +58,8 @@ _NAMES: dict[type[Event], tuple[str, str]] = {
     SuspendRequested: ("suspend", "compute_suspend_instance"),
     ResumeRequested: ("resume", "compute_resume_instance"),
     DeletionRequested: ("delete", "compute_terminate_instance"),
+    RescueRequested: ("rescue", "compute_rescue_instance"),
+    UnrescueRequested: ("unrescue", "compute_unrescue_instance"),
     RebuildRequested: ("rebuild", "compute_rebuild_instance"),
     MoveRequested: ("evacuate", "compute_rebuild_instance"),
     ServerPasswordChanged: ("changePassword", "compute_set_admin_password"),

@@ -36,6 +36,8 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:os-lock-server:unlock:unlock_override": ADMIN,
     "os_compute_api:os-admin-actions:reset_state": ADMIN,
     "os_compute_api:os-evacuate": ADMIN,
+    "os_compute_api:os-rescue": ADMIN_OR_MEMBER,
+    "os_compute_api:os-unrescue": ADMIN_OR_MEMBER,
     "os_compute_api:os-migrations:index": ADMIN,
     "os_compute_api:servers:migrations:index": ADMIN,
     "os_compute_api:servers:migrations:show": ADMIN,

@@ -160,8 +160,6 @@ routes = [
             "resize",
             "confirmResize",
             "revertResize",
-            "rescue",
-            "unrescue",
             "shelve",
             "shelveOffload",
             "unshelve",

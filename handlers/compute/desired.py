@@ -38,6 +38,8 @@ _POWER_BY_TASK: dict[Task, Power] = {
     Task.UNPAUSING: "running",
     Task.SUSPENDING: "suspended",
     Task.RESUMING: "running",
+    Task.RESCUING: "running",
+    Task.UNRESCUING: "running",
     Task.DELETING: "absent",
 }
 _BUILDING = frozenset({Task.SPAWNING, Task.REBUILD_SPAWNING, Task.REBUILD_DISK})
@@ -48,6 +50,7 @@ _POWER_BY_VM_STATE: dict[VmState, Power] = {
     VmState.STOPPED: "stopped",
     VmState.PAUSED: "paused",
     VmState.SUSPENDED: "suspended",
+    VmState.RESCUED: "running",
     VmState.DELETED: "absent",
 }
 _POWER_AS_IT_IS: dict[PowerState, Power] = {
@@ -70,8 +73,14 @@ def power(server: Server) -> Power:
     return _POWER_BY_VM_STATE[server.vm_state]
 
 
-def domain(server: Server, image: ImageRef | None = None, seed: Seed | None = None) -> Domain:
-    """What its host should hold of a server. Image and seed are for one that is to be built."""
+def domain(
+    server: Server, image: ImageRef | None = None, seed: Seed | None = None, rescue: ImageRef | None = None
+) -> Domain:
+    """What its host should hold of a server.
+
+    Image and seed are for one that is to be built, `rescue` for one that is to boot from another disk; without it, one
+    that is rescued is only said to stay so.
+    """
     wanted = image_wanted(server)
     properties = wanted.properties if wanted else {}
     return Domain(
@@ -92,6 +101,7 @@ def domain(server: Server, image: ImageRef | None = None, seed: Seed | None = No
         properties=properties | _hardware(server.flavor.extra_specs),
         topology=server.topology,
         remade=server.rebuilds if server.task is Task.REBUILD_DISK else server.rebuilt,
+        rescue=rescue or _staying_rescued(server),
         keep_ephemeral=server.rebuild is not None and server.rebuild.keep_ephemeral,
         networks=tuple(
             Nic(port_id=nic.port_id, mac_address=nic.mac_address, tap=tap_name(nic.port_id), mtu=nic.mtu)
@@ -99,6 +109,13 @@ def domain(server: Server, image: ImageRef | None = None, seed: Seed | None = No
             if nic.standing != "unplugging"
         ),
     )
+
+
+def _staying_rescued(server: Server) -> ImageRef | None:
+    """For a host that has the copy already, whatever became of the image."""
+    if server.rescue_image is None or server.task is Task.UNRESCUING:
+        return None
+    return ImageRef(id=server.rescue_image.id, url="")
 
 
 def image_wanted(server: Server) -> ServerImage | None:
@@ -114,6 +131,11 @@ def absent(server: Server) -> Domain:
 def instance_name(server: Server) -> str:
     """The guest's name on its host."""
     return f"instance-{server.id.partition('-')[0]}"
+
+
+def _fetched(server: Server) -> ServerImage | None:
+    """The image its host needs now."""
+    return server.rescue_image if server.task is Task.RESCUING else image_wanted(server)
 
 
 class Unbuildable(msgspec.Struct, frozen=True):
@@ -181,12 +203,18 @@ class Telling:
     async def _domains(self, servers: Sequence[Server]) -> tuple[dict[str, Domain], list[Unbuildable]]:
         """Domains by server id, with what it takes to build those that are not built yet. One query for all."""
         fresh = [server for server in servers if server.task in _BUILDING]
-        images = await self._images(fresh)
+        rescued = [server for server in servers if server.task is Task.RESCUING]
+        images = await self._images([*fresh, *rescued])
         seeds = await seeds_of(self._cloud, fresh)
         domains: dict[str, Domain] = {}
         unbuildable: list[Unbuildable] = []
         for server in servers:
-            if server.task not in _BUILDING:
+            if server.task is Task.RESCUING and server.rescue_image is not None:
+                if server.rescue_image.id in images:
+                    domains[server.id] = domain(server, rescue=images[server.rescue_image.id])
+                else:
+                    unbuildable.append(Unbuildable(server, f"the image {server.rescue_image.id} is not there any more"))
+            elif server.task not in _BUILDING:
                 domains[server.id] = domain(server)
             elif (wanted := image_wanted(server)) is not None and wanted.id not in images:
                 unbuildable.append(Unbuildable(server, f"its image {wanted.id} is not there any more"))
@@ -196,7 +224,7 @@ class Telling:
         return domains, unbuildable
 
     async def _images(self, servers: Sequence[Server]) -> dict[str, ImageRef]:
-        ids = list(dict.fromkeys(image.id for server in servers if (image := image_wanted(server))))
+        ids = list(dict.fromkeys(image.id for server in servers if (image := _fetched(server))))
         documents = await self._cloud.executor.load([IMAGE.stream(id) for id in ids]) if ids else {}
         return {
             document.id: self._image(document.state, await self._ticket(document.id))

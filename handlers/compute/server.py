@@ -49,6 +49,8 @@ from schema.compute.server import (
     RemoveServerTag,
     ReplaceServerMetadata,
     ReplaceServerTags,
+    RescueRequested,
+    RescueServer,
     ResetServerState,
     ResumeRequested,
     ResumeServer,
@@ -64,6 +66,7 @@ from schema.compute.server import (
     ServerRebooted,
     ServerRebuilt,
     ServerRequested,
+    ServerRescued,
     ServerResumed,
     ServerStarted,
     ServerStateReset,
@@ -72,6 +75,7 @@ from schema.compute.server import (
     ServerTagsSet,
     ServerUnlocked,
     ServerUnpaused,
+    ServerUnrescued,
     SetServerMetadata,
     SettleNics,
     StartRequested,
@@ -85,6 +89,8 @@ from schema.compute.server import (
     UnlockServer,
     UnpauseRequested,
     UnpauseServer,
+    UnrescueRequested,
+    UnrescueServer,
     VmState,
     changes,
 )
@@ -94,7 +100,7 @@ from schema.refusal import Conflict, Invalid, NotFound, OverQuota
 UNBORN = "unborn"
 
 _BUILT = frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED, VmState.ERROR})
-_LIVING = _BUILT | {VmState.BUILDING}
+_LIVING = _BUILT | {VmState.BUILDING, VmState.RESCUED}
 _EVER = _LIVING | {VmState.DELETED}
 
 ALLOWED: dict[type[Command], frozenset[str]] = {
@@ -126,6 +132,8 @@ ALLOWED: dict[type[Command], frozenset[str]] = {
     SettleNics: _LIVING,
     ChangeNic: _LIVING,
     LoseNic: _LIVING,
+    RescueServer: frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
+    UnrescueServer: frozenset({VmState.RESCUED}),
     RebuildServer: frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
     EvacuateServer: frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
     PlaceMove: _BUILT,
@@ -154,6 +162,8 @@ VERBS: dict[type[Command], str] = {
     DetachNic: "detach_interface",
     EvacuateServer: "evacuate",
     RebuildServer: "rebuild",
+    RescueServer: "rescue",
+    UnrescueServer: "unrescue",
 }
 """What asks the host for something, in the words of the API. One such thing at a time."""
 
@@ -169,6 +179,8 @@ _TASKS: dict[type[Command], Task] = {
     DeleteServer: Task.DELETING,
     EvacuateServer: Task.REBUILDING,
     RebuildServer: Task.REBUILD_DISK,
+    RescueServer: Task.RESCUING,
+    UnrescueServer: Task.UNRESCUING,
 }
 """Where such a wish leads: wished again meanwhile, it is the same wish."""
 
@@ -184,6 +196,8 @@ _OUTCOMES: dict[Task, tuple[PowerState, ServerEvent]] = {
     Task.UNPAUSING: (PowerState.RUNNING, ServerUnpaused()),
     Task.SUSPENDING: (PowerState.SUSPENDED, ServerSuspended()),
     Task.RESUMING: (PowerState.RUNNING, ServerResumed()),
+    Task.RESCUING: (PowerState.RUNNING, ServerRescued()),
+    Task.UNRESCUING: (PowerState.RUNNING, ServerUnrescued()),
 }
 """What ends a task: the guest found like this, by a host that has carried the wish out."""
 
@@ -235,6 +249,12 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
             return list(decide_errand(server, command))
         case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
             return list(decide_nics(server, command))
+        case RescueServer():
+            if not server.built:
+                raise Conflict(f"Cannot 'rescue' server {server.id}: it was never built.")
+            return [RescueRequested(image=command.image, request_id=command.request_id)]
+        case UnrescueServer():
+            return [UnrescueRequested(request_id=command.request_id)]
         case RebuildServer():
             return _rebuild_requested(server, command)
         case EvacuateServer() | PlaceMove() | FailMove() | FinishMove():

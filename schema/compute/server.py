@@ -60,6 +60,7 @@ class VmState(StrEnum):
     STOPPED = "stopped"
     PAUSED = "paused"
     SUSPENDED = "suspended"
+    RESCUED = "rescued"
     ERROR = "error"
     DELETED = "deleted"
 
@@ -75,6 +76,8 @@ class Task(StrEnum):
     UNPAUSING = "unpausing"
     SUSPENDING = "suspending"
     RESUMING = "resuming"
+    RESCUING = "rescuing"
+    UNRESCUING = "unrescuing"
     DELETING = "deleting"
     REBUILD_DISK = "rebuild_block_device_mapping"
     """Its root disk is made anew where it is."""
@@ -102,6 +105,8 @@ ALLOWANCE_SECONDS: dict[Task, int] = {
     Task.UNPAUSING: 60,
     Task.SUSPENDING: 600,
     Task.RESUMING: 300,
+    Task.RESCUING: 900,
+    Task.UNRESCUING: 300,
     Task.DELETING: 120,
     Task.REBUILD_DISK: 900,
     Task.REBUILDING: 60,
@@ -235,6 +240,8 @@ class Server(State):
     """Where building it was tried in vain."""
     move: Move | None = None
     """It is on its way to another host."""
+    rescue_image: ServerImage | None = None
+    """What it boots from while it is rescued; its own root disk is the second one then."""
     rebuilds: int = 0
     """How often its root disk was to be made anew, ever."""
     rebuilt: int = 0
@@ -427,6 +434,24 @@ class DeletionRequested(Requested):
     pass
 
 
+class RescueRequested(Requested):
+    """It shall boot from a fresh copy of this image."""
+
+    image: ServerImage
+
+
+class ServerRescued(Event):
+    pass
+
+
+class UnrescueRequested(Requested):
+    pass
+
+
+class ServerUnrescued(Event):
+    pass
+
+
 class RebuildRequested(Requested):
     """Its root disk shall be made anew from an image; what else it shall be from now on, where that changes."""
 
@@ -474,6 +499,10 @@ ServerEvent = (
     | ServerUnlocked
     | ServerStateReset
     | DeletionRequested
+    | RescueRequested
+    | ServerRescued
+    | UnrescueRequested
+    | ServerUnrescued
     | RebuildRequested
     | ServerRebuilt
     | ServerDeleted
@@ -545,6 +574,14 @@ class ResumeServer(Action):
 
 
 class DeleteServer(Action):
+    pass
+
+
+class RescueServer(Action):
+    image: ServerImage
+
+
+class UnrescueServer(Action):
     pass
 
 
@@ -749,6 +786,7 @@ _TASKS: dict[type[Event], Task] = {
     UnpauseRequested: Task.UNPAUSING,
     SuspendRequested: Task.SUSPENDING,
     ResumeRequested: Task.RESUMING,
+    UnrescueRequested: Task.UNRESCUING,
     DeletionRequested: Task.DELETING,
 }
 _ARRIVALS: dict[type[Event], tuple[VmState, PowerState]] = {
@@ -759,6 +797,8 @@ _ARRIVALS: dict[type[Event], tuple[VmState, PowerState]] = {
     ServerUnpaused: (VmState.ACTIVE, PowerState.RUNNING),
     ServerSuspended: (VmState.SUSPENDED, PowerState.SUSPENDED),
     ServerResumed: (VmState.ACTIVE, PowerState.RUNNING),
+    ServerRescued: (VmState.RESCUED, PowerState.RUNNING),
+    ServerUnrescued: (VmState.ACTIVE, PowerState.RUNNING),
 }
 _FOLLOWS: dict[PowerState, VmState] = {
     PowerState.NOSTATE: VmState.STOPPED,
@@ -823,9 +863,12 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             | UnpauseRequested()
             | SuspendRequested()
             | ResumeRequested()
+            | UnrescueRequested()
             | DeletionRequested()
         ):
             return _towards(server, _TASKS[type(event)], event.request_id, at)
+        case RescueRequested():
+            return _towards(replace(server, rescue_image=event.image), Task.RESCUING, event.request_id, at)
         case RebuildRequested():
             order = replace(
                 server.order,
@@ -862,6 +905,8 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             | ServerUnpaused()
             | ServerSuspended()
             | ServerResumed()
+            | ServerRescued()
+            | ServerUnrescued()
         ):
             vm_state, power_state = _ARRIVALS[type(event)]
             arrived = replace(
@@ -870,13 +915,19 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
                 launched_at=server.launched_at or at,
                 fault=None,
                 unbidden=False,
+                rescue_image=server.rescue_image if vm_state is VmState.RESCUED else None,
             )
             return _at_rest(arrived, vm_state)
         case ActionFailed():
-            withdrawn = replace(_faulted(server, event.fault, at), rebuild=None, generation=server.generation + 1)
+            withdrawn = replace(
+                _faulted(server, event.fault, at),
+                rebuild=None,
+                rescue_image=None if event.task is Task.RESCUING else server.rescue_image,
+                generation=server.generation + 1,
+            )
             return _at_rest(withdrawn, server.vm_state)
         case PowerObserved():
-            at_rest = server.vm_state in {VmState.BUILDING, VmState.ERROR} or server.move is not None
+            at_rest = server.vm_state in {VmState.BUILDING, VmState.RESCUED, VmState.ERROR} or server.move is not None
             vm_state = server.vm_state if at_rest else _FOLLOWS[event.power_state]
             return replace(
                 server, power_state=event.power_state, vm_state=vm_state, unbidden=vm_state is not server.vm_state
@@ -893,7 +944,7 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
         case ServerUnlocked():
             return replace(server, locked_by=None, locked_reason=None)
         case ServerStateReset():
-            return _at_rest(replace(server, rebuild=None), event.vm_state)
+            return _at_rest(replace(server, rebuild=None, rescue_image=None), event.vm_state)
         case ServerDeleted():
             gone = replace(server, deleted_at=at, power_state=PowerState.NOSTATE, nics=(), move=None)
             return _at_rest(gone, VmState.DELETED)
