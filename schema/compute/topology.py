@@ -34,8 +34,11 @@ class HostCell(_Part):
     siblings: tuple[tuple[int, ...], ...] = ()
     """The CPUs that are threads of one core, for each core; empty: every CPU is a core."""
     memory_mb: int = 0
+    """What its larger pages are made of is not in it."""
     pages: dict[int, int] = field(default_factory=dict)
     """Size in KiB → how many; only those larger than usual."""
+    socket: int = 0
+    """The processor it is part of."""
 
 
 class HostDevice(_Part):
@@ -65,6 +68,8 @@ class GuestCell(_Part):
     """Size of the pages its memory is made of; 0: whatever comes."""
     pins: dict[int, int] = field(default_factory=dict)
     """vCPU → the host's CPU that it alone has."""
+    floats: tuple[int, ...] = ()
+    """The host's CPUs that the other vCPUs run on, with whomever else; none: any that are shared."""
     siblings: tuple[tuple[int, ...], ...] = ()
     """vCPUs that are threads of one core of the host."""
 
@@ -86,7 +91,9 @@ class Topology(_Part):
     """`dedicated`, `mixed`, or `shared`."""
     thread_policy: str = ""
     emulator_cpus: tuple[int, ...] = ()
-    """CPUs of the host for what the hypervisor itself does for the guest; none: any."""
+    """CPUs of the host for what the hypervisor itself does for the guest; none: any that are shared."""
+    own_cpus: tuple[int, ...] = ()
+    """CPUs of the host that it has besides those of its pins: its emulator's own, and those kept idle beside it."""
     numa: bool = True
     """The guest sees the cells. False: they only say where it is."""
 
@@ -116,8 +123,7 @@ def units_taken(topology: Topology, devices: Iterable[HostDevice]) -> Units:
             taken[page_unit(cell.host_cell, cell.page_kib)] += cell.memory_mb * 1024 // cell.page_kib
         else:
             taken[memory_unit(cell.host_cell)] += cell.memory_mb
-    pinned = set(topology.pins.values())
-    taken.update(cpu_unit(cpu) for cpu in topology.emulator_cpus if cpu not in pinned)
+    taken.update(cpu_unit(cpu) for cpu in topology.own_cpus)
     given = {device.address for device in topology.devices}
     taken.update(device_unit(it.address) for it in devices if it.address in given or it.parent in given)
     return dict(taken)

@@ -91,7 +91,7 @@ def test_a_guest_takes_what_its_cells_take():
         GuestCell(id=0, host_cell=0, cpus=(0, 1), memory_mb=1024, page_kib=2048, pins={0: 2, 1: 3}),
         GuestCell(id=1, host_cell=1, cpus=(2,), memory_mb=256),
     )
-    taken = units_taken(Topology(cells=cells, emulator_cpus=(6,)), ())
+    taken = units_taken(Topology(cells=cells, emulator_cpus=(0, 6), own_cpus=(6,)), ())
     assert taken == {"cpu 2": 1, "cpu 3": 1, "cpu 6": 1, "pages 0 2048": 512, "memory 1": 256}
 
 
