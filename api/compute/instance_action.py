@@ -18,8 +18,8 @@ from bus.log import READ_LIMIT, Recorded
 from schema.compute.errand import CrashDumpTriggered, ServerPasswordChanged
 from schema.compute.move import MoveFailed, MovePlaced, MoveRequested
 from schema.compute.nic import NicAttached, NicDetached, NicDetachFailed, NicDetachRequested
-from schema.compute.server import (
-    SERVER,
+from schema.compute.server import SERVER, Server
+from schema.compute.server_event import (
     ActionFailed,
     BuildFailed,
     DeletionRequested,
@@ -28,7 +28,6 @@ from schema.compute.server import (
     RebuildRequested,
     RescueRequested,
     ResumeRequested,
-    Server,
     ServerFaulted,
     ServerLocked,
     ServerPlaced,

@@ -12,7 +12,8 @@ from api.compute.server_view import View
 from api.wire import Call, Delete, Get, Put
 from bus.execute import Wish
 from handlers.compute.server import SERVERS
-from schema.compute.server import SERVER, ChangeServerDetails, DeleteServer, Server
+from schema.compute.server import SERVER, Server
+from schema.compute.server_command import ChangeServerDetails, DeleteServer
 from schema.refusal import Invalid, NotFound
 
 RULE = "os_compute_api:servers"

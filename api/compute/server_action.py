@@ -13,7 +13,7 @@ from api.wire import Call, Post, Route
 from bus.execute import Wish
 from handlers.compute.server import SERVERS
 from schema.compute.question import ConsoleOutput, ConsoleText, Unable
-from schema.compute.server import (
+from schema.compute.server_command import (
     Action,
     DeleteServer,
     HardRebootServer,
@@ -27,8 +27,8 @@ from schema.compute.server import (
     SuspendServer,
     UnlockServer,
     UnpauseServer,
-    VmState,
 )
+from schema.compute.task import VmState
 from schema.event import Command
 from schema.refusal import Conflict, Refused
 

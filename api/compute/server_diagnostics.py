@@ -9,7 +9,8 @@ from api.compute.server import server_in_path
 from api.wire import Call, Get
 from bus import clock
 from schema.compute.question import Diagnose, Diagnosis
-from schema.compute.server import PowerState, Server
+from schema.compute.server import Server
+from schema.compute.task import PowerState
 from schema.refusal import Conflict
 
 RULE = "os_compute_api:os-server-diagnostics"

@@ -14,7 +14,10 @@ from bus import clock
 from bus.log import Secret
 from handlers.compute.evacuation import begin_evacuation, evacuation
 from schema.compute.host import HOST, Host
-from schema.compute.server import Boot, EvacuateServer, Server, VmState
+from schema.compute.server import Server
+from schema.compute.server_command import EvacuateServer
+from schema.compute.server_parts import Boot
+from schema.compute.task import VmState
 from schema.refusal import Invalid, NotFound
 
 RULE = "os_compute_api:os-evacuate"

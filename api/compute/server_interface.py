@@ -31,7 +31,8 @@ from handlers.compute.ports import device_of
 from handlers.compute.server import SERVERS
 from handlers.network.addressing import Picks, with_addresses
 from schema.compute.nic import ServerNic
-from schema.compute.server import SERVER, AttachNic, DetachNic, Server
+from schema.compute.server import SERVER, Server
+from schema.compute.server_command import AttachNic, DetachNic
 from schema.network.port import PORT, Port
 from schema.refusal import Invalid, NotFound, Refused
 

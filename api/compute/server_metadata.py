@@ -11,7 +11,7 @@ from bus.execute import Wish
 from handlers.compute.quota import defaults, limits_in_force, quota_of
 from handlers.compute.server import SERVERS
 from schema.compute.quota import UNLIMITED
-from schema.compute.server import ReplaceServerMetadata, SetServerMetadata
+from schema.compute.server_command import ReplaceServerMetadata, SetServerMetadata
 from schema.refusal import Invalid, NotFound, OverQuota
 
 RULE = "os_compute_api:server-metadata"

@@ -29,14 +29,9 @@ from bus.execute import Wish
 from handlers.compute.quota import defaults, limits_in_force, quota_of
 from handlers.compute.server import SERVERS
 from schema.compute.quota import UNLIMITED
-from schema.compute.server import (
-    Boot,
-    ChangeServerDetails,
-    Rebuild,
-    RebuildServer,
-    ReplaceServerMetadata,
-    Server,
-)
+from schema.compute.server import Server
+from schema.compute.server_command import ChangeServerDetails, RebuildServer, ReplaceServerMetadata
+from schema.compute.server_parts import Boot, Rebuild
 from schema.refusal import Invalid, OverQuota
 
 

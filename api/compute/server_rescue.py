@@ -13,7 +13,7 @@ from api.wire import Call, Post
 from bus import clock
 from bus.execute import Wish
 from handlers.compute.server import SERVERS
-from schema.compute.server import RescueServer, UnrescueServer
+from schema.compute.server_command import RescueServer, UnrescueServer
 from schema.refusal import Invalid
 
 

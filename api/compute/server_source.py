@@ -11,7 +11,7 @@ from bus.documents import Where
 from handlers.compute.flavor import flavor_seen_by
 from schema.compute.flavor import Flavor
 from schema.compute.keypair import KEYPAIR, KeyType
-from schema.compute.server import ServerFlavor, ServerImage
+from schema.compute.server_parts import ServerFlavor, ServerImage
 from schema.image.image import ACTIVE, IMAGE, Image
 from schema.refusal import Invalid, NotFound
 

@@ -11,7 +11,7 @@ from api.compute.server_create import TAGS, Tag
 from api.wire import Call, Delete, Get, Put, Reply
 from bus.execute import Wish
 from handlers.compute.server import SERVERS
-from schema.compute.server import AddServerTag, RemoveServerTag, ReplaceServerTags
+from schema.compute.server_command import AddServerTag, RemoveServerTag, ReplaceServerTags
 from schema.refusal import Invalid, NotFound
 
 RULE = "os_compute_api:os-server-tags"

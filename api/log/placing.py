@@ -21,7 +21,9 @@ from bus.log import Recorded
 from handlers.compute.considering import considered
 from handlers.placement.schedule import NoValidHost, Placement, told
 from schema.compute.flavor import FLAVOR, Flavor
-from schema.compute.server import Order, Server, ServerFaulted, ServerImage, ServerPlaced
+from schema.compute.server import Server
+from schema.compute.server_event import ServerFaulted, ServerPlaced
+from schema.compute.server_parts import Order, ServerImage
 from schema.image.image import ACTIVE, IMAGE
 from schema.placement.decision import Decision
 from schema.refusal import Invalid

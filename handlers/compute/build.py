@@ -35,23 +35,19 @@ from handlers.placement.provider import NoRoom
 from handlers.placement.schedule import Scheduler
 from schema.compute.aggregate import AGGREGATE
 from schema.compute.host import HOST, Host
-from schema.compute.server import (
-    SERVER,
+from schema.compute.server import SERVER, Server, deadline
+from schema.compute.server_command import (
     EndServer,
     FailBuild,
     FailMove,
-    Fault,
     GiveUpTask,
     ObserveServer,
-    PowerState,
     RefusePlacement,
-    Server,
     SettleNics,
-    Task,
-    VmState,
-    deadline,
 )
 from schema.compute.server_group import SERVER_GROUP, ServerGroup
+from schema.compute.server_parts import Fault
+from schema.compute.task import WAYS, PowerState, Task, VmState
 from schema.event import Kind
 from schema.network.host import NETWORK_HOST
 from schema.network.port import PORT, Port
@@ -106,22 +102,7 @@ Step = (
 )
 
 _NO_PORTS: Ports = {}
-_LIGHT = frozenset(
-    {
-        Task.SCHEDULING,
-        Task.POWERING_ON,
-        Task.POWERING_OFF,
-        Task.REBOOTING,
-        Task.REBOOTING_HARD,
-        Task.PAUSING,
-        Task.UNPAUSING,
-        Task.DELETING,
-        Task.REBUILDING,
-    }
-)
 _BUILDING = frozenset({Task.SPAWNING, Task.REBUILD_SPAWNING})
-_HEAVY = frozenset(Task) - _LIGHT
-"""What keeps a host's disks and network at work, for the filters and weighers of I/O."""
 
 
 def advance(
@@ -252,7 +233,7 @@ class ServerReactor:
             alive = server.host is None or (server.host not in lost and self.telling.alive(server.host))
             for step in advance(server, now, host_alive=alive, back=self._back(server), ports=ports):
                 todo.add(server, step)
-            self.scheduler.work_on(server.id, server.host if server.task in _HEAVY else None)
+            self.scheduler.work_on(server.id, server.host if server.task and WAYS[server.task].heavy else None)
             if server.vm_state is VmState.ACTIVE and server.host:
                 self.scheduler.succeeded(server.host)
         await asyncio.gather(

@@ -16,9 +16,11 @@ from bus.cloud import Cloud
 from bus.documents import Where
 from handlers.compute.network_data import devices, network_data, subnets_of
 from handlers.image import ticket
-from schema.compute.domain import Desired, Domain, ImageRef, ImageTicket, Nic, Power, Reboots, Seed, encode
+from schema.compute.domain import Desired, Domain, ImageRef, ImageTicket, Nic, Reboots, Seed, encode
 from schema.compute.host import HOST, Host
-from schema.compute.server import SERVER, Boot, PowerState, Server, ServerImage, Task, VmState
+from schema.compute.server import SERVER, Server
+from schema.compute.server_parts import Boot, ServerImage
+from schema.compute.task import WAYS, Power, PowerState, Task, VmState
 from schema.image.image import ACTIVE, IMAGE, Image
 from schema.network.subnet import Subnet
 from schema.network.wiring import tap_name
@@ -28,20 +30,6 @@ TOLD_AT_ONCE = 200
 TICKET_SECONDS = ticket.LIFETIME_SECONDS / 2
 """How long a ticket is handed out again."""
 
-_POWER_BY_TASK: dict[Task, Power] = {
-    Task.SPAWNING: "running",
-    Task.POWERING_ON: "running",
-    Task.POWERING_OFF: "stopped",
-    Task.REBOOTING: "running",
-    Task.REBOOTING_HARD: "running",
-    Task.PAUSING: "paused",
-    Task.UNPAUSING: "running",
-    Task.SUSPENDING: "suspended",
-    Task.RESUMING: "running",
-    Task.RESCUING: "running",
-    Task.UNRESCUING: "running",
-    Task.DELETING: "absent",
-}
 _BUILDING = frozenset({Task.SPAWNING, Task.REBUILD_SPAWNING, Task.REBUILD_DISK})
 """Its host is to make it from its image."""
 _POWER_BY_VM_STATE: dict[VmState, Power] = {
@@ -66,8 +54,8 @@ def power(server: Server) -> Power:
         return "running" if server.move.running else "stopped"
     if server.task is Task.REBUILD_DISK:
         return "stopped" if server.vm_state is VmState.STOPPED else "running"
-    if server.task is not None and server.task in _POWER_BY_TASK:
-        return _POWER_BY_TASK[server.task]
+    if server.task is not None and (guest := WAYS[server.task].guest):
+        return guest
     if server.vm_state is VmState.ERROR:
         return _POWER_AS_IT_IS.get(server.power_state, "stopped")
     return _POWER_BY_VM_STATE[server.vm_state]

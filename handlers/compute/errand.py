@@ -9,13 +9,8 @@ from schema.compute.errand import (
     GuestPasswordPosted,
     ServerPasswordChanged,
 )
-from schema.compute.server import (
-    ChangeServerPassword,
-    ClearGuestPassword,
-    PostGuestPassword,
-    Server,
-    TriggerCrashDump,
-)
+from schema.compute.server import Server
+from schema.compute.server_command import ChangeServerPassword, ClearGuestPassword, PostGuestPassword, TriggerCrashDump
 from schema.refusal import Conflict
 
 ErrandCommand = ChangeServerPassword | TriggerCrashDump | PostGuestPassword | ClearGuestPassword

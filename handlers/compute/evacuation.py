@@ -12,7 +12,8 @@ from handlers.compute.moving import beginning
 from schema.compute.host import Host
 from schema.compute.migration import MIGRATION, BeginMigration, MigrationType
 from schema.compute.move import Move
-from schema.compute.server import EvacuateServer, Server
+from schema.compute.server import Server
+from schema.compute.server_command import EvacuateServer
 from schema.placement.consumer import CONSUMER
 from schema.refusal import Conflict
 

@@ -21,16 +21,10 @@ from handlers.placement.claims import claim, released
 from handlers.placement.demand import Group, Request, demanded
 from handlers.placement.schedule import NoValidHost, Placement, told
 from schema.compute.quota import ReleaseQuota
-from schema.compute.server import (
-    EndServer,
-    FailBuild,
-    Fault,
-    PlaceServer,
-    RefusePlacement,
-    Server,
-    SettleNics,
-)
+from schema.compute.server import Server
+from schema.compute.server_command import EndServer, FailBuild, PlaceServer, RefusePlacement, SettleNics
 from schema.compute.server_group import LeaveServerGroup, PlaceGroupMember, ServerGroup
+from schema.compute.server_parts import Fault
 from schema.event import Command
 from schema.refusal import Refused
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schema.compute.move import MoveEvent, MoveFailed, MoveFinished, MovePlaced, MoveRequested
-from schema.compute.server import EvacuateServer, FailMove, FinishMove, PlaceMove, Server, Task
+from schema.compute.server import Server
+from schema.compute.server_command import EvacuateServer, FailMove, FinishMove, PlaceMove
+from schema.compute.task import Task
 from schema.refusal import Conflict
 
 MoveCommand = EvacuateServer | PlaceMove | FailMove | FinishMove

@@ -25,18 +25,11 @@ from handlers.placement.schedule import NoValidHost, Placement, told
 from schema.compute.domain import Observed
 from schema.compute.migration import AdvanceMigration, BeginMigration, MigrationStatus
 from schema.compute.move import Move
-from schema.compute.server import (
-    EvacuateServer,
-    FailMove,
-    Fault,
-    FinishMove,
-    ObserveServer,
-    PlaceMove,
-    PowerState,
-    Server,
-    Task,
-)
+from schema.compute.server import Server
+from schema.compute.server_command import EvacuateServer, FailMove, FinishMove, ObserveServer, PlaceMove
 from schema.compute.server_group import PlaceGroupMember
+from schema.compute.server_parts import Fault
+from schema.compute.task import PowerState, Task
 from schema.event import Command
 from schema.placement.consumer import Allocate, EndAllocations
 from schema.placement.provider import TakeOver

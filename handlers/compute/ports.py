@@ -23,7 +23,8 @@ from handlers.network.leading import freeing_each
 from handlers.network.port import PORTS
 from schema.compute.move import MoveFailed
 from schema.compute.nic import NicDetached, ServerNic
-from schema.compute.server import (
+from schema.compute.server import Server
+from schema.compute.server_command import (
     DetachNic,
     EndServer,
     FailBuild,
@@ -32,10 +33,9 @@ from schema.compute.server import (
     PlaceMove,
     PlaceServer,
     RefusePlacement,
-    Server,
-    ServerFaulted,
     SettleNics,
 )
+from schema.compute.server_event import ServerFaulted
 from schema.event import Command, Event
 from schema.network.port import PORT, DetachPort, Port, UnbindPort, UpdatePort
 from schema.refusal import Refused

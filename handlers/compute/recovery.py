@@ -20,7 +20,9 @@ from handlers.compute.evacuation import begin_evacuation, evacuation
 from handlers.compute.server import ALLOWED
 from schema.compute.aggregate import AGGREGATE
 from schema.compute.host import HOST, Host
-from schema.compute.server import SERVER, EvacuateServer, Server, VmState
+from schema.compute.server import SERVER, Server
+from schema.compute.server_command import EvacuateServer
+from schema.compute.task import VmState
 from schema.refusal import Refused
 
 log = structlog.get_logger()

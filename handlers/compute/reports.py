@@ -19,7 +19,10 @@ from handlers.compute.moving import MOVING, heard
 from handlers.compute.ports import Ports, ports_of, unwired
 from handlers.compute.server import SERVERS, decide
 from schema.compute.domain import Heartbeat, Observed, PowerSeen, Report, decode_from_host
-from schema.compute.server import SERVER, Fault, ObserveServer, PowerState, Server, Task
+from schema.compute.server import SERVER, Server
+from schema.compute.server_command import ObserveServer
+from schema.compute.server_parts import Fault
+from schema.compute.task import PowerState, Task
 
 log = structlog.get_logger()
 

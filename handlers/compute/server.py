@@ -5,114 +5,81 @@ from __future__ import annotations
 from typing import Any
 
 from bus.execute import Aggregate
+from handlers.compute.action import ACTIONS, BUILT, OUTCOMES, row_of
 from handlers.compute.errand import decide_errand, errand_already_so
 from handlers.compute.move import decide_move, move_already_so
 from handlers.compute.nic import decide_nics, nics_already_so
-from schema.compute.server import (
-    SERVER,
+from schema.compute.server import SERVER, Server, changes
+from schema.compute.server_command import (
     Action,
-    ActionFailed,
     AddServerTag,
     AttachNic,
-    BuildFailed,
     ChangeNic,
     ChangeServerDetails,
     ChangeServerPassword,
     ClearGuestPassword,
     CreateServer,
     DeleteServer,
-    DeletionRequested,
     DetachNic,
     EndServer,
     EvacuateServer,
     FailBuild,
     FailMove,
-    Fault,
     FinishMove,
     GiveUpTask,
     HardRebootServer,
     LockServer,
     LoseNic,
     ObserveServer,
-    PauseRequested,
-    PauseServer,
     PlaceMove,
     PlaceServer,
     PostGuestPassword,
-    PowerObserved,
-    PowerState,
-    RebootRequested,
-    RebootServer,
-    RebuildRequested,
     RebuildServer,
     RefusePlacement,
     RemoveServerTag,
     ReplaceServerMetadata,
     ReplaceServerTags,
-    RescueRequested,
     RescueServer,
     ResetServerState,
-    ResumeRequested,
-    ResumeServer,
-    Server,
+    SetServerMetadata,
+    SettleNics,
+    TriggerCrashDump,
+    UnlockServer,
+)
+from schema.compute.server_event import (
+    ActionFailed,
+    BuildFailed,
+    DeletionRequested,
+    PowerObserved,
+    RebuildRequested,
+    RescueRequested,
     ServerDeleted,
     ServerDetailsChanged,
     ServerEvent,
     ServerFaulted,
     ServerLocked,
     ServerMetadataSet,
-    ServerPaused,
     ServerPlaced,
-    ServerRebooted,
     ServerRebuilt,
     ServerRequested,
-    ServerRescued,
-    ServerResumed,
-    ServerStarted,
     ServerStateReset,
-    ServerStopped,
-    ServerSuspended,
     ServerTagsSet,
     ServerUnlocked,
-    ServerUnpaused,
-    ServerUnrescued,
-    SetServerMetadata,
-    SettleNics,
-    StartRequested,
-    StartServer,
     StopRequested,
-    StopServer,
-    SuspendRequested,
-    SuspendServer,
-    Task,
-    TriggerCrashDump,
-    UnlockServer,
-    UnpauseRequested,
-    UnpauseServer,
-    UnrescueRequested,
-    UnrescueServer,
-    VmState,
-    changes,
 )
+from schema.compute.server_parts import Fault
+from schema.compute.task import PowerState, Task, VmState
 from schema.event import Command
 from schema.refusal import Conflict, Invalid, NotFound, OverQuota
 
 UNBORN = "unborn"
 
-_BUILT = frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED, VmState.ERROR})
-_LIVING = _BUILT | {VmState.BUILDING, VmState.RESCUED}
+_LIVING = BUILT | {VmState.BUILDING, VmState.RESCUED}
 _EVER = _LIVING | {VmState.DELETED}
 
 ALLOWED: dict[type[Command], frozenset[str]] = {
+    **{command: row.states for command, row in ACTIONS.items()},
     CreateServer: frozenset({UNBORN}),
-    StartServer: frozenset({VmState.STOPPED}),
-    StopServer: frozenset({VmState.ACTIVE, VmState.ERROR}),
-    RebootServer: frozenset({VmState.ACTIVE}),
-    HardRebootServer: _BUILT,
-    PauseServer: frozenset({VmState.ACTIVE}),
-    UnpauseServer: frozenset({VmState.PAUSED}),
-    SuspendServer: frozenset({VmState.ACTIVE}),
-    ResumeServer: frozenset({VmState.SUSPENDED}),
     DeleteServer: _LIVING,
     ChangeServerDetails: _LIVING,
     SetServerMetadata: _LIVING,
@@ -123,22 +90,14 @@ ALLOWED: dict[type[Command], frozenset[str]] = {
     LockServer: _LIVING,
     UnlockServer: _LIVING,
     ResetServerState: _LIVING,
-    ChangeServerPassword: frozenset({VmState.ACTIVE}),
-    TriggerCrashDump: frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.ERROR}),
     PostGuestPassword: _LIVING,
     ClearGuestPassword: _LIVING,
-    AttachNic: frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED}),
-    DetachNic: frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED}),
     SettleNics: _LIVING,
     ChangeNic: _LIVING,
     LoseNic: _LIVING,
-    RescueServer: frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
-    UnrescueServer: frozenset({VmState.RESCUED}),
-    RebuildServer: frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
-    EvacuateServer: frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
-    PlaceMove: _BUILT,
-    FailMove: _BUILT,
-    FinishMove: _BUILT,
+    PlaceMove: BUILT,
+    FailMove: BUILT,
+    FinishMove: BUILT,
     PlaceServer: _LIVING,
     RefusePlacement: _LIVING,
     FailBuild: _LIVING,
@@ -147,84 +106,19 @@ ALLOWED: dict[type[Command], frozenset[str]] = {
     EndServer: _EVER,
 }
 
-VERBS: dict[type[Command], str] = {
-    StartServer: "start",
-    StopServer: "stop",
-    RebootServer: "reboot",
-    HardRebootServer: "reboot",
-    PauseServer: "pause",
-    UnpauseServer: "unpause",
-    SuspendServer: "suspend",
-    ResumeServer: "resume",
-    ChangeServerPassword: "changePassword",
-    TriggerCrashDump: "trigger_crash_dump",
-    AttachNic: "attach_interface",
-    DetachNic: "detach_interface",
-    EvacuateServer: "evacuate",
-    RebuildServer: "rebuild",
-    RescueServer: "rescue",
-    UnrescueServer: "unrescue",
-}
-"""What asks the host for something, in the words of the API. One such thing at a time."""
-
-_TASKS: dict[type[Command], Task] = {
-    StartServer: Task.POWERING_ON,
-    StopServer: Task.POWERING_OFF,
-    RebootServer: Task.REBOOTING,
-    HardRebootServer: Task.REBOOTING_HARD,
-    PauseServer: Task.PAUSING,
-    UnpauseServer: Task.UNPAUSING,
-    SuspendServer: Task.SUSPENDING,
-    ResumeServer: Task.RESUMING,
-    DeleteServer: Task.DELETING,
-    EvacuateServer: Task.REBUILDING,
-    RebuildServer: Task.REBUILD_DISK,
-    RescueServer: Task.RESCUING,
-    UnrescueServer: Task.UNRESCUING,
-}
-"""Where such a wish leads: wished again meanwhile, it is the same wish."""
-
 _DOWN = frozenset({PowerState.NOSTATE, PowerState.SHUTDOWN, PowerState.CRASHED})
-
-_OUTCOMES: dict[Task, tuple[PowerState, ServerEvent]] = {
-    Task.SPAWNING: (PowerState.RUNNING, ServerStarted()),
-    Task.POWERING_ON: (PowerState.RUNNING, ServerStarted()),
-    Task.POWERING_OFF: (PowerState.SHUTDOWN, ServerStopped()),
-    Task.REBOOTING: (PowerState.RUNNING, ServerRebooted()),
-    Task.REBOOTING_HARD: (PowerState.RUNNING, ServerRebooted()),
-    Task.PAUSING: (PowerState.PAUSED, ServerPaused()),
-    Task.UNPAUSING: (PowerState.RUNNING, ServerUnpaused()),
-    Task.SUSPENDING: (PowerState.SUSPENDED, ServerSuspended()),
-    Task.RESUMING: (PowerState.RUNNING, ServerResumed()),
-    Task.RESCUING: (PowerState.RUNNING, ServerRescued()),
-    Task.UNRESCUING: (PowerState.RUNNING, ServerUnrescued()),
-}
-"""What ends a task: the guest found like this, by a host that has carried the wish out."""
 
 
 def decide(server: Server, command: Command) -> list[ServerEvent]:
     if _already_so(server, command):
         return []
     _must_be_allowed(server, command)
+    row = row_of(command)
+    if row and row.begins and isinstance(command, Action):
+        return [row.begins(command.request_id)]
     match command:
         case CreateServer():
             return [_requested(command)]
-        case StartServer():
-            return [StartRequested(request_id=command.request_id)]
-        case StopServer():
-            return [StopRequested(request_id=command.request_id)]
-        case RebootServer():
-            return [RebootRequested(request_id=command.request_id)]
-        case HardRebootServer():
-            return [RebootRequested(hard=True, request_id=command.request_id)]
-        case PauseServer():
-            return [PauseRequested(request_id=command.request_id)]
-        case UnpauseServer():
-            return [UnpauseRequested(request_id=command.request_id)]
-        case SuspendServer():
-            return [SuspendRequested(request_id=command.request_id)]
-        case ResumeServer():
-            return [ResumeRequested(request_id=command.request_id)]
         case DeleteServer():
             return [DeletionRequested(request_id=command.request_id)]
         case ChangeServerDetails():
@@ -253,8 +147,6 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
             if not server.built:
                 raise Conflict(f"Cannot 'rescue' server {server.id}: it was never built.")
             return [RescueRequested(image=command.image, request_id=command.request_id)]
-        case UnrescueServer():
-            return [UnrescueRequested(request_id=command.request_id)]
         case RebuildServer():
             return _rebuild_requested(server, command)
         case EvacuateServer() | PlaceMove() | FailMove() | FinishMove():
@@ -294,8 +186,8 @@ def _already_so(server: Server, command: Command) -> bool:
             return nics_already_so(server, command)
         case EvacuateServer() | PlaceMove() | FailMove() | FinishMove():
             return move_already_so(server, command)
-        case Action() if type(command) in VERBS:
-            return server.task is _TASKS[type(command)]
+        case Action() if row := row_of(command):
+            return row.task is not None and server.task is row.task
         case ChangeServerDetails():
             return not _different(server, command)
         case SetServerMetadata() | ReplaceServerMetadata():
@@ -339,7 +231,8 @@ def _must_be_allowed(server: Server, command: Command) -> None:
         raise Conflict(f"Server {server.id} is locked; unlock it first.", code="InstanceIsLocked")
     if isinstance(command, UnlockServer) and server.locked_by == "admin" and not command.overrides_lock:
         raise Conflict(f"Server {server.id} was locked by an administrator, and only one can unlock it.")
-    verb = VERBS.get(type(command), "")
+    row = row_of(command)
+    verb = row.verb if row else ""
     if server.vm_state not in ALLOWED[type(command)]:
         raise Conflict(f"Cannot {verb!r} server {server.id} while it is in vm_state {server.vm_state}")
     if verb and server.host is None:
@@ -405,11 +298,11 @@ def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
         return _followed(server, found)
     if task is Task.REBUILD_DISK:
         return _rebuilt(server, command)
-    if task not in _OUTCOMES or (task is Task.SPAWNING and command.fault is not None):
+    if task not in OUTCOMES or (task is Task.SPAWNING and command.fault is not None):
         return []
     if task is Task.SPAWNING and command.unwired:
         return _followed(server, found)
-    wanted, outcome = _OUTCOMES[task]
+    wanted, outcome = OUTCOMES[task]
     if command.fault is None and (found is wanted or {found, wanted} <= _DOWN):
         return [outcome]
     if task is Task.SPAWNING:

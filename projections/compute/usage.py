@@ -14,7 +14,7 @@ import msgspec
 
 from bus.consumer import Projection
 from bus.log import Recorded
-from schema.compute.server import (
+from schema.compute.server_event import (
     ServerDeleted,
     ServerDetailsChanged,
     ServerPaused,

@@ -14,10 +14,8 @@ from typing import Annotated, Any, Literal, cast, dataclass_transform
 import msgspec
 from msgspec import Meta, field
 
+from schema.compute.task import Power
 from schema.compute.topology import HostCell, HostDevice, Topology
-
-Power = Literal["running", "stopped", "paused", "suspended", "absent"]
-"""What may be wanted of a domain. `suspended`: its memory is on disk and it uses none."""
 
 PowerSeen = Literal["running", "stopped", "paused", "suspended", "crashed", "absent"]
 

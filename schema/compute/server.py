@@ -14,30 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from enum import IntEnum, StrEnum
-from typing import Any, Literal, dataclass_transform
+from typing import Any, Literal
 
-import msgspec
-from msgspec import UNSET, UnsetType, field
+from msgspec import UNSET, field
 from msgspec.structs import replace
 
-from schema.compute.errand import (
-    CrashDumpTriggered,
-    ErrandEvent,
-    GuestPasswordCleared,
-    GuestPasswordPosted,
-    ServerPasswordChanged,
-)
-from schema.compute.move import (
-    Move,
-    MoveEvent,
-    MoveFailed,
-    MoveFinished,
-    MovePlaced,
-    MoveRequested,
-)
+from schema.compute.errand import CrashDumpTriggered, GuestPasswordCleared, GuestPasswordPosted, ServerPasswordChanged
+from schema.compute.move import Move, MoveEvent, MoveFailed, MoveFinished, MovePlaced, MoveRequested
 from schema.compute.nic import (
-    NicAddress,
     NicAttached,
     NicChanged,
     NicDetached,
@@ -49,154 +33,53 @@ from schema.compute.nic import (
     concerns_host,
     nics_after,
 )
+from schema.compute.server_command import ChangeServerDetails
+from schema.compute.server_event import (
+    ActionFailed,
+    BuildFailed,
+    DeletionRequested,
+    PauseRequested,
+    PowerObserved,
+    RebootRequested,
+    RebuildRequested,
+    Requested,
+    RescueRequested,
+    ResumeRequested,
+    ServerDeleted,
+    ServerDetailsChanged,
+    ServerEvent,
+    ServerFaulted,
+    ServerLocked,
+    ServerMetadataSet,
+    ServerPaused,
+    ServerPlaced,
+    ServerRebooted,
+    ServerRebuilt,
+    ServerRequested,
+    ServerRescued,
+    ServerResumed,
+    ServerStarted,
+    ServerStateReset,
+    ServerStopped,
+    ServerSuspended,
+    ServerTagsSet,
+    ServerUnlocked,
+    ServerUnpaused,
+    ServerUnrescued,
+    StartRequested,
+    StopRequested,
+    SuspendRequested,
+    UnpauseRequested,
+    UnrescueRequested,
+)
+from schema.compute.server_parts import Fault, Order, Rebuild, ServerFlavor, ServerImage
+from schema.compute.task import CARD_SECONDS, WAYS, PowerState, Task, VmState
 from schema.compute.topology import Topology
-from schema.event import Command, Event, Key, Kind, State
-from schema.placement.decision import Decision
-
-
-class VmState(StrEnum):
-    BUILDING = "building"
-    ACTIVE = "active"
-    STOPPED = "stopped"
-    PAUSED = "paused"
-    SUSPENDED = "suspended"
-    RESCUED = "rescued"
-    ERROR = "error"
-    DELETED = "deleted"
-
-
-class Task(StrEnum):
-    SCHEDULING = "scheduling"
-    SPAWNING = "spawning"
-    POWERING_ON = "powering-on"
-    POWERING_OFF = "powering-off"
-    REBOOTING = "rebooting"
-    REBOOTING_HARD = "rebooting_hard"
-    PAUSING = "pausing"
-    UNPAUSING = "unpausing"
-    SUSPENDING = "suspending"
-    RESUMING = "resuming"
-    RESCUING = "rescuing"
-    UNRESCUING = "unrescuing"
-    DELETING = "deleting"
-    REBUILD_DISK = "rebuild_block_device_mapping"
-    """Its root disk is made anew where it is."""
-    REBUILDING = "rebuilding"
-    REBUILD_SPAWNING = "rebuild_spawning"
-
-
-class PowerState(IntEnum):
-    NOSTATE = 0
-    RUNNING = 1
-    PAUSED = 3
-    SHUTDOWN = 4
-    CRASHED = 6
-    SUSPENDED = 7
-
-
-ALLOWANCE_SECONDS: dict[Task, int] = {
-    Task.SCHEDULING: 60,
-    Task.SPAWNING: 900,
-    Task.POWERING_ON: 120,
-    Task.POWERING_OFF: 150,
-    Task.REBOOTING: 210,
-    Task.REBOOTING_HARD: 120,
-    Task.PAUSING: 60,
-    Task.UNPAUSING: 60,
-    Task.SUSPENDING: 600,
-    Task.RESUMING: 300,
-    Task.RESCUING: 900,
-    Task.UNRESCUING: 300,
-    Task.DELETING: 120,
-    Task.REBUILD_DISK: 900,
-    Task.REBUILDING: 60,
-    Task.REBUILD_SPAWNING: 900,
-}
-"""How long a task may take. A guest has 60 seconds to shut down when asked to, which stopping and rebooting include."""
-CARD_SECONDS = 150
-"""How long a card may take to be plugged in or out: a host waits a minute for its tap, and another for the guest."""
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
-class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A value inside events and states."""
-
-
-class ServerFlavor(_Part):
-    """The flavor as it was when the server was made from it; what became of it since is of no account."""
-
-    id: str
-    name: str
-    vcpus: int
-    ram_mb: int
-    disk_gb: int
-    ephemeral_gb: int = 0
-    swap_mb: int = 0
-    extra_specs: dict[str, str] = field(default_factory=dict)
-
-
-class ServerImage(_Part):
-    """What is remembered of the image a server was made from."""
-
-    id: str
-    properties: dict[str, str] = field(default_factory=dict)
-    """Those that say what the guest wants of its host: hw_*, os_*, img_*."""
-
-
-class Order(_Part):
-    """What was asked for at the beginning, and never changes."""
-
-    user_id: str
-    reservation_id: str = ""
-    launch_index: int = 0
-    key_name: str | None = None
-    zone: str | None = None
-    """The availability zone asked for, if any."""
-    host: str | None = None
-    """The only host allowed, if an administrator named one."""
-    networks: Literal["auto", "none"] = "auto"
-    config_drive: bool = False
-    scheduler_hints: dict[str, list[str]] = field(default_factory=dict)
-    group_id: str | None = None
-    """The server group it is a member of."""
-    secret_id: str = ""
-    """Where the vault keeps its `Boot`."""
-    has_user_data: bool = False
-    attempts: int = 3
-    """Hosts to try, at most."""
-    build_seconds: int = ALLOWANCE_SECONDS[Task.SPAWNING]
-    """How long each of them may take."""
-
-
-class Boot(_Part):
-    """What only the guest itself may learn. Kept in the vault, never in an event."""
-
-    admin_password: str = ""
-    user_data: str = ""
-    """Base64, as the API took it."""
-    public_keys: dict[str, str] = field(default_factory=dict)
-    """Name of the keypair → one line of OpenSSH."""
-
-
-class Rebuild(_Part):
-    """What a root disk is made anew from."""
-
-    image: ServerImage
-    keep_ephemeral: bool = False
-    """The other disks stay as they are."""
-
-
-class Fault(_Part):
-    """What went wrong, for a person to read."""
-
-    message: str
-    code: int = 500
-    details: str = ""
-    """For administrators."""
-    at: datetime | None = None
-
+from schema.event import Event, Key, Kind, State
 
 _NO_ORDER = Order(user_id="")
+
+
 _NO_FLAVOR = ServerFlavor(id="", name="", vcpus=0, ram_mb=0, disk_gb=0)
 
 
@@ -279,506 +162,6 @@ class Server(State):
         return self.launched_at is not None and self.task is not Task.REBUILD_SPAWNING
 
 
-class Requested(Event, kw_only=True):
-    """Somebody wants something of a host: the beginning of a task."""
-
-    request_id: str = ""
-
-
-class ServerRequested(Requested):
-    name: str
-    project_id: str
-    order: Order
-    flavor: ServerFlavor
-    image: ServerImage | None = None
-    description: str | None = None
-    hostname: str = ""
-    access_ipv4: str = ""
-    access_ipv6: str = ""
-    disk_config: Literal["MANUAL", "AUTO"] = "MANUAL"
-    metadata: dict[str, str] = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
-    nics: tuple[ServerNic, ...] = ()
-
-
-class ServerPlaced(Event):
-    """A host was found; the claim on it stands in the same append."""
-
-    host: str
-    provider_id: str
-    zone: str = ""
-    decision: Decision | None = None
-    topology: Topology | None = None
-
-
-class BuildFailed(Event):
-    """This host could not build it; the claim is released in the same append. The next one is tried, if any is left."""
-
-    host: str
-    fault: Fault
-
-
-class ServerFaulted(Event):
-    """It will not become what was asked for. `decision`: the scheduler's, if it was that there is no host for it."""
-
-    fault: Fault
-    decision: Decision | None = None
-
-
-class ServerStarted(Event):
-    """It runs: newly built, or after it was stopped."""
-
-
-class ServerStopped(Event):
-    pass
-
-
-class ServerRebooted(Event):
-    pass
-
-
-class ServerPaused(Event):
-    pass
-
-
-class ServerUnpaused(Event):
-    pass
-
-
-class ServerSuspended(Event):
-    pass
-
-
-class ServerResumed(Event):
-    pass
-
-
-class StartRequested(Requested):
-    pass
-
-
-class StopRequested(Requested):
-    pass
-
-
-class RebootRequested(Requested):
-    hard: bool = False
-
-
-class PauseRequested(Requested):
-    pass
-
-
-class UnpauseRequested(Requested):
-    pass
-
-
-class SuspendRequested(Requested):
-    pass
-
-
-class ResumeRequested(Requested):
-    pass
-
-
-class ActionFailed(Event):
-    """The task is given up: the server is held to be where it was, until its host reports otherwise."""
-
-    task: Task
-    fault: Fault
-
-
-class PowerObserved(Event):
-    """Nobody asked for it: the guest shut itself down, crashed, or was handled behind our back."""
-
-    power_state: PowerState
-
-
-class ServerDetailsChanged(Event):
-    """The fields that changed."""
-
-    name: str | UnsetType = UNSET
-    description: str | UnsetType | None = UNSET
-    hostname: str | UnsetType = UNSET
-    access_ipv4: str | UnsetType = UNSET
-    access_ipv6: str | UnsetType = UNSET
-    disk_config: Literal["MANUAL", "AUTO"] | UnsetType = UNSET
-
-
-class ServerMetadataSet(Event):
-    metadata: dict[str, str | None]
-    """The keys that changed; None: removed."""
-
-
-class ServerTagsSet(Event):
-    tags: tuple[str, ...]
-    """All of them."""
-
-
-class ServerLocked(Event):
-    by: Literal["owner", "admin"]
-    reason: str | None = None
-
-
-class ServerUnlocked(Event):
-    pass
-
-
-class ServerStateReset(Event):
-    """An administrator says where it is."""
-
-    vm_state: VmState
-
-
-class DeletionRequested(Requested):
-    pass
-
-
-class RescueRequested(Requested):
-    """It shall boot from a fresh copy of this image."""
-
-    image: ServerImage
-
-
-class ServerRescued(Event):
-    pass
-
-
-class UnrescueRequested(Requested):
-    pass
-
-
-class ServerUnrescued(Event):
-    pass
-
-
-class RebuildRequested(Requested):
-    """Its root disk shall be made anew from an image; what else it shall be from now on, where that changes."""
-
-    rebuild: Rebuild
-    key_name: str | UnsetType | None = UNSET
-    secret_id: str = ""
-    """Where the vault keeps its `Boot` from now on."""
-    scripted: bool = False
-    """There is user data among it."""
-
-
-class ServerRebuilt(Event):
-    """Its root disk is a new one."""
-
-
-class ServerDeleted(Event):
-    """Nothing of it is left; claim and quota are released in the same append."""
-
-
-ServerEvent = (
-    ServerRequested
-    | ServerPlaced
-    | BuildFailed
-    | ServerFaulted
-    | ServerStarted
-    | ServerStopped
-    | ServerRebooted
-    | ServerPaused
-    | ServerUnpaused
-    | ServerSuspended
-    | ServerResumed
-    | StartRequested
-    | StopRequested
-    | RebootRequested
-    | PauseRequested
-    | UnpauseRequested
-    | SuspendRequested
-    | ResumeRequested
-    | ActionFailed
-    | PowerObserved
-    | ServerDetailsChanged
-    | ServerMetadataSet
-    | ServerTagsSet
-    | ServerLocked
-    | ServerUnlocked
-    | ServerStateReset
-    | DeletionRequested
-    | RescueRequested
-    | ServerRescued
-    | UnrescueRequested
-    | ServerUnrescued
-    | RebuildRequested
-    | ServerRebuilt
-    | ServerDeleted
-    | NicAttached
-    | NicSettled
-    | NicDetachRequested
-    | NicDetached
-    | NicDetachFailed
-    | NicChanged
-    | MoveEvent
-    | ErrandEvent
-)
-
-
-class CreateServer(Command):
-    name: str
-    project_id: str
-    order: Order
-    flavor: ServerFlavor
-    image: ServerImage | None = None
-    description: str | None = None
-    hostname: str = ""
-    access_ipv4: str = ""
-    access_ipv6: str = ""
-    disk_config: Literal["MANUAL", "AUTO"] = "MANUAL"
-    metadata: dict[str, str] = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
-    nics: tuple[ServerNic, ...] = ()
-    request_id: str = ""
-
-
-class Action(Command, kw_only=True):
-    """Something a person does to a server. A locked one obeys only whoever may override the lock."""
-
-    overrides_lock: bool = False
-    request_id: str = ""
-
-
-class StartServer(Action):
-    pass
-
-
-class StopServer(Action):
-    pass
-
-
-class RebootServer(Action):
-    pass
-
-
-class HardRebootServer(Action):
-    pass
-
-
-class PauseServer(Action):
-    pass
-
-
-class UnpauseServer(Action):
-    pass
-
-
-class SuspendServer(Action):
-    pass
-
-
-class ResumeServer(Action):
-    pass
-
-
-class DeleteServer(Action):
-    pass
-
-
-class RescueServer(Action):
-    image: ServerImage
-
-
-class UnrescueServer(Action):
-    pass
-
-
-class RebuildServer(Action):
-    """Goes with its new `Boot`, sealed."""
-
-    rebuild: Rebuild
-    key_name: str | UnsetType | None = UNSET
-    secret_id: str = ""
-    scripted: bool = False
-
-
-class ChangeServerDetails(Action):
-    """The fields to change."""
-
-    name: str | UnsetType = UNSET
-    description: str | UnsetType | None = UNSET
-    hostname: str | UnsetType = UNSET
-    access_ipv4: str | UnsetType = UNSET
-    access_ipv6: str | UnsetType = UNSET
-    disk_config: Literal["MANUAL", "AUTO"] | UnsetType = UNSET
-
-
-class SetServerMetadata(Action):
-    metadata: dict[str, str | None]
-    """Keys to set, or (None) to remove; the others stay."""
-    limit: int = 128
-
-
-class ReplaceServerMetadata(Action):
-    metadata: dict[str, str]
-    """All keys there shall be."""
-
-
-class AddServerTag(Action):
-    tag: str
-    limit: int = 50
-
-
-class RemoveServerTag(Action):
-    tag: str
-
-
-class ReplaceServerTags(Action):
-    tags: tuple[str, ...]
-
-
-class LockServer(Command):
-    by: Literal["owner", "admin"]
-    reason: str | None = None
-
-
-class UnlockServer(Command):
-    overrides_lock: bool = False
-
-
-class ResetServerState(Command):
-    vm_state: VmState
-
-
-class ChangeServerPassword(Action):
-    """The guest's agent has set it."""
-
-
-class TriggerCrashDump(Action):
-    """The guest was interrupted."""
-
-
-class PostGuestPassword(Command):
-    """Goes with the secret."""
-
-    secret_id: str
-
-
-class ClearGuestPassword(Command):
-    pass
-
-
-class AttachNic(Action):
-    """Goes with the wishes that make or take the port."""
-
-    nic: ServerNic
-
-
-class DetachNic(Action):
-    port_id: str
-
-
-class SettleNics(Command):
-    """The host has carried out that generation, or (`fault`) could not. Goes with the wishes that let go of ports."""
-
-    generation: int
-    fault: str | None = None
-
-
-class ChangeNic(Command):
-    """What became of a port."""
-
-    port_id: str
-    label: str
-    mac_address: str
-    mtu: int
-    addresses: tuple[NicAddress, ...] = ()
-    security_groups: tuple[str, ...] = ()
-
-
-class LoseNic(Command):
-    """Somebody deleted the port, or took it away from the server."""
-
-    port_id: str
-
-
-class EvacuateServer(Action):
-    """Build it anew on another host, as its own is down. Goes with the wishes that begin the migration."""
-
-    move: Move
-
-
-class PlaceMove(Command):
-    """Goes with the wishes that claim the host's resources."""
-
-    migration_id: str
-    host: str
-    provider_id: str
-    zone: str = ""
-    decision: Decision | None = None
-    topology: Topology | None = None
-
-
-class FailMove(Command):
-    """Goes with the wishes that give back what was claimed. `host`: where it failed; empty: there was none yet."""
-
-    migration_id: str
-    host: str
-    fault: Fault
-    decision: Decision | None = None
-
-
-class FinishMove(Command):
-    """It is there. Goes with the wishes that release what it held of the host it came from."""
-
-    migration_id: str
-    host: str
-    running: bool
-
-
-class PlaceServer(Command):
-    """Goes with the wishes that claim the host's resources."""
-
-    host: str
-    provider_id: str
-    zone: str = ""
-    decision: Decision | None = None
-    topology: Topology | None = None
-
-
-class RefusePlacement(Command):
-    """No host will do."""
-
-    fault: Fault
-    decision: Decision | None = None
-
-
-class FailBuild(Command):
-    """Goes with the wishes that release the claim on the host."""
-
-    host: str
-    fault: Fault
-
-
-class GiveUpTask(Command):
-    """It took too long, or the host says that it cannot."""
-
-    task: Task
-    fault: Fault
-
-
-class ObserveServer(Command):
-    """What a host says of a server it holds. `generation`: the newest wish it has carried out, or failed to.
-
-    `unwired`: ports of it that are not in place (yet). A server that is being built is not there before they are; what
-    its guest does is remembered.
-    """
-
-    host: str
-    generation: int
-    power_state: PowerState
-    fault: str | None = None
-    unwired: tuple[str, ...] = ()
-    remade: int = 0
-    """How often its root disk was made anew there."""
-
-
-class EndServer(Command):
-    """Nothing of it is left on its host. Goes with the wishes that release claim and quota."""
-
-
 _TASKS: dict[type[Event], Task] = {
     StartRequested: Task.POWERING_ON,
     StopRequested: Task.POWERING_OFF,
@@ -789,6 +172,8 @@ _TASKS: dict[type[Event], Task] = {
     UnrescueRequested: Task.UNRESCUING,
     DeletionRequested: Task.DELETING,
 }
+
+
 _ARRIVALS: dict[type[Event], tuple[VmState, PowerState]] = {
     ServerStarted: (VmState.ACTIVE, PowerState.RUNNING),
     ServerStopped: (VmState.STOPPED, PowerState.SHUTDOWN),
@@ -800,6 +185,8 @@ _ARRIVALS: dict[type[Event], tuple[VmState, PowerState]] = {
     ServerRescued: (VmState.RESCUED, PowerState.RUNNING),
     ServerUnrescued: (VmState.ACTIVE, PowerState.RUNNING),
 }
+
+
 _FOLLOWS: dict[PowerState, VmState] = {
     PowerState.NOSTATE: VmState.STOPPED,
     PowerState.RUNNING: VmState.ACTIVE,
@@ -856,17 +243,6 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             return _towards(_faulted(failed, event.fault, at), Task.SCHEDULING, server.request_id, at)
         case ServerFaulted():
             return _at_rest(_faulted(replace(server, nics=()), event.fault, at), VmState.ERROR)
-        case (
-            StartRequested()
-            | StopRequested()
-            | PauseRequested()
-            | UnpauseRequested()
-            | SuspendRequested()
-            | ResumeRequested()
-            | UnrescueRequested()
-            | DeletionRequested()
-        ):
-            return _towards(server, _TASKS[type(event)], event.request_id, at)
         case RescueRequested():
             return _towards(replace(server, rescue_image=event.image), Task.RESCUING, event.request_id, at)
         case RebuildRequested():
@@ -897,27 +273,6 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
         case RebootRequested():
             counted = replace(server, hard_reboots=server.hard_reboots + 1)
             return _towards(counted, Task.REBOOTING_HARD, event.request_id, at)
-        case (
-            ServerStarted()
-            | ServerStopped()
-            | ServerRebooted()
-            | ServerPaused()
-            | ServerUnpaused()
-            | ServerSuspended()
-            | ServerResumed()
-            | ServerRescued()
-            | ServerUnrescued()
-        ):
-            vm_state, power_state = _ARRIVALS[type(event)]
-            arrived = replace(
-                server,
-                power_state=power_state,
-                launched_at=server.launched_at or at,
-                fault=None,
-                unbidden=False,
-                rescue_image=server.rescue_image if vm_state is VmState.RESCUED else None,
-            )
-            return _at_rest(arrived, vm_state)
         case ActionFailed():
             withdrawn = replace(
                 _faulted(server, event.fault, at),
@@ -960,6 +315,18 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             return replace(server, password_id="")
         case MoveRequested() | MovePlaced() | MoveFailed() | MoveFinished():
             return _moved(server, event, at)
+        case Requested() if type(event) in _TASKS:
+            return _towards(server, _TASKS[type(event)], event.request_id, at)
+    vm_state, power_state = _ARRIVALS[type(event)]
+    arrived = replace(
+        server,
+        power_state=power_state,
+        launched_at=server.launched_at or at,
+        fault=None,
+        unbidden=False,
+        rescue_image=server.rescue_image if vm_state is VmState.RESCUED else None,
+    )
+    return _at_rest(arrived, vm_state)
 
 
 def _moved(server: Server, event: MoveEvent, at: datetime) -> Server:
@@ -1037,7 +404,7 @@ def deadline(server: Server) -> datetime | None:
     if server.task is None or server.task_since is None:
         return cards_deadline(server)
     building = server.task in {Task.SPAWNING, Task.REBUILD_SPAWNING}
-    seconds = server.order.build_seconds if building else ALLOWANCE_SECONDS[server.task]
+    seconds = server.order.build_seconds if building else WAYS[server.task].seconds
     return server.task_since + timedelta(seconds=seconds)
 
 

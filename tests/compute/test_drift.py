@@ -12,7 +12,8 @@ from handlers.placement.provider import PROVIDERS
 from schema.compute.domain import Observed
 from schema.compute.host import Host
 from schema.compute.nic import ServerNic
-from schema.compute.server import PowerState, Server, Task, VmState
+from schema.compute.server import Server
+from schema.compute.task import PowerState, Task, VmState
 from schema.network.port import Binding, Port
 from schema.placement.provider import Provider, Release
 from tests.compute.networked import networked

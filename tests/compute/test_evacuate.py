@@ -13,7 +13,7 @@ from handlers.compute.quota import QUOTAS
 from handlers.placement.provider import PROVIDERS
 from schema.compute.flavor import CreateFlavor
 from schema.compute.quota import SetQuotaLimits
-from schema.compute.server import DeleteServer
+from schema.compute.server_command import DeleteServer
 from schema.placement.consumer import CONSUMER
 from schema.placement.provider import PROVIDER, Inventory, SetInventory
 from tests.compute.networked import networked

@@ -15,24 +15,11 @@ from handlers.compute.server import SERVERS
 from handlers.network.network import NETWORKS
 from handlers.network.port import PORTS
 from schema.compute.nic import NicAddress, NicChanged, ServerNic
-from schema.compute.server import (
-    AttachNic,
-    BuildFailed,
-    ChangeNic,
-    FailBuild,
-    Fault,
-    LoseNic,
-    ObserveServer,
-    Order,
-    PowerObserved,
-    PowerState,
-    ServerFlavor,
-    ServerPlaced,
-    ServerRequested,
-    ServerStarted,
-    SettleNics,
-    cards_deadline,
-)
+from schema.compute.server import cards_deadline
+from schema.compute.server_command import AttachNic, ChangeNic, FailBuild, LoseNic, ObserveServer, SettleNics
+from schema.compute.server_event import BuildFailed, PowerObserved, ServerPlaced, ServerRequested, ServerStarted
+from schema.compute.server_parts import Fault, Order, ServerFlavor
+from schema.compute.task import PowerState
 from schema.network.floating_ip import FLOATING_IP, FloatingIpAssociated, FloatingIpCreated, FloatingIpDisassociated
 from schema.network.network import CreateNetwork, UpdateNetwork
 from schema.network.port import (

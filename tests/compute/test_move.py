@@ -6,17 +6,16 @@ from handlers.compute.moving import arriving, beginning, failed_at, failing_move
 from handlers.compute.server import SERVERS
 from schema.compute.migration import BeginMigration, MigrationType
 from schema.compute.move import Move, MoveFailed, MoveFinished, MovePlaced, MoveRequested
-from schema.compute.server import (
+from schema.compute.server_command import (
     EvacuateServer,
     FailMove,
-    Fault,
     FinishMove,
     ObserveServer,
     PlaceMove,
-    PowerState,
     ResetServerState,
-    VmState,
 )
+from schema.compute.server_parts import Fault
+from schema.compute.task import PowerState, VmState
 from schema.placement.consumer import EndAllocations
 from schema.placement.provider import Release, TakeOver
 from schema.refusal import Conflict

@@ -19,25 +19,18 @@ from schema.compute.nic import (
     NicSettled,
     ServerNic,
 )
-from schema.compute.server import (
-    AttachNic,
+from schema.compute.server_command import AttachNic, ChangeNic, DetachNic, EndServer, LoseNic, SettleNics
+from schema.compute.server_event import (
     BuildFailed,
-    ChangeNic,
     DeletionRequested,
-    DetachNic,
-    EndServer,
-    Fault,
-    LoseNic,
-    Order,
     ServerDeleted,
     ServerFaulted,
-    ServerFlavor,
     ServerPlaced,
     ServerRequested,
     ServerStarted,
-    SettleNics,
     StopRequested,
 )
+from schema.compute.server_parts import Fault, Order, ServerFlavor
 from schema.network.network import CreateNetwork
 from schema.network.port import BindPort, CreatePort, FixedIp
 from schema.network.subnet import Subnet

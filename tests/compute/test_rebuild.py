@@ -6,21 +6,10 @@ import pytest
 
 from agents.hypervisor.plan import Remake
 from bus import clock
-from schema.compute.server import (
-    ActionFailed,
-    DeletionRequested,
-    Fault,
-    ObserveServer,
-    PowerObserved,
-    PowerState,
-    Rebuild,
-    RebuildRequested,
-    RebuildServer,
-    ServerImage,
-    ServerRebuilt,
-    Task,
-    VmState,
-)
+from schema.compute.server_command import ObserveServer, RebuildServer
+from schema.compute.server_event import ActionFailed, DeletionRequested, PowerObserved, RebuildRequested, ServerRebuilt
+from schema.compute.server_parts import Fault, Rebuild, ServerImage
+from schema.compute.task import PowerState, Task, VmState
 from schema.refusal import Conflict
 from tests.compute.test_server import running, server
 from tests.compute.test_server_api import IMAGE, world  # noqa: F401

@@ -14,7 +14,7 @@ from handlers.compute.recovery import KEY, Recovery
 from schema.compute.aggregate import AddAggregateHost, CreateAggregate, SetAggregateMetadata
 from schema.compute.host import DisableHost, JoinAggregate
 from schema.compute.quota import SetQuotaLimits
-from schema.compute.server import VmState
+from schema.compute.task import VmState
 from schema.placement.provider import PROVIDER
 from tests.compute.steering import PROJECT, Steered
 

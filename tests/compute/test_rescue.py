@@ -5,7 +5,7 @@ import pytest
 from agents.hypervisor.plan import Rescue, Unrescue
 from bus.execute import Wish
 from handlers.image.image import IMAGES
-from schema.compute.server import VmState
+from schema.compute.task import VmState
 from schema.image.image import DeleteImage
 from tests.compute.test_server_api import IMAGE, world  # noqa: F401
 

@@ -4,42 +4,47 @@ from datetime import timedelta
 
 import pytest
 
-from handlers.compute.server import ALLOWED, SERVERS, VERBS
-from schema.compute.server import (
-    ActionFailed,
+from handlers.compute.action import ACTIONS as ROWS
+from handlers.compute.server import ALLOWED, SERVERS
+from schema.compute.server import deadline
+from schema.compute.server_command import (
     AddServerTag,
-    BuildFailed,
     ChangeServerDetails,
     CreateServer,
     DeleteServer,
-    DeletionRequested,
     EndServer,
     FailBuild,
-    Fault,
     GiveUpTask,
     HardRebootServer,
     LockServer,
     ObserveServer,
-    Order,
-    PauseRequested,
     PauseServer,
     PlaceServer,
-    PowerObserved,
-    PowerState,
-    RebootRequested,
     RebootServer,
     RefusePlacement,
     RemoveServerTag,
     ReplaceServerMetadata,
     ReplaceServerTags,
     ResetServerState,
-    ResumeRequested,
     ResumeServer,
+    SetServerMetadata,
+    StartServer,
+    StopServer,
+    SuspendServer,
+    UnlockServer,
+    UnpauseServer,
+)
+from schema.compute.server_event import (
+    ActionFailed,
+    BuildFailed,
+    DeletionRequested,
+    PauseRequested,
+    PowerObserved,
+    RebootRequested,
+    ResumeRequested,
     ServerDeleted,
     ServerDetailsChanged,
     ServerFaulted,
-    ServerFlavor,
-    ServerImage,
     ServerLocked,
     ServerMetadataSet,
     ServerPaused,
@@ -54,20 +59,13 @@ from schema.compute.server import (
     ServerTagsSet,
     ServerUnlocked,
     ServerUnpaused,
-    SetServerMetadata,
     StartRequested,
-    StartServer,
     StopRequested,
-    StopServer,
     SuspendRequested,
-    SuspendServer,
-    Task,
-    UnlockServer,
     UnpauseRequested,
-    UnpauseServer,
-    VmState,
-    deadline,
 )
+from schema.compute.server_parts import Fault, Order, ServerFlavor, ServerImage
+from schema.compute.task import PowerState, Task, VmState
 from schema.refusal import Conflict, Invalid, NotFound, OverQuota
 from tests.story import Story
 
@@ -233,7 +231,7 @@ def test_an_action_that_takes_too_long_is_given_up(history, action, begun, task,
 )
 def test_what_makes_no_sense_now_is_refused(history, action, where):
     server.given(*history).when(action()).refused(
-        f"Cannot '{VERBS[action]}' server 4f1c while it is in {where}", Conflict
+        f"Cannot '{ROWS[action].verb}' server 4f1c while it is in {where}", Conflict
     )
 
 
@@ -362,7 +360,7 @@ def test_every_state_on_its_way_has_a_deadline():
 
 @pytest.mark.law
 def test_every_command_has_a_row():
-    from schema.compute import server as words
+    from schema.compute import server_command as words
     from schema.event import Command
 
     commands = {it for it in vars(words).values() if isinstance(it, type) and issubclass(it, Command)}

@@ -9,25 +9,26 @@ import pytest
 from agents.hypervisor.plan import Define, Start, Stop
 from handlers.compute.build import EndServer, FailBuild, Forget, GiveUpTask, Place, RefusePlacement, Tell, advance
 from handlers.compute.desired import domain
-from schema.compute.server import (
+from schema.compute.server_command import (
     DeleteServer,
-    DeletionRequested,
     HardRebootServer,
-    Order,
     PauseServer,
     RebootServer,
     ResumeServer,
-    ServerDeleted,
-    ServerFlavor,
-    ServerPlaced,
-    ServerRequested,
-    ServerStarted,
     StartServer,
-    StopRequested,
     StopServer,
     SuspendServer,
     UnpauseServer,
 )
+from schema.compute.server_event import (
+    DeletionRequested,
+    ServerDeleted,
+    ServerPlaced,
+    ServerRequested,
+    ServerStarted,
+    StopRequested,
+)
+from schema.compute.server_parts import Order, ServerFlavor
 from tests.compute.steering import steered
 from tests.compute.test_server import placed, requested, running, server
 

@@ -5,7 +5,7 @@ import pytest
 from api.compute.server_topology import view
 from handlers.compute.server import SERVERS
 from schema.compute.errand import CrashDumpTriggered, ServerPasswordChanged
-from schema.compute.server import ChangeServerPassword, TriggerCrashDump
+from schema.compute.server_command import ChangeServerPassword, TriggerCrashDump
 from schema.compute.topology import GuestCell, Topology
 from tests.compute.test_server import requested, running
 from tests.compute.test_server_api import world  # noqa: F401

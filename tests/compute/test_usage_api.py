@@ -7,16 +7,9 @@ import pytest
 from bus import clock
 from bus.execute import Wish
 from handlers.compute.server import SERVERS
-from schema.compute.server import (
-    CreateServer,
-    DeleteServer,
-    EndServer,
-    ObserveServer,
-    Order,
-    PlaceServer,
-    PowerState,
-    ServerFlavor,
-)
+from schema.compute.server_command import CreateServer, DeleteServer, EndServer, ObserveServer, PlaceServer
+from schema.compute.server_parts import Order, ServerFlavor
+from schema.compute.task import PowerState
 
 MINE = "d" * 32
 FLAVOR = ServerFlavor(id="1", name="tiny", vcpus=2, ram_mb=512, disk_gb=3, ephemeral_gb=1)

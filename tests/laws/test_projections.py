@@ -23,21 +23,19 @@ from bus.rebuild import rebuild
 from handlers.compute.server import SERVERS
 from projections import projections
 from projections.compute.usage import USAGE
-from schema.compute.server import (
-    SERVER,
+from schema.compute.server import SERVER
+from schema.compute.server_command import (
     ChangeServerDetails,
     CreateServer,
     DeleteServer,
     EndServer,
-    Fault,
     ObserveServer,
-    Order,
     PlaceServer,
-    PowerState,
     RefusePlacement,
-    ServerFlavor,
     StopServer,
 )
+from schema.compute.server_parts import Fault, Order, ServerFlavor
+from schema.compute.task import PowerState
 from schema.refusal import Refused
 
 pytestmark = pytest.mark.law

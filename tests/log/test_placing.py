@@ -21,7 +21,8 @@ from schema.compute.aggregate import AGGREGATE
 from schema.compute.domain import HostFacts
 from schema.compute.flavor import CreateFlavor
 from schema.compute.host import HOST, DisableHost, EnableHost, RegisterHost
-from schema.compute.server import CreateServer, Order, ServerFlavor
+from schema.compute.server_command import CreateServer
+from schema.compute.server_parts import Order, ServerFlavor
 from schema.placement.provider import PROVIDER, CreateProvider, Inventory, SetInventories
 from tests.serving import Served, serving
 

@@ -8,7 +8,9 @@ from bus.execute import Wish
 from handlers.network.instance import instance_data
 from handlers.network.port import PORTS
 from handlers.network.trunking import TrunkReactor, ending, making, ports_of, trunk_status
-from schema.compute.server import SERVER, Order, ServerFlavor, ServerRequested
+from schema.compute.server import SERVER
+from schema.compute.server_event import ServerRequested
+from schema.compute.server_parts import Order, ServerFlavor
 from schema.network.port import PORT, AttachPort, BindPort, UnbindPort
 from schema.network.trunk import TRUNK, CreateTrunk, TrunkSubport
 from schema.network.wiring import Subport

@@ -15,7 +15,7 @@ def claim_not_released() -> None:
     """A build that failed keeps its claim."""
     from handlers.compute import build, reports
     from handlers.compute.server import SERVERS
-    from schema.compute.server import FailBuild
+    from schema.compute.server_command import FailBuild
 
     def failing(server: Any, fault: Any) -> tuple[Wish, ...]:
         return (Wish(SERVERS, server.id, FailBuild(host=server.host or "", fault=fault)),)
@@ -65,7 +65,9 @@ def reactor_drops_servers() -> None:
 def late_failure_believed() -> None:
     """A build that has succeeded can still be failed, claim and all; and now and then a host says so late."""
     from handlers.compute import reports, server
-    from schema.compute.server import FailBuild, Fault, Task, VmState
+    from schema.compute.server_command import FailBuild
+    from schema.compute.server_parts import Fault
+    from schema.compute.task import Task, VmState
 
     already_so, wishes_of = server._already_so, reports.wishes_of
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from bus import clock
 from schema.compute.quota import Quota
-from schema.compute.server import Server, Task, VmState, deadline
+from schema.compute.server import Server, deadline
+from schema.compute.task import Task, VmState
 from schema.event import kind_of
 from schema.placement.consumer import Consumer
 from schema.placement.provider import Provider

@@ -39,22 +39,21 @@ from handlers.network.routing import RouterReactor
 from handlers.network.telling import Telling as NetworkTelling
 from handlers.network.trunking import TrunkReactor
 from schema.compute.quota import ReserveQuota, SetQuotaLimits
-from schema.compute.server import (
+from schema.compute.server_command import (
     Action,
     CreateServer,
     DeleteServer,
     HardRebootServer,
-    Order,
     PauseServer,
     RebootServer,
     ResumeServer,
-    ServerFlavor,
     StartServer,
     StopServer,
     SuspendServer,
     UnpauseServer,
-    VmState,
 )
+from schema.compute.server_parts import Order, ServerFlavor
+from schema.compute.task import VmState
 from schema.event import State
 from schema.network.quota import UNLIMITED, SetNetworkQuotaLimits
 from schema.network.wiring import link_name

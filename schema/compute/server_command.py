@@ -1,0 +1,277 @@
+"""What may be wished of a server."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import UNSET, UnsetType, field
+
+from schema.compute.move import Move
+from schema.compute.nic import NicAddress, ServerNic
+from schema.compute.server_parts import Fault, Order, Rebuild, ServerFlavor, ServerImage
+from schema.compute.task import PowerState, Task, VmState
+from schema.compute.topology import Topology
+from schema.event import Command
+from schema.placement.decision import Decision
+
+
+class CreateServer(Command):
+    name: str
+    project_id: str
+    order: Order
+    flavor: ServerFlavor
+    image: ServerImage | None = None
+    description: str | None = None
+    hostname: str = ""
+    access_ipv4: str = ""
+    access_ipv6: str = ""
+    disk_config: Literal["MANUAL", "AUTO"] = "MANUAL"
+    metadata: dict[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    nics: tuple[ServerNic, ...] = ()
+    request_id: str = ""
+
+
+class Action(Command, kw_only=True):
+    """Something a person does to a server. A locked one obeys only whoever may override the lock."""
+
+    overrides_lock: bool = False
+    request_id: str = ""
+
+
+class StartServer(Action):
+    pass
+
+
+class StopServer(Action):
+    pass
+
+
+class RebootServer(Action):
+    pass
+
+
+class HardRebootServer(Action):
+    pass
+
+
+class PauseServer(Action):
+    pass
+
+
+class UnpauseServer(Action):
+    pass
+
+
+class SuspendServer(Action):
+    pass
+
+
+class ResumeServer(Action):
+    pass
+
+
+class DeleteServer(Action):
+    pass
+
+
+class RescueServer(Action):
+    image: ServerImage
+
+
+class UnrescueServer(Action):
+    pass
+
+
+class RebuildServer(Action):
+    """Goes with its new `Boot`, sealed."""
+
+    rebuild: Rebuild
+    key_name: str | UnsetType | None = UNSET
+    secret_id: str = ""
+    scripted: bool = False
+
+
+class ChangeServerDetails(Action):
+    """The fields to change."""
+
+    name: str | UnsetType = UNSET
+    description: str | UnsetType | None = UNSET
+    hostname: str | UnsetType = UNSET
+    access_ipv4: str | UnsetType = UNSET
+    access_ipv6: str | UnsetType = UNSET
+    disk_config: Literal["MANUAL", "AUTO"] | UnsetType = UNSET
+
+
+class SetServerMetadata(Action):
+    metadata: dict[str, str | None]
+    """Keys to set, or (None) to remove; the others stay."""
+    limit: int = 128
+
+
+class ReplaceServerMetadata(Action):
+    metadata: dict[str, str]
+    """All keys there shall be."""
+
+
+class AddServerTag(Action):
+    tag: str
+    limit: int = 50
+
+
+class RemoveServerTag(Action):
+    tag: str
+
+
+class ReplaceServerTags(Action):
+    tags: tuple[str, ...]
+
+
+class LockServer(Command):
+    by: Literal["owner", "admin"]
+    reason: str | None = None
+
+
+class UnlockServer(Command):
+    overrides_lock: bool = False
+
+
+class ResetServerState(Command):
+    vm_state: VmState
+
+
+class ChangeServerPassword(Action):
+    """The guest's agent has set it."""
+
+
+class TriggerCrashDump(Action):
+    """The guest was interrupted."""
+
+
+class PostGuestPassword(Command):
+    """Goes with the secret."""
+
+    secret_id: str
+
+
+class ClearGuestPassword(Command):
+    pass
+
+
+class AttachNic(Action):
+    """Goes with the wishes that make or take the port."""
+
+    nic: ServerNic
+
+
+class DetachNic(Action):
+    port_id: str
+
+
+class SettleNics(Command):
+    """The host has carried out that generation, or (`fault`) could not. Goes with the wishes that let go of ports."""
+
+    generation: int
+    fault: str | None = None
+
+
+class ChangeNic(Command):
+    """What became of a port."""
+
+    port_id: str
+    label: str
+    mac_address: str
+    mtu: int
+    addresses: tuple[NicAddress, ...] = ()
+    security_groups: tuple[str, ...] = ()
+
+
+class LoseNic(Command):
+    """Somebody deleted the port, or took it away from the server."""
+
+    port_id: str
+
+
+class EvacuateServer(Action):
+    """Build it anew on another host, as its own is down. Goes with the wishes that begin the migration."""
+
+    move: Move
+
+
+class PlaceMove(Command):
+    """Goes with the wishes that claim the host's resources."""
+
+    migration_id: str
+    host: str
+    provider_id: str
+    zone: str = ""
+    decision: Decision | None = None
+    topology: Topology | None = None
+
+
+class FailMove(Command):
+    """Goes with the wishes that give back what was claimed. `host`: where it failed; empty: there was none yet."""
+
+    migration_id: str
+    host: str
+    fault: Fault
+    decision: Decision | None = None
+
+
+class FinishMove(Command):
+    """It is there. Goes with the wishes that release what it held of the host it came from."""
+
+    migration_id: str
+    host: str
+    running: bool
+
+
+class PlaceServer(Command):
+    """Goes with the wishes that claim the host's resources."""
+
+    host: str
+    provider_id: str
+    zone: str = ""
+    decision: Decision | None = None
+    topology: Topology | None = None
+
+
+class RefusePlacement(Command):
+    """No host will do."""
+
+    fault: Fault
+    decision: Decision | None = None
+
+
+class FailBuild(Command):
+    """Goes with the wishes that release the claim on the host."""
+
+    host: str
+    fault: Fault
+
+
+class GiveUpTask(Command):
+    """It took too long, or the host says that it cannot."""
+
+    task: Task
+    fault: Fault
+
+
+class ObserveServer(Command):
+    """What a host says of a server it holds. `generation`: the newest wish it has carried out, or failed to.
+
+    `unwired`: ports of it that are not in place (yet). A server that is being built is not there before they are; what
+    its guest does is remembered.
+    """
+
+    host: str
+    generation: int
+    power_state: PowerState
+    fault: str | None = None
+    unwired: tuple[str, ...] = ()
+    remade: int = 0
+    """How often its root disk was made anew there."""
+
+
+class EndServer(Command):
+    """Nothing of it is left on its host. Goes with the wishes that release claim and quota."""
