@@ -38,6 +38,10 @@ EC2_VERSIONS = (
     "latest",
 )
 
+_POSTING_SINCE = "2013-04-04"
+PASSWORD_BYTES = 1020
+"""As long as one may be."""
+
 Tree = Mapping[str, "Tree | str"]
 """Folders and texts, by name. A folder's `_name` is what stands for it in a listing."""
 
@@ -140,6 +144,13 @@ def answer(server_id: str, seed: Seed, path: str) -> bytes | None:
     return _below(ec2(server_id, seed), below) if what == "meta-data" else None
 
 
+def takes_password(path: str) -> bool:
+    """Whether a guest may post there a password that it has encrypted for its owner."""
+    first, _, rest = path.partition("/")
+    version, _, name = rest.partition("/")
+    return first == "openstack" and name == "password" and version in OPENSTACK_VERSIONS and version >= _POSTING_SINCE
+
+
 def versions(path: str) -> bytes | None:
     """What is the same for every guest: the lists of versions. A guest wakes up to these."""
     if path == "openstack":
@@ -154,8 +165,8 @@ def _openstack_answer(server_id: str, seed: Seed, path: str) -> bytes | None:
         return None
     if not name:
         return "\n".join([it.partition("/")[2] for it in files if it.startswith(f"{version}/")]).encode()
-    if name == "password" and version >= "2013-04-04":
-        return b""
+    if name == "password" and version >= _POSTING_SINCE:
+        return seed.posted_password.encode()
     return files.get(path)
 
 

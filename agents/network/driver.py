@@ -17,10 +17,11 @@ Faults = dict[str, str]
 
 
 class AskInstance(Protocol):
-    def __call__(self, port_id: str, router_id: str = "") -> None:
+    def __call__(self, port_id: str, router_id: str = "", password: str = "") -> None:
         """Ask the control plane for the instance behind a port; the answer comes by `NetworkDriver.instance`.
 
         Of a port that is not bound to this host it is asked as a router that lives here and joins the port's network.
+        `password`: what that instance has posted, to be kept before it is answered.
         """
 
 

@@ -136,7 +136,21 @@ class Metadata:
                 raise
             return known
 
-    async def _learn(self, port_id: str, seconds: float, router_id: str = "") -> Instance:
+    async def keep(self, port: WiredPort | Peer, password: str, router_id: str = "") -> Instance:
+        """Have the control plane keep a password that a guest posts. Its seed says which one is kept in the end.
+
+        Raises TimeoutError: the control plane did not say in time.
+        """
+        end = clock.monotonic() + WAIT_SECONDS
+        while (left := end - clock.monotonic()) > 0:
+            self._questions.pop(port.id, None)
+            found = await self._learn(port.id, left, router_id, password)
+            # One that was asked for before it was posted may be answered first.
+            if found.seed is None or found.seed.posted_password:
+                return found
+        raise TimeoutError
+
+    async def _learn(self, port_id: str, seconds: float, router_id: str = "", password: str = "") -> Instance:
         """Ask, unless somebody just has; and again, should the question have been lost."""
         end = clock.monotonic() + seconds
         if port_id not in self._asked:
@@ -146,7 +160,10 @@ class Metadata:
             now = clock.monotonic()
             if now >= self._questions.get(port_id, 0.0) + ASK_AGAIN_SECONDS:
                 self._questions[port_id] = now
-                self._ask(port_id, router_id)
+                if password:
+                    self._ask(port_id, router_id, password)
+                else:
+                    self._ask(port_id, router_id)
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(ASK_AGAIN_SECONDS, max(0.0, end - now))):
                     return await asyncio.shield(future)
@@ -169,5 +186,5 @@ def _by_address(ports: Iterable[WiredPort]) -> dict[str, WiredPort]:
     return found
 
 
-def _nobody_hears(port_id: str, router_id: str = "") -> None:
+def _nobody_hears(port_id: str, router_id: str = "", password: str = "") -> None:
     """Before `start`."""

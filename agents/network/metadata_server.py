@@ -31,6 +31,8 @@ MOST_AT_ONCE = 256
 """Requests that are being answered on a host."""
 IDLE_SECONDS = 15.0
 CLOSE_SECONDS = 1.0
+READ_SECONDS = 5.0
+"""A guest may take so long to post something."""
 
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 
@@ -41,6 +43,8 @@ class Directory(Protocol):
     def port_at(self, network_ids: Iterable[str], ip: str, *, elsewhere: bool = False) -> WiredPort | Peer | None: ...
 
     async def about(self, port: WiredPort | Peer, router_id: str = "") -> Instance: ...
+
+    async def keep(self, port: WiredPort | Peer, password: str, router_id: str = "") -> Instance: ...
 
 
 class InnerFoot(msgspec.Struct, frozen=True):
@@ -114,7 +118,9 @@ class Listeners:
     async def _handle(
         self, name: str, network_ids: frozenset[str], through: Through | None, request: web.BaseRequest
     ) -> web.StreamResponse:
-        if request.method not in {"GET", "HEAD"}:
+        path = "/".join(part for part in request.path.split("/") if part)
+        posting = request.method == "POST" and instance_documents.takes_password(path)
+        if request.method not in {"GET", "HEAD"} and not posting:
             return web.Response(status=405, text="metadata can only be read\n", headers={"Allow": "GET, HEAD"})
         # Only the connection itself says who asks: whatever a header says, the guest may have written.
         ip = str(ipaddress.ip_address((request.remote or "::").partition("%")[0]))
@@ -128,8 +134,8 @@ class Listeners:
             for foot in through.feet if through else ():
                 if foot.network_id == port.network_id:
                     await self._nailing.hold(name, foot.interface, ip, port.mac_address)
-            path = "/".join(part for part in request.path.split("/") if part)
-            return await self._answer(port, through.router_id if through else "", path)
+            router_id = through.router_id if through else ""
+            return await (self._post(port, router_id, request) if posting else self._answer(port, router_id, path))
         except OSError as error:
             return _try_later(str(error))
         finally:
@@ -149,6 +155,26 @@ class Listeners:
         if content is None:
             return web.Response(status=404, text=f"there is no /{path} here\n")
         return _text(path, content)
+
+    async def _post(self, port: WiredPort | Peer, router_id: str, request: web.BaseRequest) -> web.Response:
+        """A password is kept until its owner clears it; the same one again, whose answer was lost, is no other."""
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                password = (await request.read()).decode("ascii")
+        except (TimeoutError, UnicodeDecodeError, web.HTTPRequestEntityTooLarge):
+            password = ""
+        if not 0 < len(password) <= instance_documents.PASSWORD_BYTES:
+            words = f"a password is posted encrypted, in Base64, in at most {instance_documents.PASSWORD_BYTES} bytes\n"
+            return web.Response(status=400, text=words)
+        try:
+            found = await self._directory.keep(port, password, router_id)
+        except TimeoutError:
+            return _try_later("the control plane did not answer in time")
+        if not found.server_id or found.seed is None:
+            return web.Response(status=404, text=f"no server is behind port {port.id}\n")
+        if found.seed.posted_password != password:
+            return web.Response(status=409, text="a password was posted already\n")
+        return web.Response()
 
 
 class _Listener:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from agents.network.link import NetworkLink
-from schema.network.wiring import InstanceDataWanted, PortSeen, RouterSeen, WiringReport
+from schema.network.wiring import InstanceDataWanted, PasswordPosted, PortSeen, RouterSeen, WiringReport
 
 AT_ONCE = 500
 """Ports and routers in one report, at most."""
@@ -24,8 +24,8 @@ class Outbox:
         """Of the lease held; 0: none is, and what would be said now would count for nothing."""
         self._position = position
         self._words: dict[str, Seen] = {}
-        self._asked: dict[str, str] = {}
-        """Port → the router that asks for it, if one does."""
+        self._asked: dict[str, tuple[str, str]] = {}
+        """Port → the router that asks for it, if one does; and the password its guest has posted."""
         self._wake = asyncio.Event()
 
     def put(self, key: str, word: Seen) -> None:
@@ -37,9 +37,10 @@ class Outbox:
         """The piece is gone: nobody waits for a word on it."""
         self._words.pop(key, None)
 
-    def ask(self, port_id: str, router_id: str = "") -> None:
-        """Whose guest is behind that port?"""
-        self._asked[port_id] = router_id
+    def ask(self, port_id: str, router_id: str = "", password: str = "") -> None:
+        """Whose guest is behind that port? One that is posting a password is not asked for without it."""
+        if password or not self._asked.get(port_id, ("", ""))[1]:
+            self._asked[port_id] = router_id, password
         self._wake.set()
 
     def wake(self) -> None:
@@ -74,6 +75,11 @@ class Outbox:
             raise
 
     async def _send_questions(self) -> None:
-        for port_id, router_id in list(self._asked.items()):
-            await self._link.report(InstanceDataWanted(host=self._host, port_id=port_id, router_id=router_id))
-            self._asked.pop(port_id, None)
+        for port_id, question in list(self._asked.items()):
+            router_id, password = question
+            about = {"host": self._host, "port_id": port_id, "router_id": router_id}
+            await self._link.report(
+                PasswordPosted(**about, password=password) if password else InstanceDataWanted(**about)
+            )
+            if self._asked.get(port_id) == question:
+                del self._asked[port_id]

@@ -77,5 +77,5 @@ def _nobody() -> None:
     """Nobody listens yet."""
 
 
-def _nobody_asked(port_id: str, router_id: str = "") -> None:
+def _nobody_asked(port_id: str, router_id: str = "", password: str = "") -> None:
     """Nobody is there to ask yet."""

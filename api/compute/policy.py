@@ -42,6 +42,8 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:servers:migrations:index": ADMIN,
     "os_compute_api:servers:migrations:show": ADMIN,
     "os_compute_api:os-admin-password": ADMIN_OR_MEMBER,
+    "os_compute_api:os-server-password:show": ADMIN_OR_READER,
+    "os_compute_api:os-server-password:clear": ADMIN_OR_MEMBER,
     "os_compute_api:os-console-output": ADMIN_OR_MEMBER,
     "os_compute_api:os-remote-consoles": ADMIN_OR_MEMBER,
     "os_compute_api:os-server-diagnostics": ADMIN,

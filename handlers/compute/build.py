@@ -116,7 +116,7 @@ def advance(
     late = due is not None and now >= due
     match server.task:
         case None if server.deleted_at is not None:
-            return [Forget(server.order.secret_id)] if server.order.secret_id else []
+            return [Forget(id) for id in (server.order.secret_id, server.password_id) if id]
         case None if server.host is None:
             return _turning_away(server)
         case None if late:

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from msgspec.structs import replace
+
+from bus import clock
 from bus.cloud import Cloud
+from bus.execute import Wish
 from handlers.compute.desired import seeds_of
-from schema.compute.server import SERVER
+from handlers.compute.server import SERVERS
+from schema.compute.server import SERVER, Server
+from schema.compute.server_command import PostGuestPassword
 from schema.event import Kind, State
 from schema.network.port import PORT
 from schema.network.router import ROUTER
 from schema.network.wiring import InstanceData
+from schema.refusal import Refused
 
 S = TypeVar("S", bound=State)
 
 
-async def instance_data(cloud: Cloud, host: str, port_id: str, router_id: str = "") -> InstanceData | None:
+async def instance_data(
+    cloud: Cloud, host: str, port_id: str, router_id: str = "", *, password: str = ""
+) -> InstanceData | None:
     """Of the server behind a port. None: that port is not on that host, which is not to know.
 
     A router's host may know of every port in the networks inside the router: guests ask it through their gateway. A
-    port without a server (any longer) is answered with none.
+    port without a server (any longer) is answered with none. A password that the server posts is kept first, unless
+    there is one already: the seed has the one that is kept.
     """
     port = await _living(cloud, PORT, port_id)
     if port is None or (port.host != host and not await _routes(cloud, host, router_id, port.network_id)):
@@ -29,7 +39,26 @@ async def instance_data(cloud: Cloud, host: str, port_id: str, router_id: str = 
     server = await _living(cloud, SERVER, card.device_id) if card is not None else None
     if server is None:
         return InstanceData(port_id=port_id)
-    return InstanceData(port_id=port_id, server_id=server.id, seed=(await seeds_of(cloud, [server]))[server.id])
+    if password and not server.password_id:
+        server = await _keep(cloud, server, password)
+    seed = (await seeds_of(cloud, [server]))[server.id]
+    if server.password_id:
+        opened = await cloud.vault.open_many([server.password_id])
+        seed = replace(seed, posted_password=opened.get(server.password_id, b"").decode())
+    return InstanceData(port_id=port_id, server_id=server.id, seed=seed)
+
+
+async def _keep(cloud: Cloud, server: Server, password: str) -> Server:
+    """The server, with the password it has posted or with the one that was faster."""
+    subject = f"project/{server.project_id}"
+    secret = await cloud.vault.seal(f"guest_password/{clock.hex_id()}", subject, password.encode())
+    wish = Wish(SERVERS, server.id, PostGuestPassword(secret_id=secret.id), (secret,))
+    try:
+        [document] = await cloud.executor.submit([wish])
+    except Refused:
+        return await _living(cloud, SERVER, server.id) or server
+    kept: Server = document.state
+    return kept
 
 
 async def _routes(cloud: Cloud, host: str, router_id: str, network_id: str) -> bool:

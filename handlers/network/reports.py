@@ -30,6 +30,7 @@ from schema.network.vpn_connection import ReportVpnConnection
 from schema.network.wiring import (
     InstanceDataWanted,
     NetworkHeartbeat,
+    PasswordPosted,
     WiringReport,
     decode_from_host,
     encode,
@@ -69,8 +70,9 @@ class NetworkReports:
                     await self.telling.catch_up(host, word.position)
             case WiringReport():
                 await self._hear(host, word)
-            case InstanceDataWanted():
-                answer = await instance_data(self._cloud, host, word.port_id, word.router_id)
+            case InstanceDataWanted() | PasswordPosted():
+                password = word.password if isinstance(word, PasswordPosted) else ""
+                answer = await instance_data(self._cloud, host, word.port_id, word.router_id, password=password)
                 if answer is None:
                     log.warning("a host asks for what is not its own", host=host, port=word.port_id)
                 else:

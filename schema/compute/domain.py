@@ -81,6 +81,8 @@ class Seed(Secret):
     local_ipv4: str = ""
     public_ipv4: str = ""
     """An address outside that leads to the guest, if there is one."""
+    posted_password: str = ""
+    """What it has posted for its owner, encrypted by itself; only the metadata service tells it again."""
 
 
 class Nic(Word):

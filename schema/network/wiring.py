@@ -1,7 +1,7 @@
 """The words between the control plane and a host's network agent: what the host must have, piece by piece.
 
     control plane ── Wiring, Lease, InstanceData ──▶ agent
-    agent ── WiringReport, NetworkHeartbeat, InstanceDataWanted ──▶ control plane
+    agent ── WiringReport, NetworkHeartbeat, InstanceDataWanted, PasswordPosted ──▶ control plane
 
 What a host must have is a map of keys to pieces, each as of a position of the log; a projection keeps it. An agent
 that holds everything up to a position is told what changed since, however long it was away. No event holds these words;
@@ -367,7 +367,20 @@ class InstanceDataWanted(Word, tag=True):
     """The router through which it asks, of a guest that is elsewhere."""
 
 
-FromNetworkHost = WiringReport | NetworkHeartbeat | InstanceDataWanted
+class PasswordPosted(Secret, tag=True):
+    """From a host: a guest has told a password, which it has encrypted for its owner.
+
+    Answered as `InstanceDataWanted` is, and as seldom refused: the seed says which password is kept.
+    """
+
+    host: str
+    port_id: str
+    password: str
+    router_id: str = ""
+    """The router through which it posted, of a guest that is elsewhere."""
+
+
+FromNetworkHost = WiringReport | NetworkHeartbeat | InstanceDataWanted | PasswordPosted
 
 _encoder = msgspec.json.Encoder()
 _to_host = msgspec.json.Decoder(ToNetworkHost)

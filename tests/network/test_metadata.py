@@ -35,10 +35,12 @@ class Control:
         self.away = False
         self._metadata = metadata
 
-    def ask(self, port_id: str, router_id: str = "") -> None:
+    def ask(self, port_id: str, router_id: str = "", password: str = "") -> None:
         self.asked.append(port_id)
         if not self.away:
-            answer = self.seeds.get(port_id, ("", None))
+            server_id, seed = answer = self.seeds.get(port_id, ("", None))
+            if seed and password and not seed.posted_password:
+                answer = self.seeds[port_id] = server_id, msgspec.structs.replace(seed, posted_password=password)
             asyncio.get_running_loop().call_later(0.05, self._metadata.instance, port_id, *answer)
 
 
@@ -134,6 +136,32 @@ async def test_a_guest_learns_who_it_is(served, place):
     assert (await ask(guest, "/latest/meta-data/nothing"))[0] == 404
     assert (await ask(guest, "/openstack/latest/meta_data.json", "-X", "POST"))[0] == 405
     assert served.control.asked == ["p1"]
+
+
+async def test_a_guest_posts_its_password_once(served, place, monkeypatch):
+    monkeypatch.setattr(metadata_module, "WAIT_SECONDS", 0.5)
+    net = network("n1", SUBNET)
+    web = served.server(port("p1", net, 10), "web")
+    place.network("n1")
+    await served.apply(world(net, web))
+    guest = served.guest(web)
+
+    async def post(path: str, text: str) -> int:
+        return (await ask(guest, path, "-X", "POST", "--data-binary", text))[0]
+
+    path = "/openstack/latest/password"
+    assert await ask(guest, path) == (200, "")
+    assert await post(path, "") == 400
+    assert await post(path, "x" * 1021) == 400
+    served.control.away = True
+    assert await post(path, "c2VjcmV0") == 503
+    served.control.away = False
+    assert await post("/openstack/2013-04-04/password", "c2VjcmV0") == 200
+    assert await ask(guest, path) == (200, "c2VjcmV0")
+    assert await post(path, "c2VjcmV0") == 200, "the same again, as if the answer had been lost"
+    assert await post(path, "b3RoZXI=") == 409
+    assert await post("/openstack/2012-08-10/password", "b3RoZXI=") == 405
+    assert await post("/latest/meta-data/hostname", "x") == 405
 
 
 async def test_it_answers_over_ipv6_too(served, place):
