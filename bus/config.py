@@ -86,6 +86,10 @@ class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """IoOps, AggregateIoOps."""
     max_instances_per_host: Positive = 50
     """NumInstances, AggregateNumInstances."""
+    pci_aliases: dict[str, str] = {}
+    """What flavors call PCI devices (`pci_passthrough:alias`): `gpu = "10de:1eb8"`, and behind that, or not, which kind
+    (`type-PCI`, `type-PF`, `type-VF`) and how near to the guest's NUMA nodes (`legacy`, `preferred`, `required`,
+    `socket`)."""
     attempts: Positive = 3
     """Hosts tried for one server before it ends in ERROR."""
 
@@ -109,6 +113,22 @@ class Networking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     may name the VLAN ids that are picked for who names none: `physnet1:100:199`."""
     vxlan_ids: Annotated[str, Meta(pattern=r"^\d{1,8}:\d{1,8}$")] = "1:16777215"
     """First and last VXLAN id that networks are given."""
+
+
+class Hardware(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this machine's hosts give to guests for themselves."""
+
+    dedicated_cpus: str = ""
+    """CPUs that are for one guest at a time (`2-15,^8`), as PCPU in placement; all others are shared, as VCPU."""
+    devices: tuple[str, ...] = ()
+    """PCI devices that guests may be given: `8086:154d` (vendor and product), or one address, `0000:01:00.0`. A
+    simulated host has one device for each, so that `8086:154d` may stand here twice."""
+    simulated_cells: Annotated[int, Meta(ge=0, le=64)] = 0
+    """NUMA nodes that a simulated host has."""
+    simulated_threads: Annotated[int, Meta(ge=1, le=8)] = 1
+    """Threads of each of its cores."""
+    simulated_pages: dict[str, str] = {}
+    """Its large pages in each NUMA node: size in KiB → how many."""
 
 
 Limit = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
@@ -193,6 +213,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     scheduler: Scheduler = msgspec.field(default_factory=Scheduler)
     network: Networking = msgspec.field(default_factory=Networking)
+    hardware: Hardware = msgspec.field(default_factory=Hardware)
     network_quota: NetworkQuota = msgspec.field(default_factory=NetworkQuota)
     policy: dict[str, str] = msgspec.field(default_factory=dict)
     """Policy rule → check, over the built-in ones: `"os_compute_api:servers:create" = "role:builder"`."""
@@ -264,6 +285,7 @@ _FIELDS: dict[str, Any] = {
 _TABLES: dict[str, type[msgspec.Struct]] = {
     "scheduler": Scheduler,
     "network": Networking,
+    "hardware": Hardware,
     "network_quota": NetworkQuota,
 }
 _TABLE_FIELDS: dict[str, dict[str, Any]] = {

@@ -24,7 +24,7 @@ import libvirt
 import msgspec
 import structlog
 
-from agents.hypervisor import config_drive, console, disk, libvirt_domain, libvirt_guest
+from agents.hypervisor import config_drive, console, disk, hardware, libvirt_domain, libvirt_guest
 from agents.hypervisor.boot_time import booted_at
 from agents.hypervisor.domain_xml import Disk, Remembered, domain_xml
 from agents.hypervisor.driver import Dial, NotRunning, OnChange, OnProgress, StepFailed, Stream
@@ -52,9 +52,10 @@ from agents.hypervisor.plan import (
 from agents.hypervisor.tap_watch import TapWatch
 from agents.network.namespace import Namespace, identity
 from bus import clock
-from bus.config import Settings
+from bus.config import Hardware, Settings
 from schema.compute.domain import Domain, HostFacts, Nic, Observed
 from schema.compute.question import ConsoleKind, Diagnosis
+from schema.compute.topology import HostDevice
 
 log = structlog.get_logger()
 
@@ -78,8 +79,8 @@ _EVERYTHING = (
 )
 
 
-async def open_driver(settings: Settings, host: str, namespace: str | None = None) -> LibvirtDriver:
-    """The driver for one host of this machine.
+async def open_driver(settings: Settings, host: str, namespace: str | None = None, turn: int = 0) -> LibvirtDriver:
+    """The driver for one host of this machine, the `turn`th.
 
     `namespace`: the network namespace that is the host; its guests are in it, so libvirtd is one of our own that runs
     in it. None: the host is the machine, with the system's libvirt where it has one.
@@ -99,6 +100,8 @@ async def open_driver(settings: Settings, host: str, namespace: str | None = Non
         revive=own.start if own else None,
         namespace=namespace,
         share=settings.hosts if namespace else 1,
+        turn=turn,
+        hardware=settings.hardware,
     )
 
 
@@ -121,7 +124,7 @@ class LibvirtDriver:
     """`Driver` over one libvirt. `revive`: starts it again when it is gone, if it is ours.
 
     `namespace`: the network namespace its guests' taps are in; None: the machine's own. `share`: of how many hosts that
-    divide the machine's memory and disk among them this is one.
+    divide the machine's memory and disk among them this is one, the `turn`th.
     """
 
     def __init__(
@@ -134,8 +137,12 @@ class LibvirtDriver:
         revive: Callable[[], object] | None = None,
         namespace: str | None = None,
         share: int = 1,
+        turn: int = 0,
+        hardware: Hardware | None = None,
     ) -> None:
         self.host = host
+        self._turn = turn
+        self._hardware = hardware or Hardware()
         self._share = share
         self.images = ImageCache(folder / "images")
         self._folder = folder
@@ -475,7 +482,9 @@ class LibvirtDriver:
 
     def _look_at_host(self, connection: Any) -> HostFacts:
         model, _, cpus, _, nodes, sockets, cores, threads = connection.getInfo()
-        cpu = ET.fromstring(connection.getCapabilities()).find("host/cpu")  # noqa: S314  libvirt's own words
+        capabilities = ET.fromstring(connection.getCapabilities())  # noqa: S314  libvirt's own words
+        cpu = capabilities.find("host/cpu")
+        cells = hardware.cells(capabilities, self._share)
         features = [] if cpu is None else [it.get("name", "") for it in cpu.findall("feature")]
         return HostFacts(
             hostname=platform.node(),
@@ -493,9 +502,19 @@ class LibvirtDriver:
                 "topology": {"sockets": sockets * nodes, "cores": cores, "threads": threads},
                 "features": features,
             },
-            traits=_traits(features),
+            traits=(*_traits(features), *([hardware.HYPERTHREADING] if threads > 1 else [])),
             booted_at=booted_at(),
+            cells=cells,
+            dedicated_cpus=hardware.dedicated(self._hardware.dedicated_cpus, cells, self._turn, self._share),
+            devices=self._look_at_devices(connection),
         )
+
+    def _look_at_devices(self, connection: Any) -> tuple[HostDevice, ...]:
+        """The PCI devices that guests may have; hosts that are one machine part them as they do its CPUs."""
+        if not self._hardware.devices:
+            return ()
+        found = connection.listAllDevices(libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV)
+        return hardware.devices(self._hardware.devices, [it.XMLDesc() for it in found])[self._turn :: self._share]
 
     # Consoles
 

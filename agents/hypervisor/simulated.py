@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from agents.hypervisor import pretended
 from agents.hypervisor.domain_xml import has_agent
 from agents.hypervisor.driver import Dial, NoAgent, NotRunning, OnChange, OnProgress, StepFailed, Unsupported
+from agents.hypervisor.hardware import dedicated, pretended_cells, pretended_devices
 from agents.hypervisor.plan import (
     Adopt,
     AwaitTaps,
@@ -34,6 +35,7 @@ from agents.hypervisor.plan import (
     Unplug,
     Unrescue,
 )
+from bus.config import Hardware
 from schema.compute.domain import Domain, HostFacts, Observed, PowerSeen
 from schema.compute.question import ConsoleKind, Diagnosis, DiskUse, NicUse
 
@@ -71,6 +73,7 @@ class SimulatedDriver:
         memory_mb: int = 262_144,
         disk_gb: int = 4_096,
         booted_at: int = 0,
+        hardware: Hardware | None = None,
         delay: Callable[[Step], float] | None = None,
         failure: Callable[[Step], str | None] | None = None,
         state: Path | None = None,
@@ -79,6 +82,9 @@ class SimulatedDriver:
         self.domains: dict[str, Simulated] = {}
         self.delay = delay
         self.failure = failure
+        hardware = hardware or Hardware()
+        threads = hardware.simulated_threads
+        cells = pretended_cells(hardware, vcpus, memory_mb)
         self._facts = HostFacts(
             hostname=host,
             hypervisor_type="simulated",
@@ -91,10 +97,13 @@ class SimulatedDriver:
                 "arch": "x86_64",
                 "model": "simulated",
                 "vendor": "Cumulog",
-                "topology": {"sockets": 1, "cores": vcpus, "threads": 1},
+                "topology": {"sockets": 1, "cores": vcpus // threads, "threads": threads},
                 "features": [],
             },
             booted_at=booted_at,
+            cells=cells,
+            dedicated_cpus=dedicated(hardware.dedicated_cpus, cells),
+            devices=pretended_devices(hardware),
         )
         self._state = state
         self._save_timer: asyncio.TimerHandle | None = None

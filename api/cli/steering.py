@@ -111,10 +111,10 @@ async def _driver(settings: Settings, host: str) -> Driver:
     if settings.hypervisor == "simulated":
         folder = settings.home / "simulated"
         folder.mkdir(parents=True, exist_ok=True)
-        return SimulatedDriver(host, state=folder / f"{host}.json", booted_at=booted_at())
+        return SimulatedDriver(host, state=folder / f"{host}.json", booted_at=booted_at(), hardware=settings.hardware)
     from agents.hypervisor.libvirt import open_driver
 
-    return await open_driver(settings, host, _place(settings, host).namespace)
+    return await open_driver(settings, host, _place(settings, host).namespace, host_names(settings).index(host))
 
 
 async def _network_driver(settings: Settings, host: str) -> NetworkDriver:

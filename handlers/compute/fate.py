@@ -19,14 +19,16 @@ from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS
 from handlers.placement.claims import claim, released
 from handlers.placement.demand import Group, Request, demanded
+from handlers.placement.hardware import Hardware
 from handlers.placement.schedule import NoValidHost, Placement, told
+from handlers.placement.wishes import wanted
 from schema.compute.quota import ReleaseQuota
 from schema.compute.server import Server
 from schema.compute.server_command import EndServer, FailBuild, PlaceServer, RefusePlacement, SettleNics
 from schema.compute.server_group import LeaveServerGroup, PlaceGroupMember, ServerGroup
-from schema.compute.server_parts import Fault
+from schema.compute.server_parts import Fault, ServerFlavor, ServerImage
 from schema.event import Command
-from schema.refusal import Refused
+from schema.refusal import Invalid, Refused
 
 Wished = tuple[Server, tuple[Wish, ...]]
 """Wishes to be granted together, and the server they are about."""
@@ -47,6 +49,7 @@ def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset
         cut_off=cut_off if server.nics else frozenset(),
         flavor=flavor.name,
         extra_specs=flavor.extra_specs,
+        hardware=hardware_of(flavor, server.image),
         image_id=server.image.id if server.image else "",
         image_properties=server.image.properties if server.image else {},
         same_host=tuple(hints.get("same_host", ())),
@@ -57,6 +60,14 @@ def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset
         query=_one(hints, "query"),
     )
     return moving_request(server, asked)
+
+
+def hardware_of(flavor: ServerFlavor, image: ServerImage | None) -> Hardware | None:
+    """What it wants of a host for itself. What contradicts itself is refused at the door; older ones want nothing."""
+    try:
+        return wanted(flavor.vcpus, flavor.ram_mb, flavor.extra_specs, image.properties if image else {})
+    except Invalid:
+        return None
 
 
 def cut_off(hosts: Mirror, network_hosts: Mirror) -> frozenset[str]:
@@ -78,11 +89,18 @@ def placing(server: Server, answer: Placement | NoValidHost) -> tuple[Wish, ...]
             details=f"{answer.hosts} hosts; turned down by {details}. {helps}".rstrip() if details else helps,
         )
         return (Wish(SERVERS, server.id, RefusePlacement(fault=fault, decision=answer.decision)),)
-    placed = PlaceServer(host=answer.host, provider_id=answer.provider_id, zone=answer.zone, decision=answer.decision)
+    placed = PlaceServer(
+        host=answer.host,
+        provider_id=answer.provider_id,
+        zone=answer.zone,
+        topology=answer.topology,
+        decision=answer.decision,
+    )
     claimed = {answer.provider_id: answer.resources}
+    units = {answer.provider_id: answer.units} if answer.units else None
     return (
         Wish(SERVERS, server.id, placed),
-        *claim(server.id, claimed, server.project_id, server.order.user_id),
+        *claim(server.id, claimed, server.project_id, server.order.user_id, units=units),
         *_in_group(server, PlaceGroupMember(server_id=server.id, host=answer.host)),
     )
 

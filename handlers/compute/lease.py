@@ -6,7 +6,8 @@ A host that an operator holds down gets no lease, whatever it says.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -16,9 +17,12 @@ from bus.execute import Wish
 from handlers.compute.host import HOSTS
 from handlers.lease import Leases
 from handlers.placement.provider import offering
+from handlers.placement.resource_class import RESOURCE_CLASSES
 from schema.compute.domain import Heartbeat, HostFacts
 from schema.compute.host import HOST, ChangeHostFacts, Host, LoseHost, RegisterHost, ReturnHost
+from schema.compute.topology import DEVICE_CLASS, Units, device_class, units_there
 from schema.placement.provider import PROVIDER, Inventory, Provider
+from schema.placement.resource_class import CreateResourceClass
 
 log = structlog.get_logger()
 
@@ -62,7 +66,8 @@ class Hosts(Leases[Host, HostFacts]):
         )
         [document, *_] = await self._cloud.executor.execute(
             Wish(HOSTS, host, RegisterHost(provider_id=provider_id, service_id=service_id, facts=facts)),
-            *offering(provider_id, host, inventories(facts, self._cloud.settings), facts.traits),
+            *offering(provider_id, host, inventories(facts, self._cloud.settings), facts.traits, _units(facts)),
+            *_classes(facts),
         )
         log.info("host registered", host=host, vcpus=facts.vcpus, memory_mb=facts.memory_mb, disk_gb=facts.disk_gb)
         registered: Host = document.state
@@ -79,7 +84,8 @@ class Hosts(Leases[Host, HostFacts]):
             offered = inventories(facts, self._cloud.settings, found.state if found else None)
             [document, *_] = await self._cloud.executor.execute(
                 Wish(HOSTS, state.id, ChangeHostFacts(facts=facts)),
-                *offering(state.provider_id, state.id, offered, facts.traits),
+                *offering(state.provider_id, state.id, offered, facts.traits, _units(facts)),
+                *_classes(facts),
             )
             state = document.state
         return state
@@ -88,12 +94,16 @@ class Hosts(Leases[Host, HostFacts]):
 def inventories(facts: HostFacts, settings: Settings, before: Provider | None = None) -> dict[str, Inventory]:
     """What placement may give away of a host. Ratios and reserves that an operator changed stay as they are."""
     ratios = settings.scheduler
+    dedicated = len(facts.dedicated_cpus)
     fresh = {
-        "VCPU": (facts.vcpus, 0, ratios.cpu_ratio),
+        "VCPU": (facts.vcpus - dedicated, 0, ratios.cpu_ratio),
+        "PCPU": (dedicated, 0, 1.0),
         "MEMORY_MB": (facts.memory_mb, min(ratios.reserved_memory_mb, facts.memory_mb), ratios.ram_ratio),
         "DISK_GB": (facts.disk_gb, 0, ratios.disk_ratio),
     }
-    offered = dict(before.inventories) if before else {}
+    devices = Counter(device_class(it.vendor_id, it.product_id) for it in facts.devices)
+    fresh |= {name: (count, 0, 1.0) for name, count in devices.items()}
+    offered = _kept(before, fresh) if before else {}
     for name, (total, reserved, ratio) in fresh.items():
         known = offered.pop(name, None)
         if total > 0:
@@ -103,4 +113,27 @@ def inventories(facts: HostFacts, settings: Settings, before: Provider | None = 
                 reserved=min(known.reserved, total) if known else reserved,
                 allocation_ratio=known.allocation_ratio if known else ratio,
             )
+        elif known is not None and before is not None and (used := before.used.get(name)):
+            offered[name] = Inventory(total=used, reserved=used)
     return offered
+
+
+def _kept(before: Provider, fresh: Mapping[str, object]) -> dict[str, Inventory]:
+    """What it offered, without classes of devices that are gone; as long as some are claimed, they are all reserved."""
+    kept = {}
+    for name, inventory in before.inventories.items():
+        if not name.startswith(DEVICE_CLASS) or name in fresh:
+            kept[name] = inventory
+        elif used := before.used.get(name):
+            kept[name] = Inventory(total=used, reserved=used)
+    return kept
+
+
+def _classes(facts: HostFacts) -> tuple[Wish, ...]:
+    """The resource classes of its devices, known to placement from now on."""
+    names = dict.fromkeys(device_class(it.vendor_id, it.product_id) for it in facts.devices)
+    return tuple(Wish(RESOURCE_CLASSES, name, CreateResourceClass()) for name in names)
+
+
+def _units(facts: HostFacts) -> Units:
+    return units_there(facts.cells, facts.devices, facts.dedicated_cpus)

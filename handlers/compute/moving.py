@@ -69,11 +69,18 @@ def placing_move(server: Server, answer: Placement | NoValidHost) -> tuple[Wish,
         host=answer.host,
         provider_id=answer.provider_id,
         zone=answer.zone,
+        topology=answer.topology,
         decision=answer.decision,
     )
     return (
         Wish(SERVERS, server.id, placed),
-        *claim(server.id, {answer.provider_id: answer.resources}, server.project_id, server.order.user_id),
+        *claim(
+            server.id,
+            {answer.provider_id: answer.resources},
+            server.project_id,
+            server.order.user_id,
+            units={answer.provider_id: answer.units} if answer.units else None,
+        ),
         *_group(server, answer.host),
         _advanced(move, MigrationStatus.PRE_MIGRATING, answer.host),
     )

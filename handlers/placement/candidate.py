@@ -20,6 +20,10 @@ class Columns(Protocol):
 
     def busy(self, slot: int) -> int: ...
 
+    def units_free(self, slot: int) -> Mapping[str, int]: ...
+
+    def units_there(self, slot: int) -> Mapping[str, int]: ...
+
     def failures_at(self, slot: int) -> int: ...
 
 
@@ -48,6 +52,16 @@ class Candidate(Struct, frozen=True, eq=False):
     def busy(self) -> int:
         """How many of them are being built, moved, or otherwise worked on."""
         return self.columns.busy(self.slot)
+
+    @property
+    def units(self) -> Mapping[str, int]:
+        """How much of each unit nobody has, picks counted (schema/compute/topology.py)."""
+        return self.columns.units_free(self.slot)
+
+    @property
+    def units_there(self) -> Mapping[str, int]:
+        """How much of each unit there is."""
+        return self.columns.units_there(self.slot)
 
     def said(self, key: str) -> list[str]:
         """What its aggregates say under this key, commas between words."""

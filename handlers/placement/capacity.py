@@ -18,6 +18,7 @@ from bus.log import Document
 from handlers.placement.candidate import Candidate
 from schema.compute.aggregate import Aggregate
 from schema.compute.host import Host
+from schema.compute.topology import Units
 from schema.placement.provider import Provider, Resources
 
 PICK_SECONDS = 60
@@ -40,6 +41,10 @@ class Slot(Struct):
     host: Host | None = None
     picks: dict[str, Resources] = field(default_factory=dict)
     """Consumer id → what it is about to claim here."""
+    units_picked: dict[str, Units] = field(default_factory=dict)
+    """Consumer id → which units it is about to claim here."""
+    units_free: Units | None = None
+    """What nobody has of each; None: to be counted."""
     failures: list[float] = field(default_factory=list)
     """When each failed build is forgiven."""
     busy: set[str] = field(default_factory=set)
@@ -87,6 +92,8 @@ class CapacityIndex:
         had, has = (old.claims if old else {}), (new.claims if new else {})
         if had is not has:
             self._claims_changed(index, had, has)
+        if slot.units_free is not None and _units_differ(old, new):
+            slot.units_free = None
         if old is not None and new is not None and (old.inventories, old.traits) == (new.inventories, new.traits):
             for name in {**old.used, **new.used}:
                 self.free[name][index] += old.used.get(name, 0) - new.used.get(name, 0)
@@ -150,8 +157,11 @@ class CapacityIndex:
         provider_id = self._provider_of.get(host)
         return self.slots[self._slot_of[provider_id]] if provider_id else None
 
-    def hold(self, index: int, consumer_id: str, resources: Resources) -> None:
+    def hold(self, index: int, consumer_id: str, resources: Resources, units: Units | None = None) -> None:
         """Count a pick as claimed."""
+        if units:
+            self.slots[index].units_picked[consumer_id] = units
+            self.slots[index].units_free = None
         self.slots[index].picks[consumer_id] = resources
         self._picked[consumer_id] = index
         self._expiry.append((clock.monotonic() + PICK_SECONDS, consumer_id))
@@ -164,6 +174,8 @@ class CapacityIndex:
         """Stop counting a pick."""
         index = self._picked.pop(consumer_id, None)
         if index is not None:
+            if self.slots[index].units_picked.pop(consumer_id, None):
+                self.slots[index].units_free = None
             for name, amount in self.slots[index].picks.pop(consumer_id).items():
                 self.free[name][index] += amount
             self.servers[index] -= 1
@@ -192,6 +204,21 @@ class CapacityIndex:
             index = self._at_work[consumer_id] = self._slot_of[provider_id]
             self.slots[index].busy.add(consumer_id)
             self._touch(index)
+
+    def units_there(self, slot: int) -> Mapping[str, int]:
+        """What a slot has of each unit."""
+        provider = self.slots[slot].provider
+        return provider.units if provider else {}
+
+    def units_free(self, slot: int) -> Mapping[str, int]:
+        """What nobody there has, or is about to have."""
+        it = self.slots[slot]
+        if it.units_free is None:
+            it.units_free = dict(self.units_there(slot))
+            for units in (*(it.provider.held.values() if it.provider else ()), *it.units_picked.values()):
+                for unit, amount in units.items():
+                    it.units_free[unit] = it.units_free.get(unit, 0) - amount
+        return it.units_free
 
     def busy(self, slot: int) -> int:
         """How many servers there are worked on: those picked for it, and those known to be on their way."""
@@ -260,3 +287,9 @@ class CapacityIndex:
     def _changed(self) -> None:
         self.generation += 1
         self._candidates = None
+
+
+def _units_differ(old: Provider | None, new: Provider | None) -> bool:
+    if old is None or new is None:
+        return True
+    return old.held is not new.held or old.units is not new.units

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
+from handlers.placement.hardware import Hardware
 from schema.placement.provider import Resources
 
 REQUIRED, FORBIDDEN = "required", "forbidden"
@@ -41,6 +42,8 @@ class Request(Struct, frozen=True, kw_only=True):
     flavor: str = ""
     """Its name."""
     extra_specs: Mapping[str, str] = field(default_factory=dict)
+    hardware: Hardware | None = None
+    """What it wants of its host for itself."""
     image_id: str = ""
     image_properties: Mapping[str, str] = field(default_factory=dict)
     same_host: tuple[str, ...] = ()

@@ -40,6 +40,8 @@ class Filter(Struct, frozen=True):
     live: bool = True
     """It looks at more than resources, zone, host, forced, project, flavor, image and what seldom changes of a host, so
     its answers are not remembered."""
+    dear: bool = False
+    """Its answers take long, so that it is asked only of the best hosts, one after another, until one passes."""
 
     def reason(self, request: Request) -> str:
         return self.lacks.format(self.detail(request))

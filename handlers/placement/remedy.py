@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from handlers.placement.candidate import Candidate
 from handlers.placement.demand import Request
 from handlers.placement.filter import Filter
+from handlers.placement.hardware import Hardware
 from schema.placement.decision import Change
 
 _COSTS = {
@@ -29,6 +30,8 @@ _COSTS = {
     "ask": 4,
     "ask without": 4,
     "room": 5,
+    "units": 5,
+    "dedicated": 6,
     "unit": 6,
     "filter off": 7,
     "host": 9,
@@ -96,7 +99,7 @@ def _against(candidate: Candidate, asked: Sequence[Filter], request: Request, mo
 
 def _changes(candidate: Candidate, objections: _Objections, request: Request) -> tuple[Change, ...]:
     turned_down, short = objections
-    changes = [change for one in turned_down for change in one.changes(candidate, request)]
+    changes = list(dict.fromkeys(change for one in turned_down for change in one.changes(candidate, request)))
     said = {change.name for change in changes if change.what == "metadata"}
     return (
         *(change for change in changes if change.what != "no metadata" or change.name not in said),
@@ -140,6 +143,8 @@ def relaxed(request: Request, change: Change) -> Request:
     match getattr(request, change.name):
         case dict() as said:
             left: object = {key: value for key, value in said.items() if key != change.value}
+        case Hardware() as said:
+            left = said.without(change.value)
         case frozenset() as said:
             left = said - {change.value}
         case tuple():

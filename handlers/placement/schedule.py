@@ -17,14 +17,18 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from bus import clock
+from bus.config import ConfigurationError
 from bus.config import Scheduler as Settings
 from bus.mirror import Mirror
 from handlers.placement import filters, weighers
 from handlers.placement.capacity import CapacityIndex
 from handlers.placement.demand import Group, Request
 from handlers.placement.filter import Filter
+from handlers.placement.fitting import fit
+from handlers.placement.hardware import Alias, aliases, resolved
 from handlers.placement.ranking import Ranking
 from handlers.placement.remedy import remedy
+from schema.compute.topology import Topology, Units, units_taken
 from schema.placement.decision import NAMED, Change, Decision, Reason, TurnedDown
 from schema.placement.provider import Resources
 
@@ -47,6 +51,9 @@ class Placement(Struct, frozen=True):
     zone: str
     resources: Resources
     decision: Decision = Decision()
+    topology: Topology | None = None
+    """What it has there for itself, and the units that are to be claimed for that."""
+    units: Units = {}
 
 
 class NoValidHost(Struct, frozen=True):
@@ -89,6 +96,7 @@ class Scheduler:
         settings = settings or Settings()
         self.index = index
         self.filters = filters.chosen(settings)
+        self._aliases = pci_aliases(settings)
         self._position = position
         self._weighers = weighers.chosen(settings)
         self._choices: dict[Hashable, _Choice] = {}
@@ -123,6 +131,8 @@ class Scheduler:
         after all, `failed` and `succeeded` how the build on a host went.
         """
         self.index.expire()
+        if any(it.hardware is not None for it in requests):
+            requests = [self._with_hardware(it) for it in requests]
         if self._generation != self.index.generation:
             self._generation = self.index.generation
             self._choices.clear()
@@ -199,24 +209,42 @@ class Scheduler:
                 ranking, live = self._ranked(choice, request, salt)
 
     def _pick(self, index: int, request: Request, decision: Decision) -> Placement:
-        self.index.hold(index, request.consumer_id, request.resources)
+        topology, units = self._fitted(index, request)
+        self.index.hold(index, request.consumer_id, request.resources, units)
         if request.group is not None:
             self._groups.setdefault(request.group.id, set()).add(request.consumer_id)
         slot = self.index.slots[index]
         assert slot.host is not None
         return Placement(
-            request.consumer_id, slot.host.id, slot.provider_id, slot.host.zone, request.resources, decision
+            request.consumer_id,
+            slot.host.id,
+            slot.provider_id,
+            slot.host.zone,
+            request.resources,
+            decision,
+            topology,
+            units,
         )
+
+    def _fitted(self, index: int, request: Request) -> tuple[Topology | None, Units]:
+        """What it has of that host for itself, as the filters found that it can."""
+        if request.hardware is None:
+            return None, {}
+        candidate = self.index.candidates()[index]
+        topology = fit(request.hardware, candidate.host.facts, candidate.units)
+        assert isinstance(topology, Topology)
+        return topology, units_taken(topology, candidate.host.facts.devices)
 
     def _ranked(self, choice: _Choice, request: Request, salt: int) -> tuple[Ranking, list[Filter]]:
         """The ranking, and the filters that have to be asked at each pick."""
         live = [it for it in self.filters if it.live and it.asked(request)]
-        alone = not live and request.group is None
+        quick = [it for it in live if not it.dear]
+        alone = not quick and request.group is None
         if alone and choice.ranking is not None and not choice.ranking.old:
             self._keep(choice)
             return choice.ranking, live
         candidates, slots = self.index.candidates(), self._with_room(choice.slots, request, [])
-        for one in live:
+        for one in quick:
             slots = [slot for slot in slots if one.passes(candidates[slot], request)]
         terms = [weighers.term(it, multiplier, candidates, slots, request) for it, multiplier in self._weighers]
         reach = choice.slots if alone else slots
@@ -267,6 +295,16 @@ class Scheduler:
         host = self.index.slots[slot].host
         return host.id if host else ""
 
+    def _with_hardware(self, request: Request) -> Request:
+        """The request with what aliases of PCI devices mean, and with the resource classes of what it has for itself.
+
+        An alias that nobody defines (any more) has no devices anywhere.
+        """
+        if request.hardware is None:
+            return request
+        meant = resolved(request.hardware, self._aliases)
+        return replace(request, hardware=meant, resources=meant.demand(request.resources))
+
     def _with_whereabouts(self, request: Request) -> Request:
         """The request with what the index knows of the servers it names."""
         if not (request.same_host or request.different_host or request.group):
@@ -292,6 +330,7 @@ class Scheduler:
             request.forced,
             request.flavor,
             tuple(request.extra_specs.items()),
+            request.hardware,
             request.image_id,
             tuple(request.image_properties.items()),
             request.project_id if self.index.tenants else "",
@@ -363,6 +402,14 @@ def _no_valid_host(request: Request, hosts: int, rejections: Sequence[_Rejection
         why = ", ".join(f"{it.hosts} {it.text}" for it in rejections)
         reason = f"No valid host was found. Of {hosts} {'host' if hosts == 1 else 'hosts'}, {why}."
     return NoValidHost(request.consumer_id, hosts, rejected, reason, decision)
+
+
+def pci_aliases(settings: Settings) -> dict[str, Alias]:
+    """What flavors may call devices. Raises ConfigurationError."""
+    try:
+        return aliases(settings.pci_aliases)
+    except ValueError as error:
+        raise ConfigurationError(f"scheduler.pci_aliases: {error}") from None
 
 
 def told(changes: Sequence[Change]) -> str:

@@ -19,6 +19,8 @@ Units = dict[str, int]
 """Unit → how much of it."""
 
 SMALL_PAGE_KIB = 4
+DEVICE_CLASS = "CUSTOM_PCI_"
+"""How the resource classes of PCI devices begin."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -147,7 +149,7 @@ def device_unit(address: str) -> str:
 
 def device_class(vendor_id: str, product_id: str) -> str:
     """The resource class by which such devices are counted."""
-    return f"CUSTOM_PCI_{vendor_id}_{product_id}".upper()
+    return f"{DEVICE_CLASS}{vendor_id}_{product_id}".upper()
 
 
 def cpu_set(text: str) -> frozenset[int]:

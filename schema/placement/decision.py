@@ -49,6 +49,8 @@ class Change(_Part):
     enable, raise, end forced down       the host `host`
     trait, no trait                      that the host shall (not) have: `name`
     room, unit                           `value` more of the class `name`; or claims of `value` at once
+    units                                `value` more of these to be free on it: a unit `name`, or (`cpu`, `pci`) which
+    dedicated                            its CPUs `value` are for one guest at a time
     metadata, no metadata                the aggregates' key `name` shall be `value`; shall be on none of the host's
     ask, ask without                     the request's `name` shall be `value`; shall not say `value`, or anything
     filter off                           the filter `name`, in the configuration
@@ -63,6 +65,8 @@ class Change(_Part):
         "no trait",
         "room",
         "unit",
+        "units",
+        "dedicated",
         "metadata",
         "no metadata",
         "ask",

@@ -12,6 +12,7 @@ from handlers.placement.schedule import Placement, Scheduler
 from schema.compute.aggregate import Aggregate
 from schema.compute.domain import HostFacts
 from schema.compute.host import Host
+from schema.compute.topology import units_there
 from schema.placement.provider import PROVIDER, Inventory, Provider, ResourcesClaimed
 
 BORN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -34,8 +35,10 @@ class Cloud:
             "MEMORY_MB": Inventory(total=memory_mb),
             "DISK_GB": Inventory(total=disk_gb),
         }
-        self.provider(Provider(id=f"p-{name}", created_at=BORN, name=name, inventories=inventories, traits=traits))
         facts = facts or HostFacts(hypervisor_type="QEMU", arch="x86_64", cpu_info={"vendor": "Intel"})
+        units = units_there(facts.cells, facts.devices, facts.dedicated_cpus)
+        made = Provider(id=f"p-{name}", created_at=BORN, name=name, inventories=inventories, traits=traits, units=units)
+        self.provider(made)
         self.change(Host(id=name, created_at=BORN, provider_id=f"p-{name}", facts=facts, up=True, **fields))
 
     def provider(self, provider):
@@ -51,8 +54,8 @@ class Cloud:
     def happens(self, host, event):
         self.provider(PROVIDER.fold(self.providers[f"p-{host}"].state, event, BORN + timedelta(hours=1)))
 
-    def claimed(self, host, consumer, resources=None):
-        self.happens(host, ResourcesClaimed(consumer_id=consumer, resources=resources or SMALL))
+    def claimed(self, host, consumer, resources=None, units=None):
+        self.happens(host, ResourcesClaimed(consumer_id=consumer, resources=resources or SMALL, units=units))
 
     def aggregate(self, name, hosts, metadata=None, **more):
         aggregate = Aggregate(id=name, created_at=BORN, name=name, hosts=hosts, metadata={**(metadata or {}), **more})

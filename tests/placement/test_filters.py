@@ -55,6 +55,8 @@ def test_all_of_novas_filters_that_have_facts_here_are_there():
         "AggregateIoOps",
         "NumInstances",
         "IoOps",
+        "NUMATopology",
+        "PciPassthrough",
         "SameHost",
         "DifferentHost",
         "SimpleCIDRAffinity",

@@ -11,6 +11,7 @@ from handlers.placement.demand import Group
 from handlers.placement.remedy import relaxed
 from handlers.placement.schedule import NoValidHost, Placement, told
 from schema.compute.domain import HostFacts
+from schema.compute.topology import cpu_set, cpu_unit
 from schema.placement.decision import Decision
 from schema.placement.provider import Inventory
 from tests.placement.clouds import Cloud, cloud_of, server
@@ -43,6 +44,9 @@ EVERY = Settings(
 )
 
 
+UNITS = ("cpu", "pci")
+
+
 def made_so(cloud, change):
     """The cloud with the change made."""
     host = cloud.hosts.get(change.host)
@@ -63,6 +67,25 @@ def made_so(cloud, change):
             inventories = provider.state.inventories
             more = replace(inventories[change.name], total=inventories[change.name].total + int(change.value))
             cloud.provider(replace(provider.state, inventories={**inventories, change.name: more}))
+        case "units":
+            its = (
+                change.value.split(",")
+                if change.name == "pci"
+                else cpu_set(change.value)
+                if change.name == "cpu"
+                else ()
+            )
+            more = (
+                {f"{change.name} {it}": 1 for it in its} if change.name in UNITS else {change.name: int(change.value)}
+            )
+            there = {unit: provider.state.units.get(unit, 0) + n for unit, n in more.items()}
+            cloud.provider(replace(provider.state, units={**provider.state.units, **there}))
+        case "dedicated":
+            cpus = tuple(sorted(cpu_set(change.value)))
+            facts = replace(host.state.facts, dedicated_cpus=(*host.state.facts.dedicated_cpus, *cpus))
+            cloud.change(replace(host.state, facts=facts))
+            there = {cpu_unit(cpu): 1 for cpu in cpus}
+            cloud.provider(replace(provider.state, units={**provider.state.units, **there}))
         case "unit":
             gives = Inventory(total=int(change.value) + provider.state.used.get(change.name, 0) + 100)
             cloud.provider(replace(provider.state, inventories={**provider.state.inventories, change.name: gives}))

@@ -1,7 +1,7 @@
 """The filters there are, by Nova's names, and those that a configuration chooses, in its order.
 
-What Placement answers for in Nova (zone, traits, sizes) is always asked, and so is whether a host was tried already.
-Not here: MetricsFilter, NUMATopologyFilter and PciPassthroughFilter, whose facts no host reports.
+What Placement answers for in Nova (zone, traits, sizes) is always asked, and so is whether a host was tried already,
+and whether it has the hardware that a server wants for itself: without it nothing could be claimed there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from bus.config import ConfigurationError
 from bus.config import Scheduler as Settings
 from handlers.placement.filter import Filter, Made
-from handlers.placement.filters import affinity, aggregate, capability, compute, image, load
+from handlers.placement.filters import affinity, aggregate, capability, compute, hardware, image, load
 
 GROUP = "cumulog.filters"
 """Entry points of third parties."""
@@ -32,6 +32,8 @@ BUILT_IN: dict[str, Made] = {
     "AggregateIoOps": load.aggregate_io_ops,
     "NumInstances": load.num_instances,
     "IoOps": load.io_ops,
+    "NUMATopology": hardware.NUMA_TOPOLOGY,
+    "PciPassthrough": hardware.PCI_PASSTHROUGH,
     "SameHost": affinity.SAME_HOST,
     "DifferentHost": affinity.DIFFERENT_HOST,
     "SimpleCIDRAffinity": affinity.SIMPLE_CIDR,
@@ -45,6 +47,7 @@ def chosen(settings: Settings) -> tuple[Filter, ...]:
     named = [_made(find(name), settings) for name in settings.filters]
     before = [compute.REQUESTED_HOST]
     after = [compute.AVAILABILITY_ZONE, compute.TRAITS, compute.UNITS, compute.RETRY, compute.NETWORK]
+    after += [it for it in (hardware.PCI_PASSTHROUGH, hardware.NUMA_TOPOLOGY) if it not in named]
     if settings.isolate_aggregates:
         before.append(aggregate.ISOLATE)
     if settings.require_tenant_aggregate:
@@ -55,8 +58,8 @@ def chosen(settings: Settings) -> tuple[Filter, ...]:
 
 
 def _static_first(filters: Sequence[Filter]) -> tuple[Filter, ...]:
-    """Those whose answers are remembered, then those that are asked every time."""
-    return (*(it for it in filters if not it.live), *(it for it in filters if it.live))
+    """Those whose answers are remembered, then those that are asked every time, the dear ones last."""
+    return tuple(sorted(filters, key=lambda it: (it.live, it.dear)))
 
 
 def find(name: str) -> Made:
