@@ -174,9 +174,11 @@ class CapacityIndex:
         """Stop counting a pick."""
         index = self._picked.pop(consumer_id, None)
         if index is not None:
-            if self.slots[index].units_picked.pop(consumer_id, None):
-                self.slots[index].units_free = None
-            for name, amount in self.slots[index].picks.pop(consumer_id).items():
+            slot = self.slots[index]
+            if slot.units_picked and consumer_id in slot.units_picked:
+                del slot.units_picked[consumer_id]
+                slot.units_free = None
+            for name, amount in slot.picks.pop(consumer_id).items():
                 self.free[name][index] += amount
             self.servers[index] -= 1
             self._touch(index)

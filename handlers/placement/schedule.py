@@ -25,7 +25,7 @@ from handlers.placement.capacity import CapacityIndex
 from handlers.placement.demand import Group, Request
 from handlers.placement.filter import Filter
 from handlers.placement.fitting import fit
-from handlers.placement.hardware import Alias, aliases, resolved
+from handlers.placement.hardware import Alias, Hardware, aliases, resolved
 from handlers.placement.ranking import Ranking
 from handlers.placement.remedy import remedy
 from schema.compute.topology import Topology, Units, units_taken
@@ -38,6 +38,7 @@ RANKED = 200_000
 """Hosts in all rankings that are kept, about 250 bytes each; the one that was not used for longest goes."""
 SLOTS = 1 << 20
 """Hosts, at most."""
+NO_UNITS: Units = {}
 NAMED_BESIDES = 10
 """Rejected hosts that are named where another was found, at most."""
 
@@ -131,14 +132,16 @@ class Scheduler:
         after all, `failed` and `succeeded` how the build on a host went.
         """
         self.index.expire()
-        if any(it.hardware is not None for it in requests):
-            requests = [self._with_hardware(it) for it in requests]
         if self._generation != self.index.generation:
             self._generation = self.index.generation
             self._choices.clear()
             self._kept.clear()
+        special = False
         for request in requests:
+            special = special or request.hardware is not None
             self.index.forget(request.consumer_id)
+        if special:
+            requests = [self._with_hardware(it) for it in requests]
         answers: list[Placement | NoValidHost] = []
         while len(answers) < len(requests):
             start, end = len(answers), len(answers) + 1
@@ -209,7 +212,7 @@ class Scheduler:
                 ranking, live = self._ranked(choice, request, salt)
 
     def _pick(self, index: int, request: Request, decision: Decision) -> Placement:
-        topology, units = self._fitted(index, request)
+        topology, units = self._fitted(index, request.hardware) if request.hardware is not None else (None, NO_UNITS)
         self.index.hold(index, request.consumer_id, request.resources, units)
         if request.group is not None:
             self._groups.setdefault(request.group.id, set()).add(request.consumer_id)
@@ -226,19 +229,17 @@ class Scheduler:
             units,
         )
 
-    def _fitted(self, index: int, request: Request) -> tuple[Topology | None, Units]:
+    def _fitted(self, index: int, hardware: Hardware) -> tuple[Topology, Units]:
         """What it has of that host for itself, as the filters found that it can."""
-        if request.hardware is None:
-            return None, {}
         candidate = self.index.candidates()[index]
-        topology = fit(request.hardware, candidate.host.facts, candidate.units)
+        topology = fit(hardware, candidate.host.facts, candidate.units)
         assert isinstance(topology, Topology)
         return topology, units_taken(topology, candidate.host.facts.devices)
 
     def _ranked(self, choice: _Choice, request: Request, salt: int) -> tuple[Ranking, list[Filter]]:
         """The ranking, and the filters that have to be asked at each pick."""
         live = [it for it in self.filters if it.live and it.asked(request)]
-        quick = [it for it in live if not it.dear]
+        quick = [it for it in live if not it.dear] if live else live
         alone = not quick and request.group is None
         if alone and choice.ranking is not None and not choice.ranking.old:
             self._keep(choice)
