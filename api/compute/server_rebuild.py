@@ -20,14 +20,16 @@ from api.compute.server import (
 )
 from api.compute.server_action import PATH
 from api.compute.server_create import USER_DATA_BYTES, Metadata, checked_user_data
-from api.compute.server_source import check_fits, image_kept, image_named, public_keys
+from api.compute.server_source import check_fits, check_hardware, image_kept, image_named, public_keys
 from api.compute.server_view import View
 from api.wire import Call, Post, Reply
 from api.wire.route import Version
 from bus import clock
 from bus.execute import Wish
+from handlers.compute.fate import hardware_of
 from handlers.compute.quota import defaults, limits_in_force, quota_of
 from handlers.compute.server import SERVERS
+from handlers.placement.hardware import check_rebuild
 from schema.compute.quota import UNLIMITED
 from schema.compute.server import Server
 from schema.compute.server_command import ChangeServerDetails, RebuildServer, ReplaceServerMetadata
@@ -69,6 +71,7 @@ async def rebuild(call: Call) -> Reply:
     _check_known(wanted, call.version)
     image = await image_named(call, wanted.imageRef)
     check_fits(image, server.flavor)
+    check_rebuild(hardware_of(server.flavor, server.image), check_hardware(call, server.flavor, image))
     await _check_metadata(call, server, wanted)
     boot = await _boot(call, server, wanted)
     id = server.order.secret_id or clock.uuid4()

@@ -9,6 +9,8 @@ from typing import Any
 from api.wire import Call
 from bus.documents import Where
 from handlers.compute.flavor import flavor_seen_by
+from handlers.placement.hardware import Hardware, check_aliases
+from handlers.placement.wishes import wanted
 from schema.compute.flavor import Flavor
 from schema.compute.keypair import KEYPAIR, KeyType
 from schema.compute.server_parts import ServerFlavor, ServerImage
@@ -36,6 +38,7 @@ async def image_asked(call: Call, reference: str, devices: Sequence[dict[str, An
         raise Invalid("Invalid imageRef provided: a server boots from an image.")
     image = await image_named(call, id)
     check_fits(image, flavor)
+    check_hardware(call, flavor, image)
     return image
 
 
@@ -94,6 +97,13 @@ def _booted_image(devices: Sequence[dict[str, Any]], image_id: str) -> str:
             raise Invalid("Block Device Mapping is Invalid: imageRef and the boot device name different images.")
         image_id = str(device.get("uuid") or "")
     return image_id
+
+
+def check_hardware(call: Call, flavor: Flavor | ServerFlavor, image: Image | ServerImage) -> Hardware | None:
+    """What the two want of a host for itself. Raises Invalid where they contradict each other, or name what is not."""
+    hardware = wanted(flavor.vcpus, flavor.ram_mb, flavor.extra_specs, image.properties)
+    check_aliases(hardware, call.cloud.settings.scheduler.pci_aliases)
+    return hardware
 
 
 def check_fits(image: Image, flavor: Flavor | ServerFlavor) -> None:

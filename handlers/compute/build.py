@@ -292,9 +292,17 @@ class ServerReactor:
                     self.scheduler.forget(server.id)
                 if isinstance(outcome, (NoRoom, BreaksPolicy)):
                     again.append(server)
+            await self._learn(outcomes)
             servers = again
         if servers:
             log.warning("claims keep being lost to others; the sweep goes on", servers=len(servers))
+
+    async def _learn(self, outcomes: Sequence[Refused | None]) -> None:
+        """Tell the scheduler what it was beaten by: it may hear of that only later, and would pick the same again."""
+        streams = {PROVIDER.stream(it.provider_id) for it in outcomes if isinstance(it, NoRoom)}
+        documents = await self._cloud.executor.load(sorted(streams)) if streams else {}
+        for document in documents.values():
+            self.scheduler.learn(document)
 
     async def _groups(self, servers: Sequence[Server]) -> dict[str | None, ServerGroup]:
         ids = {server.order.group_id for server in servers if server.order.group_id}

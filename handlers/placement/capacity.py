@@ -38,6 +38,8 @@ NONE_LEFT = -1
 class Slot(Struct):
     provider_id: str
     provider: Provider | None = None
+    version: int = 0
+    """Of the provider's stream."""
     host: Host | None = None
     picks: dict[str, Resources] = field(default_factory=dict)
     """Consumer id → what it is about to claim here."""
@@ -81,12 +83,15 @@ class CapacityIndex:
         self._candidates: dict[int, Candidate] | None = None
 
     def provider_changed(self, before: Document | None, after: Document | None) -> None:
-        """A provider was born, changed, or went (None)."""
+        """A provider was born, changed, or went (None). One that is older than what is known already says nothing."""
         known = after or before
         if known is None:
             return
         index = self._slot(known.id)
         slot, old = self.slots[index], self.slots[index].provider
+        if after is not None and after.version < slot.version:
+            return
+        slot.version = known.version
         new: Provider | None = after.state if after else None
         slot.provider = new
         had, has = (old.claims if old else {}), (new.claims if new else {})

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from bus import clock
 from bus.config import ConfigurationError
 from bus.config import Scheduler as Settings
+from bus.log import Document
 from bus.mirror import Mirror
 from handlers.placement import filters, weighers
 from handlers.placement.capacity import CapacityIndex
@@ -161,6 +162,10 @@ class Scheduler:
     def forget(self, consumer_id: str) -> None:
         """The pick for this consumer will not be claimed."""
         self.index.forget(consumer_id)
+
+    def learn(self, provider: Document) -> None:
+        """What somebody else's claim made of a provider, which the log's follower has perhaps not come to yet."""
+        self.index.provider_changed(None, provider)
 
     def failed(self, host: str) -> None:
         """A build failed on that host: others are tried first for a while."""

@@ -1,0 +1,169 @@
+"""Servers with CPUs, pages and devices of their own, on simulated hosts: one server's each until it is gone."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from agents.hypervisor.plan import Define, Start
+from bus import clock
+from bus.cloud import open_cloud
+from bus.config import Hardware, Scheduler
+from bus.execute import Wish
+from handlers.compute.build import ServerReactor
+from handlers.compute.fate import ending
+from handlers.compute.flavor import FLAVORS
+from handlers.compute.server import SERVERS
+from schema.compute.flavor import CreateFlavor, SetFlavorExtraSpecs
+from schema.compute.host import HOST
+from schema.compute.server_command import CreateServer, DeleteServer
+from schema.compute.server_parts import Order, ServerFlavor
+from schema.placement.provider import PROVIDER
+from schema.placement.resource_class import RESOURCE_CLASS
+from tests.compute.steering import PROJECT, steered
+from tests.compute.test_server_api import wanted, world  # noqa: F401
+
+HARDWARE = Hardware(dedicated_cpus="2-3", devices=("10de:1eb8",), simulated_cells=1, simulated_pages={"2048": "256"})
+PINNED = {"hw:cpu_policy": "dedicated"}
+LARGE = {"hw:mem_page_size": "2MB"}
+GPU = {"pci_passthrough:alias": "gpu:1"}
+
+
+def flavor(specs, vcpus=2):
+    return ServerFlavor(id="9", name="own", vcpus=vcpus, ram_mb=512, disk_gb=1, extra_specs=specs)
+
+
+@pytest.fixture
+def knowing(settings):
+    scheduler = Scheduler(pci_aliases={"gpu": "10de:1eb8"})
+    return msgspec.structs.replace(settings, lease_seconds=1.0, scheduler=scheduler)
+
+
+@pytest.fixture
+async def cloud(knowing, fresh_database):
+    async with steered(knowing, fresh_database) as it:
+        yield it
+
+
+async def held(cloud):
+    providers = await cloud.cloud.documents.find(PROVIDER)
+    return {it.state.name: it.state.held for it in providers}
+
+
+async def test_a_host_offers_what_it_has(cloud):
+    await cloud.host("h1", vcpus=8, memory_mb=4096, hardware=HARDWARE)
+    [provider] = await cloud.cloud.documents.find(PROVIDER)
+    totals = {name: it.total for name, it in provider.state.inventories.items()}
+    assert (totals["VCPU"], totals["PCPU"], totals["CUSTOM_PCI_10DE_1EB8"]) == (6, 2, 1)
+    assert provider.state.units == {
+        "cpu 2": 1,
+        "cpu 3": 1,
+        "pages 0 2048": 256,
+        "memory 0": 3584,
+        "pci 0000:01:00.0": 1,
+    }
+    assert await cloud.cloud.documents.get(RESOURCE_CLASS, "CUSTOM_PCI_10DE_1EB8")
+
+
+async def test_a_server_has_its_own_until_it_is_gone(cloud):
+    driver = await cloud.host("h1", vcpus=8, hardware=HARDWARE)
+    told = []
+    driver.delay = lambda step: told.append(step.domain) or 0.0 if isinstance(step, Define) else 0.0
+    id = await cloud.create(flavor=flavor({**PINNED, **LARGE, **GPU}))
+    state = await cloud.reaches(id, "active")
+    assert state.topology.pins == {0: 2, 1: 3}
+    assert (state.topology.cells[0].page_kib, state.topology.devices[0].alias) == (2048, "gpu")
+    assert [it.topology for it in told] == [state.topology]
+    units = {"cpu 2": 1, "cpu 3": 1, "pages 0 2048": 256, "pci 0000:01:00.0": 1}
+    assert await held(cloud) == {"h1": {id: units}}
+    other = await cloud.create(flavor=flavor(PINNED))
+    fault = (await cloud.reaches(other, "error")).fault
+    assert "have not the NUMA nodes, CPUs or pages free" in fault.message
+    await cloud.act(id, DeleteServer())
+    await cloud.sees(id, lambda state: state.deleted_at is not None)
+    assert await held(cloud) == {"h1": {}}
+    third = await cloud.create(flavor=flavor(PINNED))
+    assert (await cloud.reaches(third, "active")).topology.pins == {0: 2, 1: 3}
+
+
+async def test_a_build_that_fails_gives_them_back(cloud):
+    broken, good = [await cloud.host(name, vcpus=8, hardware=HARDWARE) for name in ("h1", "h2")]
+    broken.failure = lambda step: "no" if isinstance(step, Start) else None
+    ids = [await cloud.create(flavor=flavor(PINNED)) for _ in range(2)]
+    states = [await cloud.sees(id, lambda state: state.task is None) for id in ids]
+    assert sorted(str(state.vm_state) for state in states) == ["active", "error"]
+    [active] = [state for state in states if state.host]
+    assert await held(cloud) == {"h1": {}, "h2": {active.id: {"cpu 2": 1, "cpu 3": 1, "memory 0": 512}}}
+    assert list(good.domains) == [active.id]
+
+
+@pytest.mark.parametrize("specs,vcpus", [(PINNED, 2), (GPU, 1)])
+async def test_two_schedulers_that_race_for_the_last_one(knowing, fresh_database, specs, vcpus):
+    """Both see it free on the host that both like best; one of them has it, the other server is placed elsewhere."""
+    knowing = msgspec.structs.replace(knowing, lease_seconds=60.0)
+    async with steered(knowing, fresh_database) as cloud:
+        await cloud.host("h1", vcpus=8, memory_mb=300_000, hardware=HARDWARE)
+        await cloud.host("h2", vcpus=8, memory_mb=200_000, hardware=HARDWARE)
+        for name in ("h1", "h2"):
+            await cloud.kill(name)
+        cloud.reactor.react = nothing
+        others = [await open_cloud(knowing, fresh_database) for _ in range(2)]
+        reactors = [ServerReactor(other) for other in others]
+        try:
+            for other in others:
+                await other.start()
+                assert len(list(other.mirror(HOST).values())) == 2
+            for _ in range(2):
+                ids = [clock.uuid4(), clock.uuid4()]
+                documents = []
+                for id in ids:
+                    order = Order(user_id="ada")
+                    command = CreateServer(name="web", project_id=PROJECT, order=order, flavor=flavor(specs, vcpus))
+                    documents += await cloud.cloud.executor.execute(Wish(SERVERS, id, command))
+                await asyncio.gather(*(it.react([document]) for it, document in zip(reactors, documents, strict=True)))
+                states = [await cloud.state(id) for id in ids]
+                assert {state.host for state in states} == {"h1", "h2"}
+                claims = await held(cloud)
+                assert {host: set(its) for host, its in claims.items()} == {it.host: {it.id} for it in states}
+                for state in states:
+                    await cloud.act(state.id, DeleteServer())
+                    await cloud.cloud.executor.execute(*ending(state))
+                assert await held(cloud) == {"h1": {}, "h2": {}}
+                head = await cloud.cloud.log.head()
+                await cloud.until(lambda head=head: all(it.mirrors.position >= head for it in others))
+        finally:
+            for other in others:
+                await other.close()
+
+
+async def nothing(documents):
+    """What another reactor does, this one does not."""
+
+
+# At the door
+
+
+async def door(world, client, specs, **fields):  # noqa: F811
+    """POST /servers with a flavor of these extra specs."""
+    execute = world.cloud.executor.execute
+    id = clock.uuid4()
+    await execute(Wish(FLAVORS, id, CreateFlavor(name=id, vcpus=2, ram_mb=512, disk_gb=1)))
+    await execute(Wish(FLAVORS, id, SetFlavorExtraSpecs(extra_specs=specs)))
+    return await client("POST", "/servers", {"server": wanted(flavorRef=id, **fields)}, expect=400)
+
+
+async def test_what_contradicts_itself_is_no_server(world):  # noqa: F811
+    client = await world.client()
+    answer = await door(world, client, {"hw:numa_nodes": "3"})
+    assert answer["badRequest"]["message"].startswith("Instance CPUs and/or memory cannot be evenly distributed")
+    answer = await door(world, client, GPU)
+    assert answer["badRequest"]["message"] == "PCI alias gpu is not defined"
+
+
+async def test_a_rebuild_must_keep_cpus_and_pages(world):  # noqa: F811
+    client = await world.client()
+    id = (await world.boot(client))["id"]
+    image = clock.uuid4()
+    await world.image(image, properties={"hw_numa_nodes": "1"})
+    answer = await client("POST", f"/servers/{id}/action", {"rebuild": {"imageRef": image}}, expect=400)
+    assert "NUMA topology cannot be changed as part of a rebuild" in answer["badRequest"]["message"]
