@@ -198,6 +198,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a lost host may come back before its servers are built elsewhere."""
     build_deadline_seconds: Annotated[int, Meta(ge=10, le=86_400)] = 900
     """A server that is not ACTIVE by then is tried elsewhere or ends in ERROR."""
+    resize_confirm_window: Annotated[float, Meta(ge=0, le=2_592_000)] = 0
+    """Seconds after which a resized server is taken to be confirmed; 0: only somebody confirms it."""
+    allow_resize_to_same_host: bool = True
+    """A server may become of another flavor where it is."""
     database_connections: Annotated[int, Meta(ge=5, le=1000)] = 8
     """PostgreSQL connections of one process, at most."""
     body_limit_bytes: Annotated[int, Meta(ge=1024)] = 2 * 1024 * 1024

@@ -13,8 +13,12 @@ from schema.compute.question import (
     Diagnose,
     Done,
     FindConsole,
+    ForceMove,
     GuestList,
     ListGuests,
+    MeasureMove,
+    OpenPassage,
+    PassageOpened,
     SetPassword,
     Unable,
     Why,
@@ -57,6 +61,21 @@ class Answering:
                 return Done()
             case CrashGuest():
                 await self._driver.crash_guest(ask.server_id)
+                return Done()
+            case OpenPassage():
+                passing = await self._driver.open_passage(ask.server_id, ask.way)
+                found = await self._relay.open(ask.secret, passing.channels)
+                return PassageOpened(
+                    address=found.address if found else "",
+                    port=found.port if found else 0,
+                    fingerprint=found.fingerprint if found else "",
+                    folder=passing.folder,
+                    disks=passing.disks,
+                )
+            case MeasureMove():
+                return await self._driver.measure_move(ask.server_id)
+            case ForceMove():
+                await self._driver.force_move(ask.server_id)
                 return Done()
             case ListGuests():
                 return GuestList(guests=tuple((await self._driver.observe()).values()))

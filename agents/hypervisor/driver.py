@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from typing import Protocol
+from typing import Literal, Protocol
+
+import msgspec
 
 from agents.hypervisor.plan import Step
 from schema.compute.domain import HostFacts, Observed
-from schema.compute.question import ConsoleKind, Diagnosis
+from schema.compute.question import ConsoleKind, Diagnosis, MoveMeasured
 
 OnChange = Callable[[str], None]
 """Hears of a server whose domain changed; called in the event loop's thread."""
@@ -35,6 +37,16 @@ class NotRunning(StepFailed):
 
 class NoAgent(StepFailed):
     """It takes an agent inside of the guest, and there is none that answers."""
+
+
+class Passing(msgspec.Struct, frozen=True):
+    """What another host may have of a server here: what it can be dialled for, by name."""
+
+    folder: str = ""
+    """Where its files are."""
+    disks: dict[str, int] = {}
+    """By name, in bytes."""
+    channels: dict[str, Dial] = {}
 
 
 class Driver(Protocol):
@@ -65,6 +77,15 @@ class Driver(Protocol):
 
     async def diagnose(self, server_id: str) -> Diagnosis:
         """What a running guest uses. Raises NotRunning, StepFailed."""
+
+    async def open_passage(self, server_id: str, way: Literal["copy", "live"]) -> Passing:
+        """`copy`: its disks, of a guest that is off, are read (of one that runs, only measured). `live`: it comes."""
+
+    async def measure_move(self, server_id: str) -> MoveMeasured:
+        """Of one that is being sent. Raises NotRunning, StepFailed."""
+
+    async def force_move(self, server_id: str) -> None:
+        """Have one that is being sent stand still until it is there. Raises NotRunning, StepFailed."""
 
     async def set_password(self, server_id: str, user: str, password: str) -> None:
         """Through the agent inside of the guest. Raises NotRunning, NoAgent, Unsupported, StepFailed."""

@@ -5,6 +5,8 @@
                        └───────Start─── suspended ◀Suspend        Plug, Unplug: its cards, running or not
                                               any ─Remake▶ stopped, with a fresh root disk
                                    any ─Rescue▶ stopped, to boot from another disk ─Unrescue▶ stopped
+                                   any ─Resize▶ stopped, of another size ─Unresize▶ stopped; DropKept when it stays so
+    Prepare ▶ awaited here ◀─Send─ running there: what is left there is `sent`
 
 A generation is carried out once, and ends in `Adopt`. What changes afterwards without a newer one (a guest that shut
 itself down, or was destroyed behind our back) is told, not undone: the control plane decides what it means.
@@ -61,6 +63,55 @@ class Rescue(msgspec.Struct, frozen=True):
 
 class Unrescue(msgspec.Struct, frozen=True):
     """Power off, to boot next from its own root disk again; the rescue disk goes."""
+
+    domain: Domain
+
+    @property
+    def server_id(self) -> str:
+        return self.domain.server_id
+
+
+class Resize(msgspec.Struct, frozen=True):
+    """Power off, and make it of the size it shall be; the disks of before are kept beside the new ones.
+
+    The new disks are made before anything of the old is touched, and the size is remembered with the domain.
+    """
+
+    domain: Domain
+
+    @property
+    def server_id(self) -> str:
+        return self.domain.server_id
+
+
+class Unresize(msgspec.Struct, frozen=True):
+    """Power off, and go back to the disks that were kept."""
+
+    domain: Domain
+
+    @property
+    def server_id(self) -> str:
+        return self.domain.server_id
+
+
+class DropKept(msgspec.Struct, frozen=True):
+    """It does not go back: the disks that were kept go."""
+
+    server_id: str
+
+
+class Prepare(msgspec.Struct, frozen=True):
+    """Make ready for it to come from another host while it runs: blank disks of the sizes it has there, its seed."""
+
+    domain: Domain
+
+    @property
+    def server_id(self) -> str:
+        return self.domain.server_id
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Move it to the host that waits for it, while it runs. Broken off, it stays; done, only files are left of it."""
 
     domain: Domain
 
@@ -156,6 +207,11 @@ Step = (
     | Remake
     | Rescue
     | Unrescue
+    | Resize
+    | Unresize
+    | DropKept
+    | Prepare
+    | Send
     | Start
     | Stop
     | Reboot
@@ -186,7 +242,8 @@ def plan(
 
 def impatient(before: Domain, now: Domain) -> bool:
     """Whether a newer wish is reason to break off what is being done for the one before."""
-    return now.power != before.power or now.reboots.hard > before.reboots.hard or now.remade > before.remade
+    kept = before.send_to is not None and now.send_to is None
+    return kept or now.power != before.power or now.reboots.hard > before.reboots.hard or now.remade > before.remade
 
 
 def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Step]:
@@ -198,6 +255,14 @@ def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Ste
         return [] if observed is None else [Remove(id)]
     if observed is not None and seen.generation == domain.generation:
         return _healed(domain, seen)
+    if domain.awaited is not None or seen.sent or domain.send_to is not None:
+        return _passing(domain, seen, position)
+    if seen.power != "absent" and domain.resized != seen.resized:
+        grows = domain.resized > seen.resized
+        changed: Step = Resize(domain) if grows else Unresize(domain)
+        return [changed, *_steps(domain, _redefined(domain, seen, resized=domain.resized, kept=grows), position)]
+    if seen.kept and not domain.kept:
+        return [DropKept(id), *_steps(domain, replace(seen, kept=False), position)]
     if seen.power != "absent" and domain.remade > seen.remade:
         return [Remake(domain), *_steps(domain, _redefined(domain, seen, remade=domain.remade), position)]
     rescued = domain.rescue is not None
@@ -226,6 +291,23 @@ def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Ste
     # What does not run is changed before it starts; what runs, when it has come to where it shall be.
     steps = [*cards, *steps] if seen.power in {"stopped", "crashed"} else [*steps, *cards]
     return [*made, *steps, Adopt(id, domain.generation, domain.reboots)]
+
+
+def _passing(domain: Domain, seen: Observed, position: int) -> list[Step]:
+    """It comes or goes while it runs. What was left behind of it is in the way of its coming back."""
+    id = domain.server_id
+    carried_out = Adopt(id, domain.generation, domain.reboots)
+    if seen.sent and (domain.awaited is not None or domain.copy_from is not None):
+        return [Remove(id), *_steps(domain, None, position)]
+    if seen.sent:
+        return [carried_out]
+    if domain.awaited is not None:
+        if seen.power != "absent":
+            return [carried_out]
+        return [*([AwaitTaps(id, domain.networks)] if domain.networks else []), Prepare(domain)]
+    if seen.power in {"running", "paused"}:
+        return [Send(domain)]
+    return _steps(replace(domain, send_to=None), seen, position)
 
 
 def _redefined(domain: Domain, seen: Observed, **changes: Any) -> Observed:

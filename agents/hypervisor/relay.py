@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import hmac
 import ipaddress
 import ssl
 import tempfile
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,17 +37,22 @@ READY = b"\x01"
 OFFER_SECONDS = 15.0
 HELLO_SECONDS = 5.0
 """How long somebody may take to bring the secret."""
-OFFERS = 256
+PASSAGE_SECONDS = 600.0
+"""How long a way for a server may wait to be taken."""
+CHANNEL_USES = 16
+OFFERS = 1024
 CONSOLES = 256
 """Open on one host, at most."""
 CHUNK_BYTES = 64 * 1024
 _YEARS = timedelta(days=3650)
 
 
-class _Offer(msgspec.Struct, frozen=True):
+class _Offer(msgspec.Struct):
     dial: Dial
     alone: str
     until: float
+    left: int = 1
+    """Connections it is good for."""
 
 
 class Relay:
@@ -77,6 +83,19 @@ class Relay:
             except ValueError:
                 raise StepFailed("a console's secret is 64 hexadecimal digits") from None
             self._offers[key] = _Offer(dial, alone, now + OFFER_SECONDS)
+        return found
+
+    async def open(self, secret: str, channels: Mapping[str, Dial]) -> ConsoleFound | None:
+        """Whoever brings the secret of a channel gets what it dials, several times, for a while. Raises StepFailed.
+
+        None: there is nothing to open.
+        """
+        if not secret or not channels:
+            return None
+        found = await self._listen()
+        until = clock.monotonic() + PASSAGE_SECONDS
+        for name, dial in channels.items():
+            self._offers[_key(channel_secret(secret, name))] = _Offer(dial, "", until, CHANNEL_USES)
         return found
 
     async def close(self) -> None:
@@ -119,9 +138,12 @@ class Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(HELLO_SECONDS):
             key = _key(await reader.readexactly(SECRET_BYTES))
-        offer = self._offers.pop(key, None)
+        offer = self._offers.get(key)
         if offer is None or offer.until < clock.monotonic():
             return
+        offer.left -= 1
+        if not offer.left:
+            del self._offers[key]
         if offer.alone and (before := self._lines.pop(offer.alone, None)):
             before.close()
         inner_reader, inner_writer = await offer.dial()
@@ -159,6 +181,11 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(1):
             await writer.wait_closed()
+
+
+def channel_secret(secret: str, channel: str) -> bytes:
+    """What opens one channel of a way that has this secret."""
+    return hmac.digest(bytes.fromhex(secret), channel.encode(), "sha256")
 
 
 def _key(secret: bytes) -> bytes:

@@ -9,24 +9,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Literal
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec.structs import replace
 
 from agents.hypervisor import pretended
 from agents.hypervisor.domain_xml import has_agent
-from agents.hypervisor.driver import Dial, NoAgent, NotRunning, OnChange, OnProgress, StepFailed, Unsupported
+from agents.hypervisor.driver import Dial, NoAgent, NotRunning, OnChange, OnProgress, Passing, StepFailed, Unsupported
 from agents.hypervisor.hardware import dedicated, pretended_cells, pretended_devices
 from agents.hypervisor.plan import (
     Adopt,
     AwaitTaps,
     Define,
+    DropKept,
     Pause,
     Plug,
+    Prepare,
     Reboot,
     Remake,
     Remove,
     Rescue,
+    Resize,
+    Send,
     Start,
     Step,
     Stop,
@@ -34,10 +40,11 @@ from agents.hypervisor.plan import (
     Unpause,
     Unplug,
     Unrescue,
+    Unresize,
 )
 from bus.config import Hardware
 from schema.compute.domain import Domain, HostFacts, Observed, PowerSeen
-from schema.compute.question import ConsoleKind, Diagnosis, DiskUse, NicUse
+from schema.compute.question import ConsoleKind, Diagnosis, DiskUse, MoveMeasured, NicUse
 
 SAVE_SECONDS = 0.2
 """Changes within this time are written together."""
@@ -57,6 +64,14 @@ class Simulated(msgspec.Struct, omit_defaults=True):
     """Its image says that it has a guest agent."""
     macs: dict[str, str] = {}
     """Tap → MAC address."""
+    disk: str = ""
+    """Tells its root disk from any other."""
+    disk_before: str = ""
+    """The one that was kept."""
+
+
+_HOSTS: WeakValueDictionary[str, SimulatedDriver] = WeakValueDictionary()
+"""Those of this process, for what goes from one to another."""
 
 
 class SimulatedDriver:
@@ -108,6 +123,7 @@ class SimulatedDriver:
         self._state = state
         self._save_timer: asyncio.TimerHandle | None = None
         self._on_change: OnChange | None = None
+        _HOSTS[host] = self
 
     async def start(self, on_change: OnChange, on_progress: OnProgress) -> None:
         self._on_change = on_change
@@ -173,6 +189,18 @@ class SimulatedDriver:
             nics=tuple(NicUse(tap=tap, mac_address=domain.macs.get(tap, "")) for tap in domain.seen.taps),
         )
 
+    async def open_passage(self, server_id: str, way: Literal["copy", "live"]) -> Passing:
+        if server_id not in self.domains:
+            raise NotRunning(f"host {self.host} holds no server {server_id}")
+        return Passing(disks={"disk": 1024**3})
+
+    async def measure_move(self, server_id: str) -> MoveMeasured:
+        total = self._awake(server_id).ram_mb * 1024**2
+        return MoveMeasured(memory_total=total, memory_remaining=total)
+
+    async def force_move(self, server_id: str) -> None:
+        self._awake(server_id)
+
     async def set_password(self, server_id: str, user: str, password: str) -> None:
         if not self._awake(server_id).agent:
             raise NoAgent("the image does not say hw_qemu_guest_agent, so its guest has no agent")
@@ -193,6 +221,12 @@ class SimulatedDriver:
     def lose_power(self, server_id: str) -> None:
         """The guest shut itself down, or somebody pulled the plug."""
         self._behind_our_back(server_id, "stopped")
+
+    def comes(self, server_id: str) -> None:
+        """Another host has sent it."""
+        self._changed()
+        if self._on_change:
+            self._on_change(server_id)
 
     def crash(self, server_id: str) -> None:
         self._behind_our_back(server_id, "crashed")
@@ -216,8 +250,13 @@ class SimulatedDriver:
         if isinstance(step, Define):
             if id not in self.domains:
                 seen = Observed(server_id=id, power="stopped", position=step.position, taps=_taps(step.domain))
-                seen = replace(seen, remade=step.domain.remade)
-                self.domains[id] = _pretended(seen, step.domain)
+                seen = replace(seen, remade=step.domain.remade, resized=step.domain.resized)
+                disk = self._copied(step.domain) if step.domain.copy_from else f"{id} {step.domain.remade}"
+                self.domains[id] = _pretended(seen, step.domain, disk)
+            return
+        if isinstance(step, Prepare):
+            seen = Observed(server_id=id, awaiting=True, generation=step.domain.generation)
+            self.domains[id] = _pretended(seen, step.domain, "")
             return
         if isinstance(step, Remove):
             self.domains.pop(id, None)
@@ -229,7 +268,7 @@ class SimulatedDriver:
                 seen = replace(self.domains[id].seen, power="stopped", fenced=False, interrupted=False)
                 seen = replace(seen, remade=step.domain.remade, taps=_taps(step.domain))
                 console = self.domains[id].console
-                self.domains[id] = _pretended(seen, step.domain)
+                self.domains[id] = _pretended(seen, step.domain, f"{id} {step.domain.remade}")
                 self._write(id, f"{console}simulated: the root disk is made anew")
             case Rescue() | Unrescue():
                 rescued = isinstance(step, Rescue)
@@ -237,6 +276,22 @@ class SimulatedDriver:
                     id, power="stopped", fenced=False, interrupted=False, taps=_taps(step.domain), rescued=rescued
                 )
                 self._write(id, f"simulated: it boots from its {'rescue' if rescued else 'own'} disk")
+            case Resize():
+                before = self.domains[id].disk
+                seen = replace(self.domains[id].seen, power="stopped", fenced=False, interrupted=False, kept=True)
+                seen = replace(seen, resized=step.domain.resized, taps=_taps(step.domain))
+                self.domains[id] = _pretended(seen, step.domain, before)
+                self.domains[id].disk_before = before
+            case Unresize():
+                before = self.domains[id].disk_before
+                seen = replace(self.domains[id].seen, power="stopped", fenced=False, interrupted=False, kept=False)
+                seen = replace(seen, resized=step.domain.resized, taps=_taps(step.domain))
+                self.domains[id] = _pretended(seen, step.domain, before)
+            case DropKept():
+                self._put(id, kept=False)
+                self.domains[id].disk_before = ""
+            case Send():
+                self._send(step.domain)
             case Start():
                 reboots = step.domain.reboots
                 if self._put(id, power="running", fenced=False, interrupted=False, reboots=reboots):
@@ -267,6 +322,26 @@ class SimulatedDriver:
                 self._put(id, power="suspended")
             case Adopt():
                 self._put(id, generation=step.generation, reboots=step.reboots)
+
+    def _copied(self, domain: Domain) -> str:
+        """The disk it has on another host."""
+        assert domain.copy_from
+        other = _HOSTS.get(domain.copy_from.host)
+        there = other.domains.get(domain.server_id) if other else None
+        if there is None or there.seen.power not in {"stopped", "crashed"}:
+            raise StepFailed(f"host {domain.copy_from.host} does not hand out the disks of {domain.server_id}")
+        return there.disk
+
+    def _send(self, domain: Domain) -> None:
+        id = domain.server_id
+        assert domain.send_to
+        other = _HOSTS.get(domain.send_to.host)
+        if other is None or id not in other.domains or not other.domains[id].seen.awaiting:
+            raise StepFailed(f"host {domain.send_to.host} does not wait for server {id}")
+        mine = self.domains[id]
+        other.domains[id] = msgspec.structs.replace(mine, seen=replace(mine.seen, position=0))
+        mine.seen = Observed(server_id=id, sent=True, generation=domain.generation)
+        other.comes(id)
 
     def _put(self, id: str, **changes: object) -> bool:
         domain = self.domains[id]
@@ -302,7 +377,7 @@ class SimulatedDriver:
         fresh.replace(self._state)
 
 
-def _pretended(seen: Observed, domain: Domain) -> Simulated:
+def _pretended(seen: Observed, domain: Domain, disk: str) -> Simulated:
     return Simulated(
         seen,
         domain.name,
@@ -310,6 +385,7 @@ def _pretended(seen: Observed, domain: Domain) -> Simulated:
         ram_mb=domain.ram_mb,
         agent=has_agent(domain.properties),
         macs={nic.tap: nic.mac_address for nic in domain.networks},
+        disk=disk,
     )
 
 

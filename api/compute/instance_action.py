@@ -16,7 +16,18 @@ from api.compute.times import written
 from api.wire import Call, Get
 from bus.log import READ_LIMIT, Recorded
 from schema.compute.errand import CrashDumpTriggered, ServerPasswordChanged
-from schema.compute.move import MoveFailed, MovePlaced, MoveRequested
+from schema.compute.migration import MigrationType
+from schema.compute.move import (
+    MoveCancelRequested,
+    MoveConfirmed,
+    MoveDeparted,
+    MoveFailed,
+    MovePlaced,
+    MovePrepared,
+    MoveRequested,
+    MoveReturned,
+    MoveReturnRequested,
+)
 from schema.compute.nic import NicAttached, NicDetached, NicDetachFailed, NicDetachRequested
 from schema.compute.server import SERVER, Server
 from schema.compute.server_event import (
@@ -60,7 +71,9 @@ _NAMES: dict[type[Event], tuple[str, str]] = {
     RescueRequested: ("rescue", "compute_rescue_instance"),
     UnrescueRequested: ("unrescue", "compute_unrescue_instance"),
     RebuildRequested: ("rebuild", "compute_rebuild_instance"),
-    MoveRequested: ("evacuate", "compute_rebuild_instance"),
+    MoveConfirmed: ("confirmResize", "compute_confirm_resize"),
+    MoveReturnRequested: ("revertResize", "compute_revert_resize"),
+    MoveCancelRequested: ("live_migration_cancel", "compute_live_migration_abort"),
     ServerPasswordChanged: ("changePassword", "compute_set_admin_password"),
     CrashDumpTriggered: ("trigger_crash_dump", "compute_trigger_crash_dump"),
     NicAttached: ("attach_interface", "compute_attach_interface"),
@@ -72,7 +85,30 @@ _NAMES: dict[type[Event], tuple[str, str]] = {
 """The event that begins an action: the action's name, and that of its one part."""
 
 
-_AT_ONCE = (ServerLocked, ServerUnlocked, ServerStateReset, ServerPasswordChanged, CrashDumpTriggered)
+_MOVES: dict[MigrationType, tuple[str, str]] = {
+    MigrationType.EVACUATION: ("evacuate", "compute_rebuild_instance"),
+    MigrationType.RESIZE: ("resize", "compute_prep_resize"),
+    MigrationType.MIGRATION: ("migrate", "compute_prep_resize"),
+    MigrationType.LIVE: ("live-migration", "compute_live_migration"),
+}
+
+
+def _named(event: Event) -> tuple[str, str] | None:
+    """What it begins, if it begins an action."""
+    return _MOVES[event.move.type] if isinstance(event, MoveRequested) else _NAMES.get(type(event))
+
+
+_ON_THE_WAY = (ServerPlaced, BuildFailed, MovePlaced, MovePrepared, MoveDeparted, MoveReturned)
+"""What comes before the end of one."""
+_AT_ONCE = (
+    MoveConfirmed,
+    MoveCancelRequested,
+    ServerLocked,
+    ServerUnlocked,
+    ServerStateReset,
+    ServerPasswordChanged,
+    CrashDumpTriggered,
+)
 """Those that are done as soon as they are told."""
 
 
@@ -92,6 +128,8 @@ class InstanceAction(msgspec.Struct):
     """One request's events on the server's stream."""
 
     begun: Recorded
+    name: str
+    part: str
     since: list[Recorded] = []
 
     @property
@@ -146,8 +184,8 @@ async def _actions(call: Call, server: Server) -> list[InstanceAction]:
         known = actions.get(recorded.correlation)
         if known is not None:
             known.since.append(recorded)
-        elif type(recorded.event) in _NAMES and recorded.correlation:
-            actions[recorded.correlation] = InstanceAction(recorded, [])
+        elif recorded.correlation and (names := _named(recorded.event)):
+            actions[recorded.correlation] = InstanceAction(recorded, *names, [])
     return list(reversed(actions.values()))
 
 
@@ -180,9 +218,8 @@ def _filtered(query: ActionsQuery, actions: Sequence[InstanceAction]) -> list[In
 
 def _brief(call: Call, server: Server, action: InstanceAction) -> dict[str, Any]:
     begun = action.begun
-    name, _ = _NAMES[type(begun.event)]
     shown = {
-        "action": name,
+        "action": action.name,
         "instance_uuid": server.id,
         "request_id": begun.correlation,
         "user_id": begun.actor.user or None,
@@ -197,13 +234,12 @@ def _brief(call: Call, server: Server, action: InstanceAction) -> dict[str, Any]
 
 def _part(call: Call, server: Server, action: InstanceAction) -> dict[str, Any]:
     """Nova tells the parts of an action by the functions it went through; here it is one."""
-    _, name = _NAMES[type(action.begun.event)]
-    finished = bool(action.since) and not isinstance(action.since[-1].event, (ServerPlaced, BuildFailed, MovePlaced))
+    finished = bool(action.since) and not isinstance(action.since[-1].event, _ON_THE_WAY)
     begins_and_ends = isinstance(action.begun.event, _AT_ONCE)
     done = finished or begins_and_ends
     admin = call.may(f"{RULE}:events")
     part: dict[str, Any] = {
-        "event": name,
+        "event": action.part,
         "start_time": written(action.begun.at),
         "finish_time": written(action.updated_at) if done else None,
         "result": ("Error" if action.failure is not None else "Success") if done else None,

@@ -7,16 +7,22 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
+from api.compute.asking import ask
 from api.compute.page import NoQuery, links, listing, next_link, page_size
-from api.compute.server import server_in_path
+from api.compute.server import by, server_in_path
 from api.compute.times import written
-from api.wire import Call, Get
+from api.wire import Call, Delete, Get, Post
 from bus.documents import NEWEST_FIRST, AnyOf, Condition, Where
 from bus.log import Document
-from schema.compute.migration import MIGRATION, OVER, Migration, MigrationType
-from schema.refusal import Invalid, NotFound
+from handlers.compute.moving import cancelling
+from schema.compute.migration import MIGRATION, OVER, Migration, MigrationStatus, MigrationType
+from schema.compute.question import ForceMove, MeasureMove, MoveMeasured, Unable
+from schema.compute.server import Server
+from schema.compute.server_command import CancelMove
+from schema.refusal import Conflict, Invalid, NotFound
 
 RULE = "os_compute_api:os-migrations:index"
+MEASURING_SECONDS = 3.0
 SERVER_RULE = "os_compute_api:servers:migrations"
 
 
@@ -74,19 +80,74 @@ async def index(call: Call) -> dict[str, Any]:
 
 async def index_of_server(call: Call) -> dict[str, Any]:
     """Its live migration, while it is under way."""
-    return {"migrations": [_progress(call, document) for document in await _live(call)]}
+    server = await server_in_path(call)
+    found = await _live(call, server)
+    return {"migrations": [_progress(call, it, await _measured(call, server, it)) for it in found]}
 
 
 async def show_of_server(call: Call) -> dict[str, Any]:
-    id = call.path["migration_id"]
-    found = [document for document in await _live(call) if str(document.state.number) == id]
+    id, server = call.path["migration_id"], await server_in_path(call)
+    found = [document for document in await _live(call, server) if str(document.state.number) == id]
     if not found:
         raise NotFound(f"In-progress live migration {id[:64]} is not found for server {call.path['id']}.")
-    return {"migration": _progress(call, found[0])}
+    return {"migration": _progress(call, found[0], await _measured(call, server, found[0]))}
 
 
-async def _live(call: Call) -> list[Document]:
+async def cancel(call: Call) -> None:
+    """It shall stay where it is, if there is time yet."""
     server = await server_in_path(call)
+    migration = await _under_way(call)
+    able = {MigrationStatus.RUNNING}
+    if call.version >= (2, 65):
+        able |= {MigrationStatus.QUEUED, MigrationStatus.PREPARING, MigrationStatus.ACCEPTED}
+    if migration.status not in able:
+        raise _wrong_status(server, migration, "abort")
+    await call.execute(*cancelling(server, CancelMove(migration_id=migration.id, **by(call))))
+
+
+async def force_complete(call: Call) -> None:
+    """Have it stand still until it is there."""
+    server = await server_in_path(call)
+    migration = await _under_way(call)
+    if migration.status is not MigrationStatus.RUNNING:
+        raise _wrong_status(server, migration, "force complete")
+    answer = await ask(call, server, ForceMove(server_id=server.id))
+    if isinstance(answer, Unable):
+        raise Conflict(f"Migration {migration.number} of server {server.id} cannot be forced: {answer.fault}")
+
+
+async def _under_way(call: Call) -> Migration:
+    """The migration in the path. Raises NotFound."""
+    id = call.path["migration_id"]
+    where = [Where("server_id", "=", call.path["id"])]
+    found = await call.cloud.documents.find(MIGRATION, where=where, limit=None)
+    for document in found:
+        migration: Migration = document.state
+        if id in {str(migration.number), migration.id} and migration.status not in OVER:
+            return migration
+    raise NotFound(f"Migration {id[:64]} could not be found.", code="MigrationNotFound")
+
+
+def _wrong_status(server: Server, migration: Migration, verb: str) -> Invalid:
+    return Invalid(
+        f"Migration {migration.number} state of instance {server.id} is {migration.status}. "
+        f"Cannot {verb} while the migration is in this state.",
+        code="InvalidMigrationState",
+    )
+
+
+async def _measured(call: Call, server: Server, document: Document) -> MoveMeasured | None:
+    """How far it is, of one whose guest is being sent."""
+    if document.state.status is not MigrationStatus.RUNNING:
+        return None
+    try:
+        answer = await ask(call, server, MeasureMove(server_id=server.id), MEASURING_SECONDS)
+    except Conflict:
+        return None
+    return answer if isinstance(answer, MoveMeasured) else None
+
+
+async def _live(call: Call, server: Server) -> list[Document]:
     where = [Where("server_id", "=", server.id), Where("type", "=", MigrationType.LIVE)]
     found = await call.cloud.documents.find(MIGRATION, where=where, limit=None)
     return [document for document in found if document.state.status not in OVER]
@@ -139,7 +200,7 @@ def _view(call: Call, document: Document) -> dict[str, Any]:
     return shown
 
 
-def _progress(call: Call, document: Document) -> dict[str, Any]:
+def _progress(call: Call, document: Document, measured: MoveMeasured | None) -> dict[str, Any]:
     migration: Migration = document.state
     shown: dict[str, Any] = {
         "id": migration.number,
@@ -150,12 +211,12 @@ def _progress(call: Call, document: Document) -> dict[str, Any]:
         "dest_host": None,
         "dest_node": migration.dest_host or None,
         "status": migration.status,
-        "memory_total_bytes": None,
-        "memory_processed_bytes": None,
-        "memory_remaining_bytes": None,
-        "disk_total_bytes": None,
-        "disk_processed_bytes": None,
-        "disk_remaining_bytes": None,
+        "memory_total_bytes": measured.memory_total if measured else None,
+        "memory_processed_bytes": measured.memory_processed if measured else None,
+        "memory_remaining_bytes": measured.memory_remaining if measured else None,
+        "disk_total_bytes": measured.disk_total if measured else None,
+        "disk_processed_bytes": measured.disk_processed if measured else None,
+        "disk_remaining_bytes": measured.disk_remaining if measured else None,
         "created_at": written(migration.created_at),
         "updated_at": written(migration.updated_at),
     }
@@ -179,5 +240,14 @@ routes = [
     *listing("/os-migrations", index, RULE, BoundedFilters, since="2.66", until="2.79"),
     *listing("/os-migrations", index, RULE, OwnedFilters, since="2.80"),
     *listing(_OF_SERVER, index_of_server, f"{SERVER_RULE}:index", NoQuery, since="2.23"),
+    Delete(f"{_OF_SERVER}/{{migration_id}}", cancel, may=f"{SERVER_RULE}:delete", since="2.24", answers=202),
+    Post(
+        f"{_OF_SERVER}/{{migration_id}}/action",
+        force_complete,
+        may=f"{SERVER_RULE}:force_complete",
+        action="force_complete",
+        since="2.22",
+        answers=202,
+    ),
     Get(f"{_OF_SERVER}/{{migration_id}}", show_of_server, may=f"{SERVER_RULE}:show", since="2.23"),
 ]

@@ -12,8 +12,9 @@ from api.compute.server_action import PATH
 from api.wire import Call, Post, Route
 from bus import clock
 from bus.log import Secret
-from handlers.compute.evacuation import begin_evacuation, evacuation
+from handlers.compute.departure import begin, departure
 from schema.compute.host import HOST, Host
+from schema.compute.migration import MigrationType
 from schema.compute.server import Server
 from schema.compute.server_command import EvacuateServer
 from schema.compute.server_parts import Boot
@@ -69,8 +70,16 @@ async def evacuate(call: Call) -> dict[str, str] | None:
     password = getattr(wanted, "adminPass", None) or clock.password()
     secrets = await _secrets(call, server, getattr(wanted, "adminPass", None) or "", password)
     running = call.version < STOPPED_SINCE and server.vm_state is not VmState.STOPPED
-    move = await evacuation(call.cloud, server, source, running=running, target=target, forced=forced)
-    await begin_evacuation(
+    move = await departure(
+        call.cloud,
+        server,
+        MigrationType.EVACUATION,
+        source_epoch=source.epoch if source else 0,
+        running=running,
+        host=target,
+        forced=forced,
+    )
+    await begin(
         call.cloud,
         call.execute,
         server,

@@ -12,14 +12,14 @@ from msgspec import field
 
 from api.compute.page import Paging, listing, next_link, page_size, regex
 from api.compute.server import RULE
-from api.compute.server_view import REBOOTING, ROOT_DEVICE, STATUS, View
+from api.compute.server_view import ON_THE_WAY, REBOOTING, ROOT_DEVICE, STATUS, View
 from api.compute.times import second_after
 from api.wire import Call
 from api.wire.query import boolean
 from api.wire.route import Version
 from bus.documents import AnyOf, Sort, Where
 from schema.compute.server import SERVER, Server
-from schema.compute.task import VmState
+from schema.compute.task import Task, VmState
 from schema.refusal import Forbidden, Invalid, NotFound
 
 T = TypeVar("T")
@@ -254,9 +254,16 @@ _SORT_KEYS: dict[str, str] = {
 }
 _FOR_ADMINS = frozenset({"host", "node"})
 
+
+def _named(status: str) -> list[Task]:
+    """The tasks of a server that is called so meanwhile."""
+    return [task for task, word in ON_THE_WAY.items() if word == status]
+
+
 _STATUSES: dict[str, list[Where]] = {
     **{word: [Where("vm_state", "=", vm_state)] for vm_state, word in STATUS.items()},
     **{word: [Where("vm_state", "=", VmState.ACTIVE), Where("task", "=", task)] for task, word in REBOOTING.items()},
+    **{word: [Where("task", "in", _named(word))] for word in dict.fromkeys(ON_THE_WAY.values())},
 }
 
 

@@ -36,13 +36,23 @@ STATUS: dict[VmState, str] = {
     VmState.PAUSED: "PAUSED",
     VmState.SUSPENDED: "SUSPENDED",
     VmState.RESCUED: "RESCUE",
+    VmState.RESIZED: "VERIFY_RESIZE",
     VmState.ERROR: "ERROR",
     VmState.DELETED: "DELETED",
 }
 REBOOTING: dict[Task, str] = {Task.REBOOTING: "REBOOT", Task.REBOOTING_HARD: "HARD_REBOOT"}
 """What an ACTIVE server is called meanwhile."""
-REBUILDING = frozenset({Task.REBUILDING, Task.REBUILD_SPAWNING, Task.REBUILD_DISK})
-"""A server is called REBUILD meanwhile, wherever it rests."""
+ON_THE_WAY: dict[Task, str] = {
+    Task.REBUILDING: "REBUILD",
+    Task.REBUILD_SPAWNING: "REBUILD",
+    Task.REBUILD_DISK: "REBUILD",
+    Task.RESIZE_PREP: "RESIZE",
+    Task.RESIZE_MIGRATING: "RESIZE",
+    Task.RESIZE_FINISH: "RESIZE",
+    Task.RESIZE_REVERTING: "REVERT_RESIZE",
+    Task.MIGRATING: "MIGRATING",
+}
+"""What a server is called meanwhile, wherever it rests."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -54,7 +64,7 @@ def status(server: Server) -> str:
     """Nova's one word for it."""
     if server.task is not None and server.vm_state is VmState.ACTIVE and server.task in REBOOTING:
         return REBOOTING[server.task]
-    return "REBUILD" if server.task in REBUILDING else STATUS[server.vm_state]
+    return (server.task and ON_THE_WAY.get(server.task)) or STATUS[server.vm_state]
 
 
 def addresses(server: Server) -> dict[str, list[dict[str, Any]]]:

@@ -12,14 +12,19 @@ from schema.compute.server_command import (
     Action,
     AttachNic,
     ChangeServerPassword,
+    ConfirmResize,
     DetachNic,
     EvacuateServer,
     HardRebootServer,
+    LiveMigrateServer,
+    MigrateServer,
     PauseServer,
     RebootServer,
     RebuildServer,
     RescueServer,
+    ResizeServer,
     ResumeServer,
+    RevertResize,
     StartServer,
     StopServer,
     SuspendServer,
@@ -64,6 +69,8 @@ class Row(NamedTuple):
 _ACTIVE = frozenset({VmState.ACTIVE})
 _STANDING = frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR})
 _PLUGGABLE = frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED})
+_RESTING = frozenset({VmState.ACTIVE, VmState.STOPPED})
+_RESIZED = frozenset({VmState.RESIZED})
 BUILT = _STANDING | {VmState.PAUSED, VmState.SUSPENDED}
 
 ACTIONS: dict[type[Command], Row] = {
@@ -90,6 +97,11 @@ ACTIONS: dict[type[Command], Row] = {
     RescueServer: Row("rescue", _STANDING, Task.RESCUING),
     RebuildServer: Row("rebuild", _STANDING, Task.REBUILD_DISK),
     EvacuateServer: Row("evacuate", _STANDING, Task.REBUILDING),
+    ResizeServer: Row("resize", _RESTING, Task.RESIZE_PREP),
+    MigrateServer: Row("migrate", _RESTING, Task.RESIZE_PREP),
+    LiveMigrateServer: Row("os-migrateLive", frozenset({VmState.ACTIVE, VmState.PAUSED}), Task.MIGRATING),
+    ConfirmResize: Row("confirmResize", _RESIZED),
+    RevertResize: Row("revertResize", _RESIZED, Task.RESIZE_REVERTING),
     ChangeServerPassword: Row("changePassword", _ACTIVE),
     TriggerCrashDump: Row("trigger_crash_dump", frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.ERROR})),
     AttachNic: Row("attach_interface", _PLUGGABLE),
@@ -109,6 +121,7 @@ OUTCOMES: dict[Task, tuple[PowerState, ServerEvent]] = {
     Task.RESUMING: (PowerState.RUNNING, ServerResumed()),
     Task.RESCUING: (PowerState.RUNNING, ServerRescued()),
     Task.UNRESCUING: (PowerState.RUNNING, ServerUnrescued()),
+    Task.RESIZE_REVERTING: (PowerState.RUNNING, ServerStarted()),
 }
 """What ends a task: the guest found like this, by a host that has carried the wish out."""
 

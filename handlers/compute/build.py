@@ -14,7 +14,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -26,7 +26,8 @@ from bus.execute import Wish
 from bus.log import Document
 from handlers.compute.desired import Telling
 from handlers.compute.fate import Wished, cut_off, ending, execute_all, failing, placing, request
-from handlers.compute.moving import arriving, failed_at, failing_move
+from handlers.compute.move import second_host
+from handlers.compute.moving import arriving, cancelling, confirming, failed_at, failing_move, moving
 from handlers.compute.ports import Ports, device_of, ports_of, unwired
 from handlers.compute.server import SERVERS
 from handlers.compute.server_group import BreaksPolicy
@@ -35,8 +36,12 @@ from handlers.placement.provider import NoRoom
 from handlers.placement.schedule import Scheduler
 from schema.compute.aggregate import AGGREGATE
 from schema.compute.host import HOST, Host
+from schema.compute.migration import MIGRATION, OVER, MigrationType
+from schema.compute.move import Move, Phase
 from schema.compute.server import SERVER, Server, deadline
 from schema.compute.server_command import (
+    CancelMove,
+    ConfirmResize,
     EndServer,
     FailBuild,
     FailMove,
@@ -98,15 +103,33 @@ Step = (
     | GiveUpTask
     | ObserveServer
     | SettleNics
+    | ConfirmResize
+    | CancelMove
     | EndServer
 )
 
 _NO_PORTS: Ports = {}
-_BUILDING = frozenset({Task.SPAWNING, Task.REBUILD_SPAWNING})
+
+
+class _Sight(NamedTuple):
+    """What can be seen of a move from where it is decided on."""
+
+    now: datetime
+    late: bool
+    host_alive: bool
+    """The server's own."""
+    target_alive: bool
+    back: bool
 
 
 def advance(
-    server: Server, now: datetime, *, host_alive: bool = True, back: bool = False, ports: Ports = _NO_PORTS
+    server: Server,
+    now: datetime,
+    *,
+    host_alive: bool = True,
+    target_alive: bool = True,
+    back: bool = False,
+    ports: Ports = _NO_PORTS,
 ) -> list[Step]:
     """What a server still needs done. Looks at the state, not at the event.
 
@@ -119,11 +142,14 @@ def advance(
             return [Forget(id) for id in (server.order.secret_id, server.password_id) if id]
         case None if server.host is None:
             return _turning_away(server)
+        case None if late and server.move is not None:
+            return [ConfirmResize(overrides_lock=True)]
         case None if late:
             slow = f"Host {server.host} did not plug its network cards in or out in time."
             return [SettleNics(generation=server.generation, fault=slow)]
         case None:
-            return [*_turning_away(server), Tell()] if server.fault or server.unsettled else []
+            busy = server.fault or server.unsettled or server.move or server.left
+            return [*_turning_away(server), Tell()] if busy else []
         case Task.SCHEDULING if late:
             return [RefusePlacement(fault=Fault(message="No host could be found for the server in time."))]
         case Task.SCHEDULING:
@@ -139,10 +165,11 @@ def advance(
             # Its guest was there before its ports were; now these are, too.
             seen = ObserveServer(host=server.host or "", generation=server.generation, power_state=server.power_state)
             return [seen]
-        case Task.REBUILDING:
-            return _moving_on(server, late=late, back=back)
-        case Task.REBUILD_SPAWNING:
-            return _building_there(server, ports, now, late=late, host_alive=host_alive)
+        case _ if server.move is not None and moving(server):
+            return _moving_on(server, server.move, _Sight(now, late, host_alive, target_alive, back), ports)
+        case Task.DELETING if server.move is not None and not late and host_alive and server.host is not None:
+            both = (server.move.source_host, server.move.target_host)
+            return [*(TurnAway(host) for host in both if host and host != server.host), Tell()]
         case Task.DELETING if late or not host_alive or server.host is None:
             return [EndServer()]
         case task if late:
@@ -152,32 +179,58 @@ def advance(
     return [Tell()]
 
 
-def _moving_on(server: Server, *, late: bool, back: bool) -> list[Step]:
-    move = server.move
-    if move is None:
-        return [GiveUpTask(task=Task.REBUILDING, fault=Fault(message="It is on its way nowhere."))]
-    if late or back:
-        why = f"Host {server.host} is back." if back else "No host could be found for the server in time."
-        fault = Fault(message=why)
-        return [FailMove(migration_id=move.migration_id, host="", fault=fault)]
-    return [*([TurnAway(move.tried[-1])] if move.tried else []), Place()]
+def _moving_on(server: Server, move: Move, sight: _Sight, ports: Ports) -> list[Step]:
+    match move.phase:
+        case Phase.SEEKING if move.cancelled:
+            return [_nowhere(move, "It was called off.")]
+        case Phase.SEEKING if sight.late or sight.back:
+            why = f"Host {server.host} is back." if sight.back else "No host could be found for the server in time."
+            return [_nowhere(move, why)]
+        case Phase.SEEKING:
+            return [*([TurnAway(move.tried[-1])] if move.tried else []), Place()]
+        case Phase.ARRIVING:
+            return _building_there(server, ports, sight)
+        case Phase.RETURNING if sight.late:
+            slow = f"Host {server.host} did not let it go in time."
+            return [GiveUpTask(task=Task.RESIZE_REVERTING, fault=Fault(message=slow))]
+        case Phase.PREPARING if not sight.target_alive:
+            return [failed_at(server, f"Host {move.target_host} was lost.")]
+        case Phase.LEAVING if move.cold and not sight.host_alive:
+            return [failed_at(server, f"Host {server.host} was lost.", final=True)]
+        case Phase.LEAVING if move.live and sight.late and not move.cancelled:
+            return [CancelMove(migration_id=move.migration_id)]
+        case Phase.LEAVING if move.live and sight.late and (sight.host_alive or sight.target_alive):
+            pass  # one of the two knows where it is
+        case Phase.PREPARING | Phase.LEAVING if sight.late:
+            return [failed_at(server, f"Host {server.host} did not let it go in time.", final=True)]
+    return [Tell()]
 
 
-def _building_there(server: Server, ports: Ports, now: datetime, *, late: bool, host_alive: bool) -> list[Step]:
-    if not host_alive:
-        return [failed_at(server, f"Host {server.host} was lost.")]
-    if late:
-        return [failed_at(server, f"Host {server.host} has not built it in {server.order.build_seconds} seconds.")]
-    if why := _unwirable(server, ports, now):
+def _nowhere(move: Move, why: str) -> FailMove:
+    return FailMove(migration_id=move.migration_id, host="", fault=Fault(message=why))
+
+
+def _building_there(server: Server, ports: Ports, sight: _Sight) -> list[Step]:
+    cold = server.move is not None and server.move.cold
+    if not sight.host_alive:
+        # What it has made of a copy may run there yet.
+        return [failed_at(server, f"Host {server.host} was lost.", off=cold, final=cold)]
+    if sight.late:
+        return [failed_at(server, f"Host {server.host} has not built it in time.")]
+    if why := _unwirable(server, ports, sight.now):
         return [failed_at(server, f"Host {server.host} {why}")]
     if server.power_state is PowerState.RUNNING and not unwired(server, ports):
         return [Arrive()]  # its guest was there before its ports were; now these are, too
-    # Should the host it came from be back, it must not keep what it has of it.
-    return [*([TurnAway(server.move.source_host)] if server.move else []), Tell()]
+    # Should a host that was down be back, it must not keep what it has of it.
+    return [*([TurnAway(server.move.source_host)] if server.move and not cold else []), Tell()]
+
+
+def _being_built(server: Server) -> bool:
+    return server.task is Task.SPAWNING or (server.move is not None and server.move.phase is Phase.ARRIVING)
 
 
 def _turning_away(server: Server) -> list[Step]:
-    tried = server.failed_hosts[-1:]
+    tried = [*server.failed_hosts[-1:], *([server.left] if server.left else [])]
     return [TurnAway(host) for host in tried if host != server.host]
 
 
@@ -225,13 +278,22 @@ class ServerReactor:
         for host in lost:
             servers += await self._on_their_way_at(host)
         servers += await self._waiting_for([it.state for it in documents if isinstance(it.state, Port)], servers)
-        building = [server for server in servers if server.task in _BUILDING]
+        building = [server for server in servers if _being_built(server)]
         ports = await ports_of(self._cloud, building, fresh=True)
-        todo = _Todo()
+        todo = _Todo(self._cloud.settings.resize_confirm_window)
         now = clock.now()
         for server in servers:
             alive = server.host is None or (server.host not in lost and self.telling.alive(server.host))
-            for step in advance(server, now, host_alive=alive, back=self._back(server), ports=ports):
+            other = second_host(server)
+            steps = advance(
+                server,
+                now,
+                host_alive=alive,
+                target_alive=not other or (other not in lost and self.telling.alive(other)),
+                back=self._back(server),
+                ports=ports,
+            )
+            for step in steps:
                 todo.add(server, step)
             self.scheduler.work_on(server.id, server.host if server.task and WAYS[server.task].heavy else None)
             if server.vm_state is VmState.ACTIVE and server.host:
@@ -247,7 +309,7 @@ class ServerReactor:
     def _back(self, server: Server) -> bool:
         """The host it is to leave, as that was down, is not any more."""
         source = self.telling.host(server.move.source_host) if server.move else None
-        if source is None or server.move is None:
+        if source is None or server.move is None or server.move.type is not MigrationType.EVACUATION:
             return False
         return source.alive and source.epoch >= server.move.source_epoch
 
@@ -255,7 +317,12 @@ class ServerReactor:
         """Servers on a lost host that wait for it."""
         where = [Where("parent_id", "=", host), Where("task", "is", True)]
         documents = await self._cloud.documents.find(SERVER, where=where, sort=(), limit=None)
-        return [document.state for document in documents]
+        coming = [Where("dest_host", "=", host), Where("status", "not in", sorted(OVER))]
+        moves = await self._cloud.documents.find(MIGRATION, where=coming, sort=(), limit=None)
+        known = {document.id for document in documents}
+        streams = [SERVER.stream(it.state.server_id) for it in moves if it.state.server_id not in known]
+        awaited = await self._cloud.executor.load(streams) if streams else {}
+        return [document.state for document in (*documents, *awaited.values())]
 
     async def _waiting_for(self, ports: Sequence[Port], known: Sequence[Server]) -> list[Server]:
         """The servers that are being built and have one of these ports, of which its host has just said something.
@@ -271,7 +338,7 @@ class ServerReactor:
             it.state
             for it in documents.values()
             if (it.state.task is Task.SPAWNING and (it.id in faulty or it.state.power_state is not PowerState.NOSTATE))
-            or it.state.task is Task.REBUILD_SPAWNING
+            or (it.state.move is not None and it.state.move.phase is Phase.ARRIVING)
         ]
 
     async def _place(self, servers: Sequence[Server]) -> None:
@@ -343,7 +410,8 @@ def _not_built(server: Server, why: str) -> tuple[Wish, ...]:
 class _Todo:
     """The steps of many servers, sorted by what is done for many at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, confirm_seconds: float) -> None:
+        self._confirm_seconds = confirm_seconds
         self.placing: list[Server] = []
         self.telling: list[Server] = []
         self.turned_away: dict[str, list[Server]] = defaultdict(list)
@@ -363,7 +431,11 @@ class _Todo:
             case EndServer():
                 self.wishes.append((server, ending(server)))
             case Arrive():
-                self.wishes.append((server, arriving(server)))
+                self.wishes.append((server, arriving(server, self._confirm_seconds)))
+            case ConfirmResize():
+                self.wishes.append((server, confirming(server, step)))
+            case CancelMove():
+                self.wishes.append((server, cancelling(server, step)))
             case FailMove():
                 self.wishes.append((server, failing_move(server, step)))
             case FailBuild():

@@ -10,14 +10,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from bus import clock
 from bus.cloud import Cloud
-from bus.documents import Where
+from bus.documents import AnyOf, Condition, Where
+from handlers.compute.move import second_host
+from handlers.compute.moving import moving
 from handlers.compute.network_data import devices, network_data, subnets_of
+from handlers.compute.passage import passages
 from handlers.image import ticket
-from schema.compute.domain import Desired, Domain, ImageRef, ImageTicket, Nic, Reboots, Seed, encode
+from schema.compute.domain import Desired, Domain, ImageRef, ImageTicket, Nic, Passage, Reboots, Seed, encode
 from schema.compute.host import HOST, Host
+from schema.compute.migration import MIGRATION, OVER
+from schema.compute.move import Move, Phase
 from schema.compute.server import SERVER, Server
 from schema.compute.server_parts import Boot, ServerImage
 from schema.compute.task import WAYS, Power, PowerState, Task, VmState
@@ -32,6 +38,9 @@ TICKET_SECONDS = ticket.LIFETIME_SECONDS / 2
 
 _BUILDING = frozenset({Task.SPAWNING, Task.REBUILD_SPAWNING, Task.REBUILD_DISK})
 """Its host is to make it from its image."""
+Ways = Mapping[str, Passage | None]
+"""By server id."""
+
 _POWER_BY_VM_STATE: dict[VmState, Power] = {
     VmState.BUILDING: "running",
     VmState.ACTIVE: "running",
@@ -50,15 +59,26 @@ _POWER_AS_IT_IS: dict[PowerState, Power] = {
 
 def power(server: Server) -> Power:
     """What its guest should be doing. A server in ERROR is left as it was found."""
-    if server.task is Task.REBUILD_SPAWNING and server.move is not None:
-        return "running" if server.move.running else "stopped"
+    if moving(server) and server.move is not None and (guest := _power_on_the_way(server.move)):
+        return guest
     if server.task is Task.REBUILD_DISK:
         return "stopped" if server.vm_state is VmState.STOPPED else "running"
     if server.task is not None and (guest := WAYS[server.task].guest):
         return guest
-    if server.vm_state is VmState.ERROR:
+    if server.vm_state in {VmState.ERROR, VmState.RESIZED}:
         return _POWER_AS_IT_IS.get(server.power_state, "stopped")
     return _POWER_BY_VM_STATE[server.vm_state]
+
+
+def _power_on_the_way(move: Move) -> Power | None:
+    match move.phase:
+        case Phase.ARRIVING:
+            return "running" if move.running else "stopped"
+        case Phase.RETURNING:
+            return "stopped" if move.in_place else "absent"
+        case Phase.LEAVING if move.cold:
+            return "stopped"
+    return None
 
 
 def domain(
@@ -71,24 +91,31 @@ def domain(
     """
     wanted = image_wanted(server)
     properties = wanted.properties if wanted else {}
+    flavor, resizes = server.flavor, server.resizes
+    move = server.move if server.move and server.move.in_place and server.move.departed else None
+    returning = move is not None and move.phase is Phase.RETURNING
+    if move is not None and returning:
+        flavor, resizes = move.old_flavor or flavor, resizes - 1
     return Domain(
         server_id=server.id,
         name=instance_name(server),
         generation=server.generation,
         power=power(server),
-        vcpus=server.flavor.vcpus,
-        ram_mb=server.flavor.ram_mb,
-        disk_gb=server.flavor.disk_gb,
-        ephemeral_gb=server.flavor.ephemeral_gb,
-        swap_mb=server.flavor.swap_mb,
+        vcpus=flavor.vcpus,
+        ram_mb=flavor.ram_mb,
+        disk_gb=flavor.disk_gb,
+        ephemeral_gb=flavor.ephemeral_gb,
+        swap_mb=flavor.swap_mb,
         image=image,
         built=server.built,
         config_drive=server.order.config_drive,
         seed=seed,
         reboots=Reboots(soft=server.soft_reboots, hard=server.hard_reboots),
-        properties=properties | _hardware(server.flavor.extra_specs),
+        properties=properties | _hardware(flavor.extra_specs),
         topology=server.topology,
         remade=server.rebuilds if server.task is Task.REBUILD_DISK else server.rebuilt,
+        resized=resizes,
+        kept=move is not None and not returning,
         rescue=rescue or _staying_rescued(server),
         keep_ephemeral=server.rebuild is not None and server.rebuild.keep_ephemeral,
         networks=tuple(
@@ -97,6 +124,22 @@ def domain(
             if nic.standing != "unplugging"
         ),
     )
+
+
+def elsewhere(
+    server: Server, seed: Seed | None = None, disks: Mapping[str, int] | None = None
+) -> tuple[str, Domain] | None:
+    """A second host that is to hold something of a server on its way, and what.
+
+    `seed`, `disks`: for one that is awaited there; the latter by name, in bytes.
+    """
+    host, move = second_host(server), server.move
+    if not host or move is None:
+        return None
+    if move.live:
+        return host, replace(domain(server, seed=seed), awaited=dict(disks or {}), topology=move.target_topology)
+    before = replace(server, flavor=move.old_flavor or server.flavor, topology=move.source_topology, move=None)
+    return host, replace(domain(before), power="stopped")
 
 
 def _staying_rescued(server: Server) -> ImageRef | None:
@@ -154,11 +197,14 @@ class Telling:
     async def tell(self, servers: Sequence[Server]) -> list[Unbuildable]:
         """Tell the hosts of these servers what they should hold; those that cannot be built are given back."""
         position = await self._position(servers)
-        domains, unbuildable = await self._domains(servers)
+        ways = await passages(self._cloud, [it for it in servers if it.move and self.alive(it.host)])
+        domains, unbuildable = await self._domains(servers, ways)
         by_host: dict[str, list[Domain]] = defaultdict(list)
         for server in servers:
             if server.host and server.id in domains:
                 by_host[server.host].append(domains[server.id])
+        for host, domain in await self._elsewhere(servers, ways):
+            by_host[host].append(domain)
         for host, its in by_host.items():
             for start in range(0, len(its), TOLD_AT_ONCE):
                 await self._say(host, its[start : start + TOLD_AT_ONCE], position)
@@ -173,8 +219,16 @@ class Telling:
         """The manifest: whatever else that host holds of Cumulog's goes."""
         position = await self._cloud.log.head()
         documents = await self._cloud.documents.find(SERVER, where=[Where("parent_id", "=", host)], sort=(), limit=None)
-        domains, _ = await self._domains([document.state for document in documents])
-        await self._say(host, list(domains.values()), position, full=True)
+        servers = [document.state for document in documents]
+        there = [AnyOf([[Where("source_host", "=", host)], [Where("dest_host", "=", host)]])]
+        open_ones: list[Condition] = [*there, Where("status", "not in", sorted(OVER))]
+        moves = await self._cloud.documents.find(MIGRATION, where=open_ones, sort=(), limit=None)
+        guests = await self._cloud.executor.load([SERVER.stream(it.state.server_id) for it in moves]) if moves else {}
+        moved = [it.state for it in guests.values() if it.state.living and it.state.move]
+        ways = await passages(self._cloud, [it for it in [*servers, *moved] if it.move])
+        domains, _ = await self._domains(servers, ways)
+        others = [domain for where, domain in await self._elsewhere(moved, ways) if where == host]
+        await self._say(host, [*domains.values(), *others], position, full=True)
 
     async def _say(self, name: str, domains: Sequence[Domain], position: int, *, full: bool = False) -> None:
         host = self.host(name)
@@ -188,7 +242,20 @@ class Telling:
         building = any(server.task in _BUILDING for server in servers)
         return await self._cloud.log.head() if building else 0
 
-    async def _domains(self, servers: Sequence[Server]) -> tuple[dict[str, Domain], list[Unbuildable]]:
+    async def _elsewhere(self, servers: Sequence[Server], ways: Ways) -> list[tuple[str, Domain]]:
+        """What second hosts are to hold of servers on their way."""
+        awaited = [it for it in servers if it.move and it.move.live and moving(it)]
+        seeds = await seeds_of(self._cloud, awaited) if awaited else {}
+        found = []
+        for server in servers:
+            way = ways.get(server.id)
+            if server.move and server.move.phase is Phase.PREPARING and way is None:
+                continue
+            if second := elsewhere(server, seeds.get(server.id), way.disks if way else None):
+                found.append(second)
+        return found
+
+    async def _domains(self, servers: Sequence[Server], ways: Ways) -> tuple[dict[str, Domain], list[Unbuildable]]:
         """Domains by server id, with what it takes to build those that are not built yet. One query for all."""
         fresh = [server for server in servers if server.task in _BUILDING]
         rescued = [server for server in servers if server.task is Task.RESCUING]
@@ -202,6 +269,9 @@ class Telling:
                     domains[server.id] = domain(server, rescue=images[server.rescue_image.id])
                 else:
                     unbuildable.append(Unbuildable(server, f"the image {server.rescue_image.id} is not there any more"))
+            elif server.move is not None and moving(server) and server.task not in _BUILDING:
+                if it := _on_the_way(server, server.move, ways.get(server.id)):
+                    domains[server.id] = it
             elif server.task not in _BUILDING:
                 domains[server.id] = domain(server)
             elif (wanted := image_wanted(server)) is not None and wanted.id not in images:
@@ -238,6 +308,15 @@ class Telling:
         self._tickets = {id: it for id, it in self._tickets.items() if clock.monotonic() < it[0]}
         self._tickets[image_id] = (clock.monotonic() + TICKET_SECONDS, fresh)
         return fresh
+
+
+def _on_the_way(server: Server, move: Move, way: Passage | None) -> Domain | None:
+    """What its host should hold of it; None: what it takes is not known as yet."""
+    if move.cold and move.phase is Phase.ARRIVING and not move.in_place:
+        return replace(domain(server), copy_from=way) if way else None
+    if move.live and move.phase is Phase.LEAVING and not move.cancelled:
+        return replace(domain(server), send_to=way) if way else None
+    return domain(server)
 
 
 async def seeds_of(cloud: Cloud, servers: Sequence[Server]) -> dict[str, Seed]:

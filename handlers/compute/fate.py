@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from bus.cloud import Cloud
 from bus.execute import Context, Wish
 from bus.mirror import Mirror
-from handlers.compute.moving import MOVING, abandoned, moving_request, placing_move
+from handlers.compute.moving import abandoned, flavor_wanted, moving, moving_request, placing_move
 from handlers.compute.ports import Known, known_of, port_wishes
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
@@ -36,7 +36,7 @@ Wished = tuple[Server, tuple[Wish, ...]]
 
 def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset[str] = frozenset()) -> Request:
     """What the scheduler is asked. `cut_off`: hosts that cannot wire ports."""
-    flavor, hints = server.flavor, server.order.scheduler_hints
+    flavor, hints = flavor_wanted(server), server.order.scheduler_hints
     disk_gb = flavor.disk_gb + flavor.ephemeral_gb + -(-flavor.swap_mb // 1024)
     asked = Request(
         consumer_id=server.id,
@@ -78,7 +78,7 @@ def cut_off(hosts: Mirror, network_hosts: Mirror) -> frozenset[str]:
 
 def placing(server: Server, answer: Placement | NoValidHost) -> tuple[Wish, ...]:
     """The scheduler's answer as wishes: the server's, and the claim that goes with it."""
-    if server.task in MOVING:
+    if moving(server):
         return placing_move(server, answer)
     if isinstance(answer, NoValidHost):
         details = ", ".join(f"{name}: {hosts}" for name, hosts in answer.rejected.items())
@@ -178,4 +178,6 @@ def _one(hints: Mapping[str, Sequence[str]], name: str) -> str:
 
 
 def _providers(server: Server) -> tuple[str, ...]:
-    return (server.provider_id,) if server.provider_id else ()
+    """Those that its own consumer may hold something of."""
+    target = server.move.target_provider if server.move else ""
+    return tuple(dict.fromkeys(id for id in (server.provider_id, target) if id))

@@ -8,24 +8,59 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schema.compute.move import MoveEvent, MoveFailed, MoveFinished, MovePlaced, MoveRequested
+from schema.compute.move import (
+    Move,
+    MoveCancelRequested,
+    MoveConfirmed,
+    MoveDeparted,
+    MoveEvent,
+    MoveFailed,
+    MoveFinished,
+    MovePlaced,
+    MovePrepared,
+    MoveRequested,
+    MoveReturned,
+    MoveReturnRequested,
+    Phase,
+)
 from schema.compute.server import Server
-from schema.compute.server_command import EvacuateServer, FailMove, FinishMove, PlaceMove
-from schema.compute.task import Task
-from schema.refusal import Conflict
+from schema.compute.server_command import (
+    CancelMove,
+    ConfirmResize,
+    DepartMove,
+    FailMove,
+    FinishMove,
+    MoveServer,
+    PlaceMove,
+    PrepareMove,
+    ReturnMove,
+    RevertResize,
+)
+from schema.refusal import Conflict, Invalid
 
-MoveCommand = EvacuateServer | PlaceMove | FailMove | FinishMove
+MoveCommand = (
+    MoveServer
+    | PlaceMove
+    | PrepareMove
+    | DepartMove
+    | FailMove
+    | FinishMove
+    | ReturnMove
+    | ConfirmResize
+    | RevertResize
+    | CancelMove
+)
 
 
 def decide_move(server: Server, command: MoveCommand) -> Sequence[MoveEvent]:
     """Of a living server that is in a state for it. Raises Conflict when it is elsewhere by now."""
     match command:
-        case EvacuateServer():
+        case MoveServer():
             if server.host != command.move.source_host or server.provider_id != command.move.source_provider:
                 raise Conflict(f"Server {server.id} is on {server.host} by now.")
             return [MoveRequested(move=command.move, request_id=command.request_id)]
         case PlaceMove():
-            _must_be(server, command.migration_id, Task.REBUILDING)
+            _in_phase(server, command.migration_id, Phase.SEEKING)
             return [
                 MovePlaced(
                     host=command.host,
@@ -35,44 +70,102 @@ def decide_move(server: Server, command: MoveCommand) -> Sequence[MoveEvent]:
                     topology=command.topology,
                 )
             ]
+        case PrepareMove():
+            _in_phase(server, command.migration_id, Phase.PREPARING)
+            return [MovePrepared()]
+        case DepartMove():
+            _in_phase(server, command.migration_id, Phase.LEAVING)
+            return [MoveDeparted()]
         case FailMove():
-            _must_be(server, command.migration_id, Task.REBUILD_SPAWNING if command.host else Task.REBUILDING)
-            if command.host and server.host != command.host:
-                raise Conflict(f"Server {server.id} is on its way to {server.host} by now.")
-            return [
-                MoveFailed(
-                    host=command.host,
-                    message=command.fault.message,
-                    details=command.fault.details,
-                    again=bool(command.host) and attempts_left(server) > 1,
-                    decision=command.decision,
-                )
-            ]
+            return [_failed(server, command)]
         case FinishMove():
-            _must_be(server, command.migration_id, Task.REBUILD_SPAWNING)
-            if server.host != command.host:
-                raise Conflict(f"Server {server.id} is on its way to {server.host} by now.")
-            return [MoveFinished(running=command.running)]
+            move = _in_phase(server, command.migration_id, Phase.ARRIVING, Phase.LEAVING)
+            _headed_for(server, move, command.host)
+            return [MoveFinished(running=command.running, confirm_seconds=command.confirm_seconds)]
+        case ReturnMove():
+            _in_phase(server, command.migration_id, Phase.RETURNING)
+            return [MoveReturned()]
+        case ConfirmResize() | RevertResize():
+            if server.move is None or server.move.phase is not Phase.RESTING:
+                raise Invalid("Instance has not been resized.")
+            if isinstance(command, ConfirmResize):
+                return [MoveConfirmed(request_id=command.request_id)]
+            return [MoveReturnRequested(request_id=command.request_id)]
+        case CancelMove():
+            _in_phase(server, command.migration_id, Phase.SEEKING, Phase.PREPARING, Phase.LEAVING)
+            return [MoveCancelRequested(request_id=command.request_id)]
 
 
 def move_already_so(server: Server, command: MoveCommand) -> bool:
     """Whether this very thing has been decided."""
+    move = server.move
     match command:
-        case EvacuateServer():
-            return server.move is not None and server.move.migration_id == command.move.migration_id
+        case MoveServer():
+            return move is not None and move.migration_id == command.move.migration_id
         case PlaceMove():
-            placed = server.task is Task.REBUILD_SPAWNING and server.host == command.host
-            return placed and server.move is not None and server.move.migration_id == command.migration_id
+            return _is(move, command.migration_id) and target(server) == command.host
+        case PrepareMove():
+            return _is(move, command.migration_id, Phase.LEAVING)
+        case CancelMove():
+            return _is(move, command.migration_id) and move is not None and move.cancelled
+        case RevertResize():
+            return move is not None and move.phase is Phase.RETURNING
     return False
 
 
 def attempts_left(server: Server) -> int:
     """Hosts that may be tried, the one that is being tried included. A host that was asked for is the only one."""
-    if server.move is None or server.move.host:
+    if server.move is None or server.move.host or server.move.cancelled:
         return 1
     return server.order.attempts - len(server.move.tried)
 
 
-def _must_be(server: Server, migration_id: str, task: Task) -> None:
-    if server.move is None or server.move.migration_id != migration_id or server.task is not task:
+def target(server: Server) -> str:
+    """The host it is on its way to; empty: none is found yet."""
+    move = server.move
+    if move is None or move.phase is Phase.SEEKING:
+        return ""
+    return move.target_host or server.host or ""
+
+
+def second_host(server: Server) -> str:
+    """Besides its own, the host that holds something of it or is to; empty: there is none."""
+    move = server.move
+    if move is None or move.in_place or (server.task is not None and server.task is not move.task):
+        return ""
+    if move.live:
+        return move.target_host if move.phase in {Phase.PREPARING, Phase.LEAVING} else ""
+    return move.source_host if move.cold and move.departed else ""
+
+
+def _failed(server: Server, command: FailMove) -> MoveFailed:
+    seeking = (Phase.SEEKING,)
+    phases = (Phase.PREPARING, Phase.LEAVING, Phase.ARRIVING) if command.host else seeking
+    move = _in_phase(server, command.migration_id, *phases)
+    if command.host:
+        _headed_for(server, move, command.host)
+    return MoveFailed(
+        host=command.host,
+        message=command.fault.message,
+        details=command.fault.details,
+        again=bool(command.host) and not command.final and attempts_left(server) > 1,
+        off=command.off,
+        decision=command.decision,
+    )
+
+
+def _in_phase(server: Server, migration_id: str, *phases: Phase) -> Move:
+    move = server.move
+    there = move is not None and move.migration_id == migration_id and move.phase in phases
+    if move is None or not there or server.task is not move.task:
         raise Conflict(f"Server {server.id} is {server.task or server.vm_state} on {server.host} by now.")
+    return move
+
+
+def _headed_for(server: Server, move: Move, host: str) -> None:
+    if target(server) != host:
+        raise Conflict(f"Server {server.id} is on its way to {target(server)} by now.")
+
+
+def _is(move: Move | None, migration_id: str, *phases: Phase) -> bool:
+    return move is not None and move.migration_id == migration_id and (not phases or move.phase in phases)

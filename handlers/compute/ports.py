@@ -21,23 +21,35 @@ from handlers.network.addressing import unmaking
 from handlers.network.binding import FAILED, Vif, binding, vifs
 from handlers.network.leading import freeing_each
 from handlers.network.port import PORTS
-from schema.compute.move import MoveFailed
+from schema.compute.move import Move, MoveFailed
 from schema.compute.nic import NicDetached, ServerNic
 from schema.compute.server import Server
 from schema.compute.server_command import (
+    DepartMove,
     DetachNic,
     EndServer,
     FailBuild,
     FailMove,
+    FinishMove,
     LoseNic,
     PlaceMove,
     PlaceServer,
     RefusePlacement,
+    ReturnMove,
     SettleNics,
 )
 from schema.compute.server_event import ServerFaulted
 from schema.event import Command, Event
-from schema.network.port import PORT, DetachPort, Port, UnbindPort, UpdatePort
+from schema.network.port import (
+    PORT,
+    ActivatePortBinding,
+    AddPortBinding,
+    DetachPort,
+    Port,
+    RemovePortBinding,
+    UnbindPort,
+    UpdatePort,
+)
 from schema.refusal import Refused
 
 Ports = Mapping[str, Document]
@@ -96,12 +108,10 @@ async def known_of(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -> Kn
 def port_wishes(server: Server, command: Command, known: Known) -> tuple[Wish, ...]:
     """What goes with a command about a server."""
     match command:
-        case PlaceServer() | PlaceMove():
+        case PlaceServer():
             return _placed(server, command.host, command.zone, known)
-        case FailMove() if back := _host_after(server, command):
-            return _placed(server, back, server.move.source_zone if server.move else "", known)
-        case FailMove():
-            return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in server.nics)
+        case PlaceMove() | DepartMove() | FailMove() | FinishMove() | ReturnMove() if server.move is not None:
+            return _moved(server, server.move, command, known)
         case FailBuild() if not _leaving(server, command):
             return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in server.nics)
     return _released(server, _leaving(server, command), known)
@@ -143,6 +153,10 @@ def _host_after(server: Server, command: Command) -> str:
     match command:
         case PlaceServer() | PlaceMove():
             return command.host
+        case DepartMove() if server.move is not None:
+            return server.move.target_host
+        case ReturnMove() if server.move is not None:
+            return server.move.source_host
         case FailMove() if server.move is not None:
             failed = [event for event in _events(server, command) if isinstance(event, MoveFailed)]
             return server.move.source_host if failed and not failed[0].again else ""
@@ -157,6 +171,40 @@ def _placed(server: Server, host: str, zone: str, known: Known) -> tuple[Wish, .
         if document is not None and document.state.living and device_of(document.state) == server.id:
             wishes.append(Wish(PORTS, nic.port_id, UpdatePort(device_owner=owner(zone))))
     return tuple(wishes)
+
+
+def _moved(server: Server, move: Move, command: Command, known: Known) -> tuple[Wish, ...]:
+    """A live one has a second, inactive binding where it goes to; any other is bound to where it is."""
+    match command:
+        case PlaceMove() if move.live:
+            vif = known.vifs.get(command.host, Vif(FAILED))
+            add = AddPortBinding(host=command.host, vif_type=vif.type, vif_details=dict(vif.details))
+            return tuple(Wish(PORTS, nic.port_id, add) for nic in server.nics)
+        case FailMove() if move.live:
+            remove = RemovePortBinding(host=move.target_host)
+            return tuple(Wish(PORTS, nic.port_id, remove) for nic in server.nics if move.target_host)
+        case FinishMove() if move.live:
+            return tuple(
+                wish
+                for nic in server.nics
+                for wish in (
+                    Wish(PORTS, nic.port_id, ActivatePortBinding(host=move.target_host)),
+                    Wish(PORTS, nic.port_id, RemovePortBinding(host=move.source_host)),
+                )
+            )
+        case PlaceMove() if move.cold:
+            return ()
+        case PlaceMove():
+            return _placed(server, command.host, command.zone, known)
+        case DepartMove():
+            return _placed(server, move.target_host, move.target_zone, known)
+        case ReturnMove():
+            return _placed(server, move.source_host, move.source_zone, known)
+        case FailMove() if back := _host_after(server, command):
+            return _placed(server, back, move.source_zone, known)
+        case FailMove() if not move.cold or move.departed:
+            return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in server.nics)
+    return ()
 
 
 def _released(server: Server, nics: Sequence[ServerNic], known: Known) -> tuple[Wish, ...]:

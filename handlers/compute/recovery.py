@@ -16,10 +16,11 @@ import structlog
 from bus import clock
 from bus.cloud import Cloud
 from bus.documents import Where
-from handlers.compute.evacuation import begin_evacuation, evacuation
+from handlers.compute.departure import begin, departure
 from handlers.compute.server import ALLOWED
 from schema.compute.aggregate import AGGREGATE
 from schema.compute.host import HOST, Host
+from schema.compute.migration import MigrationType
 from schema.compute.server import SERVER, Server
 from schema.compute.server_command import EvacuateServer
 from schema.compute.task import VmState
@@ -94,8 +95,8 @@ class Recovery:
 
     async def _evacuate(self, host: Host, server: Server) -> None:
         running = server.vm_state is not VmState.STOPPED
-        move = await evacuation(self._cloud, server, host, running=running)
-        await begin_evacuation(
+        move = await departure(self._cloud, server, MigrationType.EVACUATION, source_epoch=host.epoch, running=running)
+        await begin(
             self._cloud,
             self._cloud.executor.execute,
             server,

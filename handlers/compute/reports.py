@@ -15,10 +15,12 @@ from bus.log import Document
 from handlers.compute.desired import Telling, power
 from handlers.compute.fate import Wished, ending, execute_all, failing, settling
 from handlers.compute.lease import Hosts
-from handlers.compute.moving import MOVING, heard
+from handlers.compute.move import second_host
+from handlers.compute.moving import heard, moving, returning
 from handlers.compute.ports import Ports, ports_of, unwired
 from handlers.compute.server import SERVERS, decide
 from schema.compute.domain import Heartbeat, Observed, PowerSeen, Report, decode_from_host
+from schema.compute.move import Phase
 from schema.compute.server import SERVER, Server
 from schema.compute.server_command import ObserveServer
 from schema.compute.server_parts import Fault
@@ -71,17 +73,20 @@ class Reports:
             document = documents.get(SERVER.stream(observed.server_id))
             if document is None:
                 log.warning("a host holds a server that never was", host=host, server=observed.server_id)
-            elif document.state.host != host or document.state.deleted_at is not None:
-                if observed.power != "absent":
+            elif document.state.deleted_at is not None or host not in {
+                document.state.host,
+                second_host(document.state),
+            }:
+                if observed.power != "absent" or observed.awaiting or observed.sent:
                     strangers.append(document.state)
             elif document.state.task is None and observed.generation < document.state.generation:
                 behind.append(document.state)  # nobody waits for it any more, so nobody else would say it again
-            elif wished := wishes_of(document.state, observed, ports):
+            elif wished := wishes_of(document.state, host, observed, ports, self._cloud.settings.resize_confirm_window):
                 wishes.append((document.state, wished))
         for id in report.removed:
             document = documents.get(SERVER.stream(id))
-            if document is not None and document.state.host == host and document.state.task is Task.DELETING:
-                wishes.append((document.state, ending(document.state)))
+            if document is not None and document.state.host == host and (wished := _gone(document.state)):
+                wishes.append((document.state, wished))
         for refused in await execute_all(self._cloud, wishes):
             if refused is not None:
                 log.info("what a host said was overtaken", host=host, why=refused.message)
@@ -121,7 +126,7 @@ class Reports:
             SERVER.stream(it.server_id)
             for it in report.observed
             if (document := known.get(SERVER.stream(it.server_id))) is None
-            or document.state.host != host
+            or not _its_own(document.state, host)
             or document.state.generation < it.generation
         ]
         doubtful += [
@@ -138,14 +143,32 @@ class Reports:
         """Those of servers that are being built there, as they are by now."""
         ready = [SERVER.stream(it.server_id) for it in report.observed if it.fault is None]
         building = [
-            documents[stream].state
-            for stream in ready
-            if stream in documents and documents[stream].state.task in {Task.SPAWNING, Task.REBUILD_SPAWNING}
+            documents[stream].state for stream in ready if stream in documents and _being_built(documents[stream].state)
         ]
         return await ports_of(self._cloud, building, fresh=True)
 
 
-def wishes_of(server: Server, observed: Observed, ports: Ports = _NO_PORTS) -> tuple[Wish, ...]:
+def _its_own(server: Server, host: str) -> bool:
+    """Whether that host is to hold something of it."""
+    return server.deleted_at is None and host in {server.host, second_host(server)}
+
+
+def _being_built(server: Server) -> bool:
+    return server.task is Task.SPAWNING or (server.move is not None and server.move.phase is Phase.ARRIVING)
+
+
+def _gone(server: Server) -> tuple[Wish, ...]:
+    """Nothing of it is left on its host."""
+    if server.task is Task.DELETING:
+        return ending(server)
+    if moving(server) and server.move is not None and server.move.phase is Phase.RETURNING:
+        return returning(server)
+    return ()
+
+
+def wishes_of(
+    server: Server, host: str, observed: Observed, ports: Ports = _NO_PORTS, confirm_seconds: float = 0
+) -> tuple[Wish, ...]:
     """What a host's word about a server of its own comes to. `ports`: those of a server that is being built."""
     if observed.generation < server.generation:
         return ()
@@ -154,8 +177,10 @@ def wishes_of(server: Server, observed: Observed, ports: Ports = _NO_PORTS) -> t
         return ()  # its host undoes by itself what it did to it by itself
     if server.task is Task.SPAWNING and observed.fault is not None:
         return failing(server, Fault(message=observed.fault))
-    if server.task in MOVING:
-        return heard(server, observed, unwired(server, ports))
+    if moving(server):
+        return heard(server, host, observed, unwired(server, ports), confirm_seconds)
+    if host != server.host:
+        return ()
     if server.task is Task.DELETING and observed.power == "absent":
         return ending(server)
     seen = ObserveServer(

@@ -7,22 +7,24 @@ from typing import Any
 from bus.execute import Aggregate
 from handlers.compute.action import ACTIONS, BUILT, OUTCOMES, row_of
 from handlers.compute.errand import decide_errand, errand_already_so
-from handlers.compute.move import decide_move, move_already_so
+from handlers.compute.move import MoveCommand, decide_move, move_already_so
 from handlers.compute.nic import decide_nics, nics_already_so
+from schema.compute.move import Phase
 from schema.compute.server import SERVER, Server, changes
 from schema.compute.server_command import (
     Action,
     AddServerTag,
     AttachNic,
+    CancelMove,
     ChangeNic,
     ChangeServerDetails,
     ChangeServerPassword,
     ClearGuestPassword,
     CreateServer,
     DeleteServer,
+    DepartMove,
     DetachNic,
     EndServer,
-    EvacuateServer,
     FailBuild,
     FailMove,
     FinishMove,
@@ -34,6 +36,7 @@ from schema.compute.server_command import (
     PlaceMove,
     PlaceServer,
     PostGuestPassword,
+    PrepareMove,
     RebuildServer,
     RefusePlacement,
     RemoveServerTag,
@@ -41,6 +44,7 @@ from schema.compute.server_command import (
     ReplaceServerTags,
     RescueServer,
     ResetServerState,
+    ReturnMove,
     SetServerMetadata,
     SettleNics,
     TriggerCrashDump,
@@ -74,7 +78,7 @@ from schema.refusal import Conflict, Invalid, NotFound, OverQuota
 
 UNBORN = "unborn"
 
-_LIVING = BUILT | {VmState.BUILDING, VmState.RESCUED}
+_LIVING = BUILT | {VmState.BUILDING, VmState.RESCUED, VmState.RESIZED}
 _EVER = _LIVING | {VmState.DELETED}
 
 ALLOWED: dict[type[Command], frozenset[str]] = {
@@ -96,8 +100,12 @@ ALLOWED: dict[type[Command], frozenset[str]] = {
     ChangeNic: _LIVING,
     LoseNic: _LIVING,
     PlaceMove: BUILT,
+    PrepareMove: BUILT,
+    DepartMove: BUILT,
     FailMove: BUILT,
     FinishMove: BUILT,
+    ReturnMove: frozenset({VmState.RESIZED}),
+    CancelMove: BUILT,
     PlaceServer: _LIVING,
     RefusePlacement: _LIVING,
     FailBuild: _LIVING,
@@ -149,7 +157,7 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
             return [RescueRequested(image=command.image, request_id=command.request_id)]
         case RebuildServer():
             return _rebuild_requested(server, command)
-        case EvacuateServer() | PlaceMove() | FailMove() | FinishMove():
+        case _ if isinstance(command, MoveCommand):
             return list(decide_move(server, command))
         case PlaceServer():
             return [
@@ -184,7 +192,7 @@ def _already_so(server: Server, command: Command) -> bool:
             return errand_already_so(server, command)
         case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
             return nics_already_so(server, command)
-        case EvacuateServer() | PlaceMove() | FailMove() | FinishMove():
+        case _ if isinstance(command, MoveCommand):
             return move_already_so(server, command)
         case Action() if row := row_of(command):
             return row.task is not None and server.task is row.task
@@ -294,7 +302,7 @@ def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
     found, task = command.power_state, server.task
     if task is None:
         return _out_of_the_blue(server, found)
-    if task is Task.REBUILD_SPAWNING and command.fault is None:
+    if server.move is not None and server.move.phase is Phase.ARRIVING and command.fault is None:
         return _followed(server, found)
     if task is Task.REBUILD_DISK:
         return _rebuilt(server, command)

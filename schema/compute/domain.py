@@ -85,6 +85,22 @@ class Seed(Secret):
     """What it has posted for its owner, encrypted by itself; only the metadata service tells it again."""
 
 
+class Passage(Secret):
+    """A way to another host, for one server: TLS to its relay, with a secret for each channel made of this one."""
+
+    host: str
+    address: str = ""
+    port: int = 0
+    fingerprint: str = ""
+    """SHA-256 of its certificate."""
+    secret: str = ""
+    """64 hexadecimal digits."""
+    folder: str = ""
+    """Where that host keeps the server's files."""
+    disks: dict[str, int] = field(default_factory=dict)
+    """Its disks there, by name, and how large each of them is, in bytes."""
+
+
 class Nic(Word):
     """A network card. The tap exists when the domain starts; whoever made the port made it."""
 
@@ -134,6 +150,16 @@ class Domain(Word):
     """How often its root disk was to be made anew from its image, ever. A rebuild is a higher number."""
     keep_ephemeral: bool = False
     """A rebuild leaves the other disks as they are."""
+    resized: Count = 0
+    """How often it has become of another size on this host, but for those it went back from."""
+    kept: bool = False
+    """It may go back to what it was before: its disks of then are kept."""
+    copy_from: Passage | None = None
+    """Its disks are made of those it has on another host, where it is off."""
+    awaited: dict[str, int] | None = None
+    """It comes from another host while it runs: make ready disks of these names and bytes, and wait."""
+    send_to: Passage | None = None
+    """Send it there while it runs; what is left of it here afterwards is told to go later."""
     rescue: ImageRef | None = None
     """Boot from a fresh copy of this image; its own root disk is the second one meanwhile."""
 
@@ -165,6 +191,14 @@ class Observed(Word):
     """As often its root disk has been made anew."""
     rescued: bool = False
     """It boots from a rescue image."""
+    resized: Count = 0
+    """As often it has become of another size here."""
+    kept: bool = False
+    """Its disks of before that are here, too."""
+    awaiting: bool = False
+    """Nothing of it is here, but all is ready for it to come."""
+    sent: bool = False
+    """It has gone to another host; only what it left behind is here."""
 
 
 class HostFacts(Word):

@@ -25,11 +25,15 @@ class MigrationType(StrEnum):
 
 class MigrationStatus(StrEnum):
     ACCEPTED = "accepted"
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    RUNNING = "running"
     PRE_MIGRATING = "pre-migrating"
     MIGRATING = "migrating"
     POST_MIGRATING = "post-migrating"
     FINISHED = "finished"
     CONFIRMED = "confirmed"
+    REVERTING = "reverting"
     REVERTED = "reverted"
     DONE = "done"
     COMPLETED = "completed"

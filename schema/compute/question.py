@@ -61,6 +61,30 @@ class ListGuests(Word, tag=True):
     """All it holds of Cumulog's, looked at now. `GuestList`."""
 
 
+class OpenPassage(Secret, tag=True):
+    """Take another host's agent, for one server. `PassageOpened`.
+
+    `secret`: 64 hexadecimal digits, from which that of each channel is made. Empty: only say what there would be.
+    `way`: its disks are read (`copy`), or it comes while it runs (`live`).
+    """
+
+    server_id: str
+    way: Literal["copy", "live"]
+    secret: str = ""
+
+
+class MeasureMove(Word, tag=True):
+    """How far a server is that is being sent to another host while it runs. `MoveMeasured`."""
+
+    server_id: str
+
+
+class ForceMove(Word, tag=True):
+    """Have it stand still until it is there, so that it gets there. `Done`."""
+
+    server_id: str
+
+
 class ConsoleText(Word, tag=True):
     """A `fault` says why there is none."""
 
@@ -74,6 +98,27 @@ class ConsoleFound(Word, tag=True):
     address: str
     port: int
     fingerprint: str
+
+
+class PassageOpened(Word, tag=True):
+    """The fields of `Passage` that its host knows."""
+
+    address: str = ""
+    port: int = 0
+    fingerprint: str = ""
+    folder: str = ""
+    disks: dict[str, int] = field(default_factory=dict)
+
+
+class MoveMeasured(Word, tag=True):
+    """In bytes."""
+
+    memory_total: int = 0
+    memory_processed: int = 0
+    memory_remaining: int = 0
+    disk_total: int = 0
+    disk_processed: int = 0
+    disk_remaining: int = 0
 
 
 class DiskUse(Word):
@@ -129,10 +174,20 @@ class Unable(Word, tag=True):
     why: Why = "failed"
 
 
-Ask = ConsoleOutput | FindConsole | Diagnose | SetPassword | CrashGuest | ListGuests
+Ask = (
+    ConsoleOutput
+    | FindConsole
+    | Diagnose
+    | SetPassword
+    | CrashGuest
+    | ListGuests
+    | OpenPassage
+    | MeasureMove
+    | ForceMove
+)
 """Whatever may be asked of a host."""
 
-Answer = ConsoleText | ConsoleFound | Diagnosis | GuestList | Done | Unable
+Answer = ConsoleText | ConsoleFound | PassageOpened | MoveMeasured | Diagnosis | GuestList | Done | Unable
 
 _encoder = msgspec.json.Encoder()
 _ask = msgspec.json.Decoder(Ask)

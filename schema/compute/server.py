@@ -20,7 +20,22 @@ from msgspec import UNSET, field
 from msgspec.structs import replace
 
 from schema.compute.errand import CrashDumpTriggered, GuestPasswordCleared, GuestPasswordPosted, ServerPasswordChanged
-from schema.compute.move import Move, MoveEvent, MoveFailed, MoveFinished, MovePlaced, MoveRequested
+from schema.compute.migration import MigrationType
+from schema.compute.move import (
+    Move,
+    MoveCancelRequested,
+    MoveConfirmed,
+    MoveDeparted,
+    MoveEvent,
+    MoveFailed,
+    MoveFinished,
+    MovePlaced,
+    MovePrepared,
+    MoveRequested,
+    MoveReturned,
+    MoveReturnRequested,
+    Phase,
+)
 from schema.compute.nic import (
     NicAttached,
     NicChanged,
@@ -119,6 +134,10 @@ class Server(State):
     zone: str = ""
     topology: Topology | None = None
     """The CPUs, memory and devices of its host that it has for itself."""
+    left: str = ""
+    """The host it came from last, until something else is wanted of it: it must keep nothing."""
+    resizes: int = 0
+    """How often it has become of another size where it is, but for those it went back from."""
     failed_hosts: tuple[str, ...] = ()
     """Where building it was tried in vain."""
     move: Move | None = None
@@ -186,6 +205,8 @@ _ARRIVALS: dict[type[Event], tuple[VmState, PowerState]] = {
     ServerUnrescued: (VmState.ACTIVE, PowerState.RUNNING),
 }
 
+
+_OFF = frozenset({PowerState.NOSTATE, PowerState.SHUTDOWN, PowerState.CRASHED})
 
 _FOLLOWS: dict[PowerState, VmState] = {
     PowerState.NOSTATE: VmState.STOPPED,
@@ -277,6 +298,7 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             withdrawn = replace(
                 _faulted(server, event.fault, at),
                 rebuild=None,
+                move=replace(server.move, phase=Phase.RESTING) if server.move else None,
                 rescue_image=None if event.task is Task.RESCUING else server.rescue_image,
                 generation=server.generation + 1,
             )
@@ -313,7 +335,7 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             return replace(server, password_id=event.secret_id)
         case GuestPasswordCleared():
             return replace(server, password_id="")
-        case MoveRequested() | MovePlaced() | MoveFailed() | MoveFinished():
+        case _ if isinstance(event, MoveEvent):
             return _moved(server, event, at)
         case Requested() if type(event) in _TASKS:
             return _towards(server, _TASKS[type(event)], event.request_id, at)
@@ -330,14 +352,43 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
 
 
 def _moved(server: Server, event: MoveEvent, at: datetime) -> Server:
+    move = event.move if isinstance(event, MoveRequested) else server.move
+    if move is None:
+        return server
     match event:
         case MoveRequested():
-            return _towards(replace(server, move=event.move), Task.REBUILDING, event.request_id, at)
-        case MovePlaced():
+            return _on_the_way(server, move, Phase.SEEKING, event.request_id, at)
+        case MovePlaced() if move.type is MigrationType.EVACUATION:
             there = _at(server, event.host, event.provider_id, event.zone, event.topology)
-            return _towards(there, Task.REBUILD_SPAWNING, server.request_id, at)
+            return _on_the_way(there, move, Phase.ARRIVING, server.request_id, at)
+        case MovePlaced():
+            placed = replace(
+                move,
+                target_host=event.host,
+                target_provider=event.provider_id,
+                target_zone=event.zone,
+                target_topology=event.topology,
+            )
+            phase = Phase.PREPARING if move.live else Phase.LEAVING
+            return _on_the_way(server, placed, phase, server.request_id, at)
+        case MovePrepared():
+            return _on_the_way(server, move, Phase.LEAVING, server.request_id, at)
+        case MoveDeparted():
+            there = _at(server, move.target_host, move.target_provider, move.target_zone, move.target_topology)
+            sized = replace(there, flavor=move.new_flavor or server.flavor)
+            resized = replace(sized, resizes=server.resizes + move.in_place)
+            return _on_the_way(resized, move, Phase.ARRIVING, server.request_id, at)
+        case MoveFinished() if move.live:
+            there = _at(server, move.target_host, move.target_provider, move.target_zone, move.target_topology)
+            arrived = replace(
+                there,
+                move=None,
+                left=move.source_host,
+                power_state=server.power_state,
+                generation=server.generation + 1,
+            )
+            return _at_rest(replace(arrived, fault=None), server.vm_state)
         case MoveFinished():
-            vm_state = VmState.ACTIVE if event.running else VmState.STOPPED
             power_state = PowerState.RUNNING if event.running else PowerState.SHUTDOWN
             arrived = replace(
                 server,
@@ -348,25 +399,62 @@ def _moved(server: Server, event: MoveEvent, at: datetime) -> Server:
                 unbidden=False,
                 failed_hosts=(),
             )
-            return _at_rest(arrived, vm_state)
-        case MoveFailed() if server.move is not None:
-            move = server.move
-            back = _at(server, move.source_host, move.source_provider, move.source_zone, move.source_topology)
-            back = _faulted(back, Fault(message=event.message, details=event.details), at)
-            if event.again:
-                tried = replace(back, move=replace(move, tried=(*move.tried, event.host)))
-                return _towards(tried, Task.REBUILDING, server.request_id, at)
-            vm_state = server.vm_state if not event.host and not move.tried else VmState.ERROR
-            power_state = PowerState(move.source_power)
-            withdrawn = replace(
-                back,
-                move=None,
-                generation=server.generation + 1,
-                power_state=power_state,
-                failed_hosts=(event.host,) if event.host else (),
-            )
-            return _at_rest(withdrawn, vm_state)
-    return server
+            if move.cold:
+                by = at + timedelta(seconds=event.confirm_seconds) if event.confirm_seconds else None
+                resting = replace(move, phase=Phase.RESTING, confirm_by=by)
+                return _at_rest(replace(arrived, move=resting), VmState.RESIZED)
+            return _at_rest(arrived, VmState.ACTIVE if event.running else VmState.STOPPED)
+        case MoveConfirmed():
+            stays = replace(server, move=None, left=move.source_host, generation=server.generation + 1)
+            return _at_rest(stays, VmState.STOPPED if server.power_state in _OFF else VmState.ACTIVE)
+        case MoveReturnRequested():
+            return _on_the_way(server, move, Phase.RETURNING, event.request_id, at)
+        case MoveReturned():
+            returned = replace(_back(server, move), power_state=PowerState.SHUTDOWN)
+            off = replace(returned, vm_state=VmState.STOPPED, generation=server.generation + 1)
+            if not move.running:
+                return _at_rest(off, VmState.STOPPED)
+            return _towards(off, Task.RESIZE_REVERTING, server.request_id, at)
+        case MoveCancelRequested():
+            return replace(server, move=replace(move, cancelled=True), generation=server.generation + 1)
+        case MoveFailed():
+            return _move_failed(server, move, event, at)
+
+
+def _move_failed(server: Server, move: Move, event: MoveFailed, at: datetime) -> Server:
+    back = _faulted(_back(server, move), Fault(message=event.message, details=event.details), at)
+    if event.again:
+        untargeted = replace(move, tried=(*move.tried, event.host), target_host="", target_provider="")
+        return _on_the_way(back, untargeted, Phase.SEEKING, server.request_id, at)
+    withdrawn = replace(
+        back,
+        generation=server.generation + 1,
+        power_state=server.power_state if move.live else PowerState(move.source_power),
+        left=move.target_host if move.target_host != move.source_host else "",
+        failed_hosts=(event.host,) if event.host and event.host != move.source_host else (),
+    )
+    if move.type is MigrationType.EVACUATION and (event.host or move.tried):
+        return _at_rest(withdrawn, VmState.ERROR)
+    if event.off:
+        return _at_rest(replace(withdrawn, power_state=PowerState.SHUTDOWN), VmState.STOPPED)
+    return _at_rest(withdrawn, server.vm_state)
+
+
+def _on_the_way(server: Server, move: Move, phase: Phase, request_id: str, at: datetime) -> Server:
+    moving = replace(move, phase=phase)
+    assert moving.task
+    return _towards(replace(server, move=moving), moving.task, request_id, at)
+
+
+def _back(server: Server, move: Move) -> Server:
+    """Where it came from, as what it was."""
+    there = _at(server, move.source_host, move.source_provider, move.source_zone, move.source_topology)
+    return replace(
+        there,
+        move=None,
+        flavor=move.old_flavor or server.flavor,
+        resizes=server.resizes - (move.in_place and move.departed),
+    )
 
 
 def _at(server: Server, host: str, provider_id: str, zone: str, topology: Topology | None) -> Server:
@@ -402,7 +490,7 @@ _DETAILS = ServerDetailsChanged.__struct_fields__
 def deadline(server: Server) -> datetime | None:
     """When the task under way has taken too long, or what is to be done to its cards."""
     if server.task is None or server.task_since is None:
-        return cards_deadline(server)
+        return (server.move.confirm_by if server.move else None) or cards_deadline(server)
     building = server.task in {Task.SPAWNING, Task.REBUILD_SPAWNING}
     seconds = server.order.build_seconds if building else WAYS[server.task].seconds
     return server.task_since + timedelta(seconds=seconds)
@@ -433,7 +521,8 @@ def showing(outside_ip: str) -> str:
 
 
 def _towards(server: Server, task: Task, request_id: str, at: datetime) -> Server:
-    return replace(server, task=task, task_since=at, request_id=request_id, generation=server.generation + 1)
+    generation = server.generation + 1
+    return replace(server, task=task, task_since=at, request_id=request_id, generation=generation, left="")
 
 
 def _at_rest(server: Server, vm_state: VmState) -> Server:

@@ -192,10 +192,59 @@ class LoseNic(Command):
     port_id: str
 
 
-class EvacuateServer(Action):
-    """Build it anew on another host, as its own is down. Goes with the wishes that begin the migration."""
+class MoveServer(Action):
+    """Goes with the wishes that begin the migration."""
 
     move: Move
+
+
+class EvacuateServer(MoveServer):
+    """Build it anew on another host, as its own is down."""
+
+
+class ResizeServer(MoveServer):
+    """Make it of another flavor, on whichever host has room. Goes with a wish for its quota."""
+
+
+class MigrateServer(MoveServer):
+    """Off here, on there."""
+
+
+class LiveMigrateServer(MoveServer):
+    """Move it while it runs."""
+
+
+class ConfirmResize(Action):
+    """Goes with the wishes that release what it held of the host it came from."""
+
+
+class RevertResize(Action):
+    """Goes with its migration's."""
+
+
+class CancelMove(Action):
+    """Goes with its migration's."""
+
+    migration_id: str
+
+
+class PrepareMove(Command):
+    """The host it goes to waits for it."""
+
+    migration_id: str
+    host: str
+
+
+class DepartMove(Command):
+    """It is off at the host it came from. Goes with the wishes that bind its ports elsewhere."""
+
+    migration_id: str
+
+
+class ReturnMove(Command):
+    """It is nowhere else any more. Goes with the wishes that release what was claimed there."""
+
+    migration_id: str
 
 
 class PlaceMove(Command):
@@ -215,15 +264,20 @@ class FailMove(Command):
     migration_id: str
     host: str
     fault: Fault
+    off: bool = False
+    """Its guest may run where it failed."""
+    final: bool = False
+    """No other host is to be tried."""
     decision: Decision | None = None
 
 
 class FinishMove(Command):
-    """It is there. Goes with the wishes that release what it held of the host it came from."""
+    """It is there. Goes with the wishes that release what it held of the host it came from, unless it could go back."""
 
     migration_id: str
     host: str
     running: bool
+    confirm_seconds: float = 0
 
 
 class PlaceServer(Command):

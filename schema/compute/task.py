@@ -16,6 +16,8 @@ class VmState(StrEnum):
     PAUSED = "paused"
     SUSPENDED = "suspended"
     RESCUED = "rescued"
+    RESIZED = "resized"
+    """It is of another size or on another host, and could go back."""
     ERROR = "error"
     DELETED = "deleted"
 
@@ -38,6 +40,12 @@ class Task(StrEnum):
     """Its root disk is made anew where it is."""
     REBUILDING = "rebuilding"
     REBUILD_SPAWNING = "rebuild_spawning"
+    RESIZE_PREP = "resize_prep"
+    RESIZE_MIGRATING = "resize_migrating"
+    RESIZE_FINISH = "resize_finish"
+    RESIZE_REVERTING = "resize_reverting"
+    MIGRATING = "migrating"
+    """It moves while it runs."""
 
 
 class PowerState(IntEnum):
@@ -77,6 +85,11 @@ WAYS: dict[Task, Way] = {
     Task.REBUILD_DISK: Way(900),
     Task.REBUILDING: Way(60, heavy=False),
     Task.REBUILD_SPAWNING: Way(900),
+    Task.RESIZE_PREP: Way(60, heavy=False),
+    Task.RESIZE_MIGRATING: Way(150, "stopped"),
+    Task.RESIZE_FINISH: Way(3600),
+    Task.RESIZE_REVERTING: Way(300, "running"),
+    Task.MIGRATING: Way(3600),
 }
 """A guest has 60 seconds to shut down when asked to, which stopping and rebooting include."""
 CARD_SECONDS = 150

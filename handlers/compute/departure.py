@@ -1,19 +1,22 @@
-"""Evacuations: what moves a server away from a host that is down, asked for by a person or by recovery."""
+"""Departures: where a move begins, whoever asks for it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from bus import clock
 from bus.cloud import Cloud
 from bus.execute import AlreadyTaken, Wish
 from bus.log import Document, Secret
 from handlers.compute.moving import beginning
-from schema.compute.host import Host
+from handlers.compute.quota import QUOTAS, defaults
 from schema.compute.migration import MIGRATION, BeginMigration, MigrationType
 from schema.compute.move import Move
+from schema.compute.quota import ReserveQuota
 from schema.compute.server import Server
-from schema.compute.server_command import EvacuateServer
+from schema.compute.server_command import MoveServer
+from schema.compute.task import VmState
 from schema.placement.consumer import CONSUMER
 from schema.refusal import Conflict
 
@@ -23,34 +26,30 @@ ATTEMPTS = 20
 Execute = Callable[..., Awaitable[list[Document]]]
 
 
-async def evacuation(
-    cloud: Cloud, server: Server, source: Host | None, *, running: bool, target: str = "", forced: bool = False
-) -> Move:
-    """The move. `source`: its host, None if it is forgotten. `running`: whether its guest shall run afterwards."""
+async def departure(cloud: Cloud, server: Server, type: MigrationType, **fields: Any) -> Move:
+    """The move of a server from where it is. `fields`: of the move, beside what is known of where it is."""
     stream = CONSUMER.stream(server.id)
     consumer = (await cloud.log.load([stream])).get(stream)
     held = consumer.state.allocations.get(server.provider_id, {}) if consumer and consumer.state.living else {}
+    fields.setdefault("running", server.vm_state is not VmState.STOPPED)
     return Move(
         migration_id=clock.uuid4(),
-        type=MigrationType.EVACUATION,
+        type=type,
         source_host=server.host or "",
         source_provider=server.provider_id,
-        source_epoch=source.epoch if source else 0,
         source_zone=server.zone,
         source_topology=server.topology,
         source_power=server.power_state,
         held=held,
-        host=target,
-        forced=forced,
-        running=running,
+        **fields,
     )
 
 
-async def begin_evacuation(
+async def begin(
     cloud: Cloud,
     execute: Execute,
     server: Server,
-    action: EvacuateServer,
+    action: MoveServer,
     *,
     project_id: str,
     user_id: str,
@@ -62,7 +61,7 @@ async def begin_evacuation(
     for attempt in range(ATTEMPTS):
         # A thousand servers of one host leave it together: who meets others gets out of their way, further each time.
         number += 1 + int(clock.fraction() * (2**attempt - 1))
-        begin = BeginMigration(
+        migration = BeginMigration(
             number=number,
             migration_type=move.type,
             server_id=server.id,
@@ -71,12 +70,27 @@ async def begin_evacuation(
             source_host=move.source_host,
             dest_host=move.host,
             old_flavor=server.flavor.id,
-            new_flavor=server.flavor.id,
+            new_flavor=(move.new_flavor or server.flavor).id,
         )
-        first, *others = beginning(server, action, begin)
+        first, *others = beginning(server, action, migration)
         try:
-            await execute(Wish(first.aggregate, first.id, first.command, secrets), *others)
+            await execute(
+                Wish(first.aggregate, first.id, first.command, secrets), *others, *_quota(cloud, server, move)
+            )
         except AlreadyTaken:
             continue
         return
     raise Conflict("Others are moving servers at the same time; try again.")
+
+
+def _quota(cloud: Cloud, server: Server, move: Move) -> tuple[Wish, ...]:
+    """While it may be the one or the other, it holds quota for the larger."""
+    if move.new_flavor is None:
+        return ()
+    hold = ReserveQuota(
+        server_id=server.id,
+        cores=max(server.flavor.vcpus, move.new_flavor.vcpus),
+        ram_mb=max(server.flavor.ram_mb, move.new_flavor.ram_mb),
+        defaults=defaults(cloud),
+    )
+    return (Wish(QUOTAS, server.project_id, hold),)
