@@ -10,17 +10,17 @@ from handlers.compute.flavor import FLAVORS
 from schema.compute.flavor import CreateFlavor
 from schema.placement.consumer import CONSUMER
 from tests.compute.networked import networked
-from tests.compute.test_resize import Shire, shire  # noqa: F401  a fixture
+from tests.compute.test_resize import shire  # noqa: F401  a fixture
 
 
-async def live(shire, admin, id, host=None, **fields):
-    return await shire.act(admin, id, "os-migrateLive", {"host": host, "block_migration": "auto"}, **fields)
+async def live(cloud, admin, id, host=None, **fields):
+    return await cloud.act(admin, id, "os-migrateLive", {"host": host, "block_migration": "auto"}, **fields)
 
 
-async def ends(shire, admin, id):
+async def ends(cloud, admin, id):
     async with asyncio.timeout(15):
         while True:
-            migration = await shire.migration(admin, id)
+            migration = await cloud.migration(admin, id)
             if migration["status"] in {"completed", "error", "cancelled"}:
                 return migration
             await asyncio.sleep(0.01)
@@ -82,9 +82,7 @@ async def test_it_is_watched_called_off_and_tried_again(shire):  # noqa: F811
     sending = shire.steered.drivers["h1"]
     sending.delay = lambda step: 30.0 if isinstance(step, Send) else 0.0
     await live(shire, admin, id)
-    async with asyncio.timeout(10):
-        while (await shire.migration(admin, id))["status"] != "running":
-            await asyncio.sleep(0.01)
+    await shire.reaches(admin, id, "running")
     shown = await admin("GET", f"/servers/{id}")
     assert (shown["server"]["status"], shown["server"]["OS-EXT-STS:task_state"]) == ("MIGRATING", "migrating")
     assert [it["id"] for it in (await admin("GET", "/servers?status=MIGRATING&all_tenants=1"))["servers"]] == [id]
@@ -110,9 +108,7 @@ async def test_a_lost_target_leaves_it_where_it_was(shire):  # noqa: F811
     waiting = await shire.steered.host("h2")
     waiting.delay = lambda step: 30.0 if isinstance(step, Prepare) else 0.0
     await live(shire, admin, id)
-    async with asyncio.timeout(10):
-        while (await shire.migration(admin, id))["status"] != "preparing":
-            await asyncio.sleep(0.01)
+    await shire.reaches(admin, id, "preparing")
     await shire.steered.kill("h2")
     assert (await ends(shire, admin, id))["status"] == "error"
     await shire.becomes(admin, id, "ACTIVE")
@@ -125,9 +121,7 @@ async def test_one_that_is_deleted_meanwhile_leaves_nothing(shire):  # noqa: F81
     await shire.steered.host("h2")
     shire.steered.drivers["h1"].delay = lambda step: 30.0 if isinstance(step, Send) else 0.0
     await live(shire, admin, id)
-    async with asyncio.timeout(10):
-        while (await shire.migration(admin, id))["status"] != "running":
-            await asyncio.sleep(0.01)
+    await shire.reaches(admin, id, "running")
     await member("DELETE", f"/servers/{id}", expect=204)
     await shire.gone(member, id)
     await shire.settles(lambda: shire.guests(id) == {})

@@ -25,6 +25,15 @@ class Shire(World):
         [newest, *_] = (await admin("GET", f"/os-migrations?instance_uuid={id}"))["migrations"]
         return newest
 
+    async def reaches(self, admin, id, status):
+        """Its newest migration, once it has that status."""
+        async with asyncio.timeout(20):
+            while True:
+                migration = await self.migration(admin, id)
+                if migration["status"] == status:
+                    return migration
+                await asyncio.sleep(0.01)
+
     async def held(self):
         """Host → consumer → vCPUs there."""
         providers = await self.cloud.documents.find(PROVIDER)
@@ -71,7 +80,7 @@ async def test_a_server_is_of_another_size_on_another_host_and_stays_when_that_i
     await shire.act(member, id, "resize", {"flavorRef": "2"})
     shown = await shire.becomes(admin, id, "VERIFY_RESIZE")
     assert (shown["flavor"]["vcpus"], shown["OS-EXT-SRV-ATTR:host"]) == (2, "h2")
-    assert shown["OS-EXT-STS:vm_state"] == "resized" and shown["OS-EXT-STS:task_state"] is None
+    assert (shown["OS-EXT-STS:vm_state"], shown["OS-EXT-STS:task_state"]) == ("resized", None)
     migration = await shire.migration(admin, id)
     assert (migration["status"], migration["migration_type"]) == ("finished", "resize")
     assert (migration["source_compute"], migration["dest_compute"]) == ("h1", "h2")
@@ -164,9 +173,7 @@ async def test_a_fault_on_the_way_leaves_what_was(shire, step):
     for driver in shire.steered.drivers.values():
         driver.failure = lambda it: "the disk is full" if isinstance(it, step) else None
     await shire.act(member, id, "resize", {"flavorRef": "2"})
-    async with asyncio.timeout(10):
-        while (await shire.migration(admin, id))["status"] != "error":
-            await asyncio.sleep(0.01)
+    await shire.reaches(admin, id, "error")
     shown = await shire.becomes(admin, id, "ACTIVE")
     assert (shown["flavor"]["vcpus"], shown["OS-EXT-SRV-ATTR:host"]) == (1, "h1")
     await shire.settles(lambda: shire.guests(id) == {"h1": "running"})
@@ -180,9 +187,7 @@ async def test_a_fault_where_it_is_leaves_what_was(shire):
     id = (await shire.boot(member))["id"]
     shire.steered.drivers["h1"].failure = lambda it: "no space" if isinstance(it, Resize) else None
     await shire.act(member, id, "resize", {"flavorRef": "2"})
-    async with asyncio.timeout(10):
-        while (await shire.migration(admin, id))["status"] != "error":
-            await asyncio.sleep(0.01)
+    await shire.reaches(admin, id, "error")
     await shire.becomes(admin, id, "ACTIVE")
     assert await shire.held() == {"h1": {id: 1}}
     await shire.settles(lambda: shire.guests(id) == {"h1": "running"})
@@ -192,9 +197,7 @@ async def test_without_room_it_stays_as_it_is(shire):
     member, admin = await shire.client(), await shire.client("admin")
     id = (await shire.boot(member))["id"]
     await shire.act(admin, id, "migrate")
-    async with asyncio.timeout(10):
-        while (await shire.migration(admin, id))["status"] != "error":
-            await asyncio.sleep(0.01)
+    await shire.reaches(admin, id, "error")
     shown = await shire.becomes(admin, id, "ACTIVE")
     assert shown["OS-EXT-SRV-ATTR:host"] == "h1"
     assert await shire.held() == {"h1": {id: 1}}
@@ -225,9 +228,7 @@ async def test_it_is_confirmed_when_nobody_said_otherwise_for_long_enough(shire)
     id = (await shire.boot(member))["id"]
     await shire.steered.host("h2")
     await shire.act(member, id, "resize", {"flavorRef": "2"})
-    async with asyncio.timeout(20):
-        while (await shire.migration(admin, id))["status"] != "confirmed":
-            await asyncio.sleep(0.05)
+    await shire.reaches(admin, id, "confirmed")
     await shire.becomes(member, id, "ACTIVE")
 
 
