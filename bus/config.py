@@ -44,6 +44,7 @@ class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     io_ops_weight: Weight = 0.0
     num_instances_weight: Weight = 0.0
     hypervisor_version_weight: Weight = 1.0
+    pci_weight: Weight = 1.0
     soft_affinity_weight: Weight = 10.0
     soft_anti_affinity_weight: Weight = 10.0
     build_failure_weight: Annotated[float, Meta(ge=-1e9, le=1e9)] = 1000.0
@@ -54,6 +55,7 @@ class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "IoOps",
         "NumInstances",
         "HypervisorVersion",
+        "PCI",
         "ServerGroupSoftAffinity",
         "ServerGroupSoftAntiAffinity",
         "BuildFailure",
@@ -77,6 +79,10 @@ class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A project's servers go to aggregates whose filter_tenant_id names it, and nowhere else."""
     limit_tenants_to_aggregates: bool = False
     """The same for projects that some filter_tenant_id names; the others go anywhere."""
+    require_image_type_support: bool = False
+    """An image goes to hosts that say they can boot its format (the trait COMPUTE_IMAGE_TYPE_…)."""
+    image_metadata_prefilter: bool = False
+    """An image that names buses and models of its devices goes to hosts that say they have them."""
     isolated_images: tuple[str, ...] = ()
     isolated_hosts: tuple[str, ...] = ()
     """IsolatedHosts: these images run on these hosts only."""

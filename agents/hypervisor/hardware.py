@@ -12,8 +12,6 @@ from xml.etree import ElementTree as ET
 from bus.config import ConfigurationError, Hardware
 from schema.compute.topology import SMALL_PAGE_KIB, HostCell, HostDevice, cpu_set
 
-HYPERTHREADING = "HW_CPU_HYPERTHREADING"
-
 
 def cells(capabilities: ET.Element, share: int = 1) -> tuple[HostCell, ...]:
     """The NUMA nodes. `share`: of how many hosts that divide the machine's memory among them this is one."""

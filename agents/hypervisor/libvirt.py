@@ -50,6 +50,7 @@ from agents.hypervisor.plan import (
     Unrescue,
 )
 from agents.hypervisor.tap_watch import TapWatch
+from agents.hypervisor.traits import traits
 from agents.network.namespace import Namespace, identity
 from bus import clock
 from bus.config import Hardware, Settings
@@ -502,7 +503,7 @@ class LibvirtDriver:
                 "topology": {"sockets": sockets * nodes, "cores": cores, "threads": threads},
                 "features": features,
             },
-            traits=(*_traits(features), *([hardware.HYPERTHREADING] if threads > 1 else [])),
+            traits=traits(features, threads=threads),
             booted_at=booted_at(),
             cells=cells,
             dedicated_cpus=hardware.dedicated(self._hardware.dedicated_cpus, cells, self._turn, self._share),
@@ -534,11 +535,6 @@ class LibvirtDriver:
 
     def _guest(self, id: str) -> Path:
         return self._guests / id
-
-
-def _traits(features: Collection[str]) -> tuple[str, ...]:
-    known = {"avx": "AVX", "avx2": "AVX2", "aes": "AESNI", "sse4.2": "SSE42", "vmx": "VMX", "svm": "SVM"}
-    return tuple(sorted(f"HW_CPU_X86_{trait}" for feature, trait in known.items() if feature in features))
 
 
 def _boot_of(host: str | None) -> str:

@@ -84,7 +84,7 @@ def flavor_kept(flavor: Flavor) -> ServerFlavor:
 def image_kept(image: Image) -> ServerImage:
     """The part of an image that a server keeps."""
     properties = {key: value for key, value in image.properties.items() if _FOR_THE_HOST.match(key)}
-    return ServerImage(id=image.id, properties=properties)
+    return ServerImage(id=image.id, properties=properties, disk_format=image.disk_format or "")
 
 
 def _booted_image(devices: Sequence[dict[str, Any]], image_id: str) -> str:

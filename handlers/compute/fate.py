@@ -51,6 +51,7 @@ def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset
         extra_specs=flavor.extra_specs,
         hardware=hardware_of(flavor, server.image),
         image_id=server.image.id if server.image else "",
+        image_format=server.image.disk_format if server.image else "",
         image_properties=server.image.properties if server.image else {},
         same_host=tuple(hints.get("same_host", ())),
         different_host=tuple(hints.get("different_host", ())),

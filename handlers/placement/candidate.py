@@ -17,6 +17,8 @@ class Columns(Protocol):
     free: dict[str, list[int]]
     servers: list[int]
     tenants: frozenset[str]
+    devices: int
+    """PCI devices that there are on all hosts together."""
 
     def busy(self, slot: int) -> int: ...
 

@@ -71,6 +71,8 @@ class CapacityIndex:
         self.generation = 0
         self.tenants: frozenset[str] = frozenset()
         """The projects that some aggregate is kept for."""
+        self.devices = 0
+        """PCI devices that there are on all hosts together."""
         self._slot_of: dict[str, int] = {}
         self._provider_of: dict[str, str] = {}
         self._claimed: dict[str, int] = {}
@@ -109,6 +111,8 @@ class CapacityIndex:
 
     def host_changed(self, before: Document | None, after: Document | None) -> None:
         """A host was born, changed, or went (None)."""
+        for document, sign in ((before, -1), (after, 1)):
+            self.devices += sign * len(document.state.facts.devices) if document is not None else 0
         if before is not None and (after is None or after.state.provider_id != before.state.provider_id):
             self.slots[self._slot(before.state.provider_id)].host = None
             self._provider_of.pop(before.id, None)

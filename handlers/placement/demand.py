@@ -45,6 +45,8 @@ class Request(Struct, frozen=True, kw_only=True):
     hardware: Hardware | None = None
     """What it wants of its host for itself."""
     image_id: str = ""
+    image_format: str = ""
+    """`qcow2`, `raw` …"""
     image_properties: Mapping[str, str] = field(default_factory=dict)
     same_host: tuple[str, ...] = ()
     """Be where one of these servers is."""

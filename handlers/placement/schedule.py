@@ -338,6 +338,7 @@ class Scheduler:
             tuple(request.extra_specs.items()),
             request.hardware,
             request.image_id,
+            request.image_format,
             tuple(request.image_properties.items()),
             request.project_id if self.index.tenants else "",
         )

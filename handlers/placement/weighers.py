@@ -3,7 +3,7 @@
 What a weigher says is put in proportion to the span among the hosts at hand (`raw`: it is not), times its multiplier:
 the setting, or what the host's aggregates say under the multiplier's name (`ram_weight_multiplier`), the smallest of
 them. Numbers that change with every claim are columns, read where they stand; so a pick moves one number, not all.
-Not here: Metrics, PCI and CrossCell, whose facts there are none of, and ImageProperties: no host knows others' images.
+Not here: CrossCell, as there are no cells, and ImageProperties: no host knows others' images.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from msgspec import Struct
 
 from bus.config import ConfigurationError
 from bus.config import Scheduler as Settings
-from handlers.placement.candidate import Candidate
+from handlers.placement.candidate import Candidate, Columns
 from handlers.placement.demand import Request
+from schema.compute.topology import device_unit
 
 GROUP = "cumulog.weighers"
 """Entry points of third parties: `Weigher`s."""
@@ -40,6 +41,8 @@ class Weigher(Struct, frozen=True):
     lowest: float | None = None
     """Where the span begins; None: at the least of what is there."""
     asked: Callable[[Request], bool] = lambda request: True
+    there: Callable[[Columns], bool] = lambda columns: True
+    """Whether any host has what it goes by."""
 
 
 class Term(Struct, frozen=True):
@@ -76,7 +79,7 @@ def term(
     weigher: Weigher, multiplier: float, candidates: Mapping[int, Candidate], slots: Sequence[int], request: Request
 ) -> Term | None:
     """What a weigher says among these slots; None if it makes no difference."""
-    if not slots or not weigher.asked(request):
+    if not slots or not weigher.asked(request) or not weigher.there(candidates[slots[0]].columns):
         return None
     own = _own_multipliers(weigher, multiplier, candidates, slots)
     if not multiplier and not any(own.values()):
@@ -121,6 +124,12 @@ def _neighbours(candidate: Candidate, request: Request) -> float:
     return request.neighbours.get(candidate.host.id, 0)
 
 
+def _devices(candidate: Candidate, request: Request) -> float:
+    """Those who want devices go where most are free; the others where fewest are, so that devices are kept for them."""
+    free = sum(candidate.units.get(device_unit(it.address), 0) > 0 for it in candidate.host.facts.devices)
+    return free if request.hardware is not None and request.hardware.devices else -free
+
+
 def _weigher(name: str, stem: str, **more: Any) -> Weigher:
     return Weigher(name, f"{stem}_weight", f"{stem}_weight_multiplier", **more)
 
@@ -139,6 +148,7 @@ BUILT_IN: dict[str, Weigher] = {
             weigh=lambda it, request: it.host.facts.hypervisor_version,
             moves=False,
         ),
+        _weigher("PCI", "pci", weigh=_devices, there=lambda columns: columns.devices > 0),
         _weigher("ServerGroupSoftAffinity", "soft_affinity", weigh=_neighbours, raw=True, asked=_soft("soft-affinity")),
         _weigher(
             "ServerGroupSoftAntiAffinity",

@@ -35,6 +35,7 @@ class ServerImage(_Part):
     id: str
     properties: dict[str, str] = field(default_factory=dict)
     """Those that say what the guest wants of its host: hw_*, os_*, img_*."""
+    disk_format: str = ""
 
 
 class Order(_Part):

@@ -17,6 +17,7 @@ from schema.compute.server import Server
 from schema.compute.server_parts import Order, ServerFlavor, ServerImage
 from schema.placement.provider import ResourcesReleased
 from tests.placement.clouds import Cloud, cloud_of, server
+from tests.placement.test_remedy import fits_then
 
 QEMU_6 = HostFacts(hypervisor_type="QEMU", hypervisor_version=6_002_000, arch="x86_64", host_ip="10.0.1.7")
 XEN = HostFacts(hypervisor_type="Xen", hypervisor_version=4_016_000, arch="x86_64", host_ip="10.0.2.7")
@@ -307,3 +308,42 @@ def test_an_unknown_weigher_is_refused_by_name():
 def test_the_order_of_the_configuration_is_kept():
     chosen = [it.name for it in filters.chosen(only("ImageProperties", "Compute"))]
     assert chosen.index("ImageProperties") < chosen.index("Compute")
+
+
+LIBVIRT = (
+    "COMPUTE_IMAGE_TYPE_QCOW2",
+    "COMPUTE_STORAGE_BUS_VIRTIO",
+    "COMPUTE_SECURITY_TPM_2_0",
+    "COMPUTE_SECURITY_TPM_TIS",
+)
+
+
+@pytest.mark.parametrize(
+    "asked,fits",
+    [
+        ({"extra_specs": {"hw:tpm_version": "2.0", "hw:tpm_model": "tpm-tis"}}, True),
+        ({"extra_specs": {"hw:tpm_version": "1.2"}}, False),
+        ({"extra_specs": {"hw:virtio_packed_ring": "true"}}, False),
+        ({"extra_specs": {"hw:virtio_packed_ring": "false"}}, True),
+        ({"image_properties": {"hw_sound_model": "ich9"}}, False),
+        ({"image_properties": {"os_secure_boot": "required"}}, False),
+        ({"image_properties": {"os_secure_boot": "optional"}}, True),
+        ({"image_properties": {"hw_disk_bus": "virtio"}}, True),
+        ({"image_properties": {"hw_disk_bus": "scsi"}}, False),
+        ({"image_format": "qcow2"}, True),
+        ({"image_format": "vmdk"}, False),
+    ],
+)
+def test_a_host_must_be_able_to_give_what_the_guest_is_to_have(asked, fits):
+    cloud = Cloud(require_image_type_support=True, image_metadata_prefilter=True)
+    cloud.host("h1", traits=LIBVIRT)
+    assert (cloud.where(**asked) == "h1") is fits
+    if not fits:
+        assert fits_then(cloud, server("c", **asked))
+    plain = Cloud()
+    plain.host("h1", facts=HostFacts(hypervisor_type="simulated"))
+    assert plain.where(**asked) == "h1"
+    lenient = Cloud()
+    lenient.host("h1", traits=LIBVIRT)
+    by_setting = {"image_format", "hw_disk_bus"} & {*asked, *asked.get("image_properties", {})}
+    assert (lenient.where(**asked) == "h1") is (fits or bool(by_setting))

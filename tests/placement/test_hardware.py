@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from bus.config import Scheduler as Settings
 from handlers.placement.hardware import PREFERRED
 from handlers.placement.schedule import NoValidHost, Placement, told
 from handlers.placement.wishes import wanted
@@ -209,3 +210,16 @@ def test_the_change_that_is_named_always_helps(hosts, before, wish, nodes):
     if isinstance(answer, NoValidHost):
         assert answer.decision.remedy
         assert fits_then(cloud, request), told(answer.decision.remedy)
+
+
+def test_servers_without_devices_keep_away_from_them():
+    cloud = Cloud(Settings(weighers=("PCI",), pci_aliases={"gpu": "10de:1eb8"}))
+    two = facts(devices=(GPU, replace(GPU, address="0000:82:00.0")))
+    for name, its in {"h1": facts(), "h2": two, "h3": facts(devices=())}.items():
+        cloud.host(name, facts=its, inventories=inventories(its))
+    assert cloud.where("c1") == "h3"
+    assert [cloud.ask(asking(f"d{n}", alias="gpu:1"))[0].host for n in range(3)].count("h2") == 2
+    for number in range(3):
+        cloud.scheduler.forget(f"d{number}")
+    cloud.aggregate("a", ("h1", "h2", "h3"), pci_weight_multiplier="-1")
+    assert cloud.where("c2") in {"h1", "h2"}

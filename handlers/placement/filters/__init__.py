@@ -46,7 +46,13 @@ def chosen(settings: Settings) -> tuple[Filter, ...]:
     """The filters in force, in their order. Raises ConfigurationError for a name that there is none of."""
     named = [_made(find(name), settings) for name in settings.filters]
     before = [compute.REQUESTED_HOST]
-    after = [compute.AVAILABILITY_ZONE, compute.TRAITS, compute.UNITS, compute.RETRY, compute.NETWORK]
+    after = [
+        compute.AVAILABILITY_ZONE,
+        compute.required_traits(settings),
+        compute.UNITS,
+        compute.RETRY,
+        compute.NETWORK,
+    ]
     after += [it for it in (hardware.PCI_PASSTHROUGH, hardware.NUMA_TOPOLOGY) if it not in named]
     if settings.isolate_aggregates:
         before.append(aggregate.ISOLATE)

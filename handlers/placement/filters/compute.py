@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from bus.config import Scheduler as Settings
 from handlers.placement.candidate import Candidate
 from handlers.placement.demand import FORBIDDEN, Request, traits
 from handlers.placement.filter import Filter, without
+from handlers.placement.filters.implied import implied
 from schema.placement.decision import Change
 
+ANY_HYPERVISOR = "simulated"
+"""The hypervisor that plays any."""
 DISABLED_TRAIT = "COMPUTE_STATUS_DISABLED"
 
 
@@ -57,20 +61,39 @@ def _zone_asked(candidate: Candidate, request: Request) -> tuple[Change, ...]:
     return (Change(what="ask", name="zone", value=zone, words=f"asked for in the availability zone {zone}"),)
 
 
-def _has_traits(candidate: Candidate, request: Request) -> bool:
-    required, forbidden = traits(request.extra_specs, request.image_properties)
-    return required <= candidate.traits and not forbidden & candidate.traits
+def required_traits(settings: Settings) -> Filter:
+    """Traits that flavor and image name, and those that follow from what else they say."""
+
+    def wanted(candidate: Candidate, request: Request) -> tuple[frozenset[str], frozenset[str]]:
+        required, forbidden = traits(request.extra_specs, request.image_properties)
+        if candidate.host.facts.hypervisor_type != ANY_HYPERVISOR:
+            required |= implied(request, settings)
+        return required, forbidden
+
+    def passes(candidate: Candidate, request: Request) -> bool:
+        required, forbidden = wanted(candidate, request)
+        return required <= candidate.traits and not forbidden & candidate.traits
+
+    def why(candidate: Candidate, request: Request) -> str:
+        required, forbidden = wanted(candidate, request)
+        lacking, unwanted = sorted(required - candidate.traits), sorted(forbidden & candidate.traits)
+        parts = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(unwanted)}"] * bool(unwanted)
+        return " and ".join(parts)
+
+    return Filter(
+        "Traits",
+        passes,
+        "lack traits that are required, or have forbidden ones",
+        asked=lambda request: _traits_named(request) or bool(implied(request, settings)),
+        why=why,
+        remedy=lambda candidate, request: _traits_set(candidate, request, *wanted(candidate, request)),
+        live=False,
+    )
 
 
-def _why_not_traits(candidate: Candidate, request: Request) -> str:
-    required, forbidden = traits(request.extra_specs, request.image_properties)
-    lacking, unwanted = sorted(required - candidate.traits), sorted(forbidden & candidate.traits)
-    parts = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(unwanted)}"] * bool(unwanted)
-    return " and ".join(parts)
-
-
-def _traits_set(candidate: Candidate, request: Request) -> tuple[Change, ...]:
-    required, forbidden = traits(request.extra_specs, request.image_properties)
+def _traits_set(
+    candidate: Candidate, request: Request, required: frozenset[str], forbidden: frozenset[str]
+) -> tuple[Change, ...]:
     contradicted = sorted(required & forbidden)
     id = candidate.host.id
     return (
@@ -122,7 +145,7 @@ def _pieces_given(candidate: Candidate, request: Request) -> tuple[Change, ...]:
     )
 
 
-def _traits_wanted(request: Request) -> bool:
+def _traits_named(request: Request) -> bool:
     return any(key.startswith("trait:") for specs in (request.extra_specs, request.image_properties) for key in specs)
 
 
@@ -152,15 +175,6 @@ AVAILABILITY_ZONE = Filter(
     asked=lambda request: bool(request.zone) and not request.forced,
     why=lambda candidate, request: f"is in the availability zone {candidate.host.zone}",
     remedy=_zone_asked,
-    live=False,
-)
-TRAITS = Filter(
-    "Traits",
-    _has_traits,
-    "lack traits that are required, or have forbidden ones",
-    asked=_traits_wanted,
-    why=_why_not_traits,
-    remedy=_traits_set,
     live=False,
 )
 UNITS = Filter(

@@ -6,10 +6,9 @@ from bus.config import Scheduler as Settings
 from handlers.placement.candidate import Candidate
 from handlers.placement.demand import Request
 from handlers.placement.filter import Filter, without
+from handlers.placement.filters.compute import ANY_HYPERVISOR
 from schema.placement.decision import Change
 
-ANY_HYPERVISOR = "simulated"
-"""The hypervisor that plays any."""
 _VERSIONS = {"<": int.__lt__, "<=": int.__le__, "==": int.__eq__, "!=": int.__ne__, ">=": int.__ge__, ">": int.__gt__}
 
 

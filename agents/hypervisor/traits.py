@@ -1,0 +1,34 @@
+"""What a libvirt host can do, in placement's names: its CPU's features, and what our domains may be made of.
+
+Whoever teaches domain_xml.py a new model or device says so here: the scheduler sends guests that want one to hosts that
+have its trait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+_FEATURES = {
+    "avx": "AVX",
+    "avx2": "AVX2",
+    "aes": "AESNI",
+    "sse4.2": "SSE42",
+    "vmx": "VMX",
+    "svm": "SVM",
+}
+HYPERTHREADING = "HW_CPU_HYPERTHREADING"
+DOMAINS = (
+    "COMPUTE_DEVICE_TAGGING",
+    "COMPUTE_NET_ATTACH_INTERFACE",
+    "COMPUTE_NODE",
+    *(f"COMPUTE_GRAPHICS_MODEL_{it}" for it in ("BOCHS", "CIRRUS", "NONE", "QXL", "VGA", "VIRTIO")),
+    *(f"COMPUTE_IMAGE_TYPE_{it}" for it in ("QCOW2", "RAW")),
+    *(f"COMPUTE_NET_VIF_MODEL_{it}" for it in ("E1000", "E1000E", "NE2K_PCI", "PCNET", "RTL8139", "VIRTIO", "VMXNET3")),
+    *(f"COMPUTE_STORAGE_BUS_{it}" for it in ("IDE", "SATA", "SCSI", "USB", "VIRTIO")),
+)
+
+
+def traits(features: Collection[str], *, threads: int = 1) -> tuple[str, ...]:
+    """`threads`: of each core."""
+    found = {f"HW_CPU_X86_{trait}" for feature, trait in _FEATURES.items() if feature in features}
+    return tuple(sorted({*found, *DOMAINS, *([HYPERTHREADING] if threads > 1 else [])}))
