@@ -8,7 +8,7 @@ from msgspec import Meta, Struct, field
 
 from api.compute.server import RULE, DiskConfig, by, server_in_path
 from api.compute.server_action import PATH
-from api.compute.server_source import check_fits, flavor_asked, flavor_kept
+from api.compute.server_source import check_fits, check_hardware, flavor_asked, flavor_kept
 from api.wire import Call, Post
 from bus.execute import Wish
 from handlers.compute.departure import begin, departure
@@ -76,6 +76,7 @@ async def resize(call: Call) -> None:
         raise Invalid("When resizing, instances must change flavor!")
     _check_disks(server, wanted)
     await _check_image(call, server, wanted)
+    check_hardware(call, wanted, server.image)
     if call.body.disk_config:
         await call.execute(Wish(SERVERS, server.id, ChangeServerDetails(disk_config=call.body.disk_config, **by(call))))
     move = await departure(

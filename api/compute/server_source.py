@@ -99,9 +99,9 @@ def _booted_image(devices: Sequence[dict[str, Any]], image_id: str) -> str:
     return image_id
 
 
-def check_hardware(call: Call, flavor: Flavor | ServerFlavor, image: Image | ServerImage) -> Hardware | None:
+def check_hardware(call: Call, flavor: Flavor | ServerFlavor, image: Image | ServerImage | None) -> Hardware | None:
     """What the two want of a host for itself. Raises Invalid where they contradict each other, or name what is not."""
-    hardware = wanted(flavor.vcpus, flavor.ram_mb, flavor.extra_specs, image.properties)
+    hardware = wanted(flavor.vcpus, flavor.ram_mb, flavor.extra_specs, image.properties if image else {})
     check_aliases(hardware, call.cloud.settings.scheduler.pci_aliases)
     return hardware
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from agents.hypervisor.plan import Define, Start
+from api.compute.service import SERVICE
 from bus import clock
 from bus.cloud import open_cloud
 from bus.config import Hardware, Scheduler
@@ -20,8 +21,10 @@ from schema.compute.server_command import CreateServer, DeleteServer
 from schema.compute.server_parts import Order, ServerFlavor
 from schema.placement.provider import PROVIDER
 from schema.placement.resource_class import RESOURCE_CLASS
-from tests.compute.steering import PROJECT, steered
-from tests.compute.test_server_api import wanted, world  # noqa: F401
+from tests.compute.steering import PROJECT, Steered, steered
+from tests.compute.test_resize import Shire
+from tests.compute.test_server_api import IMAGE, wanted, world  # noqa: F401
+from tests.serving import serving
 
 HARDWARE = Hardware(dedicated_cpus="2-3", devices=("10de:1eb8",), simulated_cells=1, simulated_pages={"2048": "256"})
 PINNED = {"hw:cpu_policy": "dedicated"}
@@ -167,3 +170,49 @@ async def test_a_rebuild_must_keep_cpus_and_pages(world):  # noqa: F811
     await world.image(image, properties={"hw_numa_nodes": "1"})
     answer = await client("POST", f"/servers/{id}/action", {"rebuild": {"imageRef": image}}, expect=400)
     assert "NUMA topology cannot be changed as part of a rebuild" in answer["badRequest"]["message"]
+
+
+@pytest.fixture
+async def shire(knowing, fresh_database):
+    steering = []
+    settings = msgspec.structs.replace(knowing, allow_resize_to_same_host=False)
+    prepare = lambda cloud: steering.append(Steered(cloud))  # noqa: E731
+    async with serving(settings, fresh_database, [SERVICE], prepare) as served, steering[0] as steering_one:
+        it = Shire(served, steering_one)
+        for name in ("h1", "h2"):
+            await steering_one.host(name, vcpus=8, hardware=HARDWARE)
+        await it.image(IMAGE)
+        for id, vcpus, specs in (
+            ("1", 1, PINNED),
+            ("2", 2, {**PINNED, **LARGE, **GPU}),
+            ("3", 3, {"hw:numa_nodes": "2"}),
+        ):
+            await served.cloud.executor.execute(
+                Wish(FLAVORS, id, CreateFlavor(name=id, vcpus=vcpus, ram_mb=512, disk_gb=1))
+            )
+            await served.cloud.executor.execute(Wish(FLAVORS, id, SetFlavorExtraSpecs(extra_specs=specs)))
+        yield it
+
+
+@pytest.mark.parametrize("word,answers,stays", [("confirmResize", 204, False), ("revertResize", 202, True)])
+async def test_a_resize_holds_both_ends_until_one_is_given_back(shire, word, answers, stays):
+    member, admin = await shire.client(), await shire.client("admin")
+    id = (await shire.boot(member))["id"]
+    before = await shire.steered.state(id)
+    await shire.act(member, id, "resize", {"flavorRef": "3"}, expect=400)
+    await shire.act(member, id, "resize", {"flavorRef": "2"})
+    await shire.becomes(admin, id, "VERIFY_RESIZE")
+    after = await shire.steered.state(id)
+    assert (after.host != before.host, after.topology.pins) == (True, {0: 2, 1: 3})
+    migration = (await shire.migration(admin, id))["uuid"]
+    small, large = {"cpu 2": 1, "memory 0": 512}, {"cpu 2": 1, "cpu 3": 1, "pages 0 2048": 256, "pci 0000:01:00.0": 1}
+    assert await held(shire) == {before.host: {migration: small}, after.host: {id: large}}
+    await shire.act(member, id, word, expect=answers)
+    await shire.becomes(admin, id, "ACTIVE")
+    now = await shire.steered.state(id)
+    kept = before if stays else after
+    assert (now.host, now.topology) == (kept.host, kept.topology)
+    other = after.host if stays else before.host
+    assert await held(shire) == {kept.host: {id: small if stays else large}, other: {}}
+    nodes = (await admin("GET", f"/servers/{id}/topology"))["nodes"]
+    assert nodes[0]["cpu_pinning"] == {str(vcpu): cpu for vcpu, cpu in kept.topology.pins.items()}
