@@ -20,7 +20,20 @@ import structlog
 from agents.hypervisor.answering import Answering
 from agents.hypervisor.driver import Driver, StepFailed
 from agents.hypervisor.outbox import Outbox
-from agents.hypervisor.plan import Define, Pause, Reboot, Remake, Remove, Rescue, Resize, Start, Step, impatient, plan
+from agents.hypervisor.plan import (
+    Define,
+    Pause,
+    Reboot,
+    Remake,
+    Remove,
+    Rescue,
+    Resize,
+    Start,
+    Step,
+    TakeSnapshot,
+    impatient,
+    plan,
+)
 from agents.hypervisor.relay import Relay
 from agents.link import Link
 from agents.tenure import Tenure
@@ -39,7 +52,7 @@ PROGRESS_SECONDS = 5.0
 """A step that takes longer tells what it is at, this often."""
 RETRY_SECONDS = 1.0
 
-_HEAVY = (Define, Remake, Rescue, Resize, Start, Reboot)
+_HEAVY = (Define, Remake, Rescue, TakeSnapshot, Resize, Start, Reboot)
 
 
 class _Wanted(msgspec.Struct, frozen=True):

@@ -40,6 +40,11 @@ async def blank(path: Path, size_bytes: int) -> None:
     fresh.replace(path)
 
 
+async def flatten(path: Path, copy: Path) -> None:
+    """A qcow2 file of its own with all that is on a disk which nobody writes to."""
+    await _qemu_img("convert", "-q", "--force-share", "-f", "qcow2", "-O", "qcow2", str(path), str(copy))
+
+
 async def inspect(path: Path, disk_format: str) -> dict[str, Any]:
     """What qemu-img says of an image read as that format. Raises StepFailed if it is not, or points to other files.
 

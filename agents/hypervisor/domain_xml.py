@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -25,6 +25,7 @@ TB_CACHE_MIB = 64
 _VIDEO = {"vga", "cirrus", "virtio", "none", "qxl", "bochs"}
 _NIC_MODELS = {"virtio", "e1000", "e1000e", "rtl8139", "vmxnet3", "ne2k_pci", "pcnet"}
 _BUSES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd", "usb": "sd"}
+_YES = frozenset({"yes", "true", "1", "on", "t", "y"})
 _MACHINES = re.compile(r"[a-z0-9.-]{1,64}")
 
 
@@ -40,6 +41,8 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """The host's boot during which it was last started."""
     remade: int = 0
     rescued: bool = False
+    snapshot: str = ""
+    """The image it was copied into last."""
 
     @property
     def reboots(self) -> Reboots:
@@ -62,6 +65,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
             "boot": self.boot,
             "remade": str(self.remade),
             "rescued": "yes" if self.rescued else "no",
+            "snapshot": self.snapshot,
         }
 
 
@@ -77,6 +81,7 @@ def remembered(element: str) -> Remembered:
         boot=it.get("boot", ""),
         remade=int(it.get("remade", 0)),
         rescued=it.get("rescued") == "yes",
+        snapshot=it.get("snapshot", ""),
     )
 
 
@@ -245,7 +250,14 @@ def _rest(devices: ET.Element, properties: Mapping[str, str]) -> None:
 
 def has_agent(properties: Mapping[str, str]) -> bool:
     """Whether the image says that its guest runs QEMU's agent."""
-    return properties.get("hw_qemu_guest_agent", "").lower() in {"yes", "true", "1", "on", "t", "y"}
+    return properties.get("hw_qemu_guest_agent", "").lower() in _YES
+
+
+def quiesce(properties: Mapping[str, str]) -> Literal["no", "try", "must"]:
+    """Whether a copy of its disk wants its agent to make the file systems quiet first, by what the image says."""
+    if properties.get("os_require_quiesce", "").lower() in _YES:
+        return "must"
+    return "try" if has_agent(properties) else "no"
 
 
 def _letters(number: int) -> str:

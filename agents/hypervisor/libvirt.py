@@ -24,9 +24,9 @@ import libvirt
 import msgspec
 import structlog
 
-from agents.hypervisor import config_drive, console, disk, hardware, libvirt_domain, libvirt_guest
+from agents.hypervisor import config_drive, console, disk, hardware, libvirt_domain, libvirt_guest, snapshotting
 from agents.hypervisor.boot_time import booted_at
-from agents.hypervisor.domain_xml import Disk, Remembered, domain_xml
+from agents.hypervisor.domain_xml import Disk, Remembered, domain_xml, quiesce
 from agents.hypervisor.driver import Dial, NotRunning, OnChange, OnProgress, StepFailed, Stream
 from agents.hypervisor.image_cache import ImageCache
 from agents.hypervisor.kvm import kvm_works
@@ -45,6 +45,7 @@ from agents.hypervisor.plan import (
     Step,
     Stop,
     Suspend,
+    TakeSnapshot,
     Unpause,
     Unplug,
     Unrescue,
@@ -202,6 +203,8 @@ class LibvirtDriver:
                     await self._rescue(step.domain)
                 case Unrescue():
                     await self._unrescue(step.domain)
+                case TakeSnapshot():
+                    await self._send_copy(step.domain)
                 case Start():
                     await self._on(id, "starting it", lambda domain: self._power_on(domain, step.domain))
                 case Stop():
@@ -322,6 +325,25 @@ class LibvirtDriver:
         await self._on(domain.server_id, "stopping it", libvirt_domain.power_off)
         await self._libvirt.call(lambda it: self._define_again(it, domain, rescued=False, fenced=False), "defining it")
         _drop_rescue(folder)
+
+    async def _send_copy(self, domain: Domain) -> None:
+        id, wanted, copy = domain.server_id, domain.snapshot, self._guest(domain.server_id) / "copy"
+        if wanted is None:
+            raise StepFailed("there is no image to copy its root disk into")
+
+        def on_bytes(doing: str) -> Callable[[int, int], None]:
+            return lambda done, whole: self._on_progress(id, f"{doing}: {done / 1e6:.0f} of {whole / 1e6:.0f} MB")
+
+        async def on_domain(doing: str, function: Callable[[Any], Any]) -> Any:
+            return await self._on(id, doing, function)
+
+        try:
+            root, quiet = self._guest(id) / "disk", quiesce(domain.properties)
+            await snapshotting.copy_disk(root, copy, on_domain, on_bytes("copying its disk"), quiesce=quiet)
+            await snapshotting.send(wanted, copy, on_bytes("sending its image"))
+        finally:
+            copy.unlink(missing_ok=True)
+        await self._on(id, "noting its image", lambda it: libvirt_domain.remember(it, snapshot=wanted.image_id))
 
     async def _furnish(self, domain: Domain) -> None:
         """Whatever it has beside its root disk, if that is not there yet."""
@@ -479,6 +501,7 @@ class LibvirtDriver:
             taps=libvirt_domain.taps(domain),
             remade=memory.remade,
             rescued=memory.rescued,
+            snapshot=memory.snapshot,
         )
 
     def _look_at_host(self, connection: Any) -> HostFacts:

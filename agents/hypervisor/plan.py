@@ -7,6 +7,7 @@
                                    any ─Rescue▶ stopped, to boot from another disk ─Unrescue▶ stopped
                                    any ─Resize▶ stopped, of another size ─Unresize▶ stopped; DropKept when it stays so
     Prepare ▶ awaited here ◀─Send─ running there: what is left there is `sent`
+                                   any ─TakeSnapshot▶ the same, its root disk copied into an image
 
 A generation is carried out once, and ends in `Adopt`. What changes afterwards without a newer one (a guest that shut
 itself down, or was destroyed behind our back) is told, not undone: the control plane decides what it means.
@@ -75,6 +76,19 @@ class Resize(msgspec.Struct, frozen=True):
     """Power off, and make it of the size it shall be; the disks of before are kept beside the new ones.
 
     The new disks are made before anything of the old is touched, and the size is remembered with the domain.
+    """
+
+    domain: Domain
+
+    @property
+    def server_id(self) -> str:
+        return self.domain.server_id
+
+
+class TakeSnapshot(msgspec.Struct, frozen=True):
+    """Send a copy of its root disk away, whole and of one moment; a guest that runs goes on running.
+
+    Remembered with the domain, so that none is sent twice. What comes in between leaves no copy behind.
     """
 
     domain: Domain
@@ -212,6 +226,7 @@ Step = (
     | DropKept
     | Prepare
     | Send
+    | TakeSnapshot
     | Start
     | Stop
     | Reboot
@@ -243,7 +258,9 @@ def plan(
 def impatient(before: Domain, now: Domain) -> bool:
     """Whether a newer wish is reason to break off what is being done for the one before."""
     kept = before.send_to is not None and now.send_to is None
-    return kept or now.power != before.power or now.reboots.hard > before.reboots.hard or now.remade > before.remade
+    if kept or (before.snapshot is not None and now.snapshot is None):
+        return True
+    return now.power != before.power or now.reboots.hard > before.reboots.hard or now.remade > before.remade
 
 
 def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Step]:
@@ -290,7 +307,9 @@ def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Ste
     cards = [] if made or domain.power == "suspended" else _cards(domain, seen)
     # What does not run is changed before it starts; what runs, when it has come to where it shall be.
     steps = [*cards, *steps] if seen.power in {"stopped", "crashed"} else [*steps, *cards]
-    return [*made, *steps, Adopt(id, domain.generation, domain.reboots)]
+    wanted = domain.snapshot is not None and domain.snapshot.image_id != seen.snapshot
+    copied = [TakeSnapshot(domain)] if wanted else []
+    return [*made, *steps, *copied, Adopt(id, domain.generation, domain.reboots)]
 
 
 def _passing(domain: Domain, seen: Observed, position: int) -> list[Step]:

@@ -1,4 +1,4 @@
-"""The screen and the serial line of a guest that is only pretended, spoken well enough for a real client.
+"""Screen, serial line and disk of a guest that is only pretended, well enough for a real client.
 
 RFB 3.8 without authentication (RFC 6143): one colour all over, another one after every key that is pressed.
 """
@@ -41,6 +41,12 @@ async def play(part: Part) -> Stream:
     _playing.add(task)
     task.add_done_callback(_playing.discard)
     return await asyncio.open_connection(sock=ours)
+
+
+def disk_image(disk_gb: int) -> bytes:
+    """A qcow2 image of that size of which there is nothing but the header."""
+    header = struct.pack("!4sIQIIQIIQQIIQ", b"QFI\xfb", 3, 0, 0, 16, max(disk_gb, 1) << 30, 0, 0, 0, 0, 0, 0, 0)
+    return header.ljust(512, b"\0")
 
 
 def screen(name: str) -> Part:

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import msgspec
 from msgspec.structs import replace
 
-from agents.hypervisor import pretended
+from agents.hypervisor import pretended, snapshotting
 from agents.hypervisor.domain_xml import has_agent
 from agents.hypervisor.driver import Dial, NoAgent, NotRunning, OnChange, OnProgress, Passing, StepFailed, Unsupported
 from agents.hypervisor.hardware import dedicated, pretended_cells, pretended_devices
@@ -37,6 +37,7 @@ from agents.hypervisor.plan import (
     Step,
     Stop,
     Suspend,
+    TakeSnapshot,
     Unpause,
     Unplug,
     Unrescue,
@@ -153,8 +154,16 @@ class SimulatedDriver:
             why = self.failure(step)
             if why:
                 raise StepFailed(why)
+        if isinstance(step, TakeSnapshot) and step.server_id in self.domains:
+            await self._send_copy(step)
         self._do(step)
         self._changed()
+
+    async def _send_copy(self, step: TakeSnapshot) -> None:
+        """A disk that is as empty as everything here."""
+        wanted = step.domain.snapshot
+        assert wanted
+        await snapshotting.send(wanted, pretended.disk_image(step.domain.disk_gb), lambda done, whole: None)
 
     async def console(self, server_id: str, lines: int | None) -> str:
         domain = self.domains.get(server_id)
@@ -294,6 +303,8 @@ class SimulatedDriver:
                 self.domains[id].disk_before = ""
             case Send():
                 self._send(step.domain)
+            case TakeSnapshot():
+                self._put(id, snapshot=step.domain.snapshot.image_id if step.domain.snapshot else "")
             case Start():
                 reboots = step.domain.reboots
                 if self._put(id, power="running", fenced=False, interrupted=False, reboots=reboots):

@@ -118,6 +118,14 @@ class Reboots(Word):
     hard: Count = 0
 
 
+class Snapshot(Word):
+    """A copy of its root disk, as it is now, is to be sent to `url` by PUT with the ticket."""
+
+    image_id: str
+    url: str
+    ticket: ImageTicket = field(default_factory=ImageTicket)
+
+
 class Domain(Word):
     """What one host should hold of one server."""
 
@@ -162,6 +170,7 @@ class Domain(Word):
     """Send it there while it runs; what is left of it here afterwards is told to go later."""
     rescue: ImageRef | None = None
     """Boot from a fresh copy of this image; its own root disk is the second one meanwhile."""
+    snapshot: Snapshot | None = None
 
 
 class Observed(Word):
@@ -199,6 +208,8 @@ class Observed(Word):
     """Nothing of it is here, but all is ready for it to come."""
     sent: bool = False
     """It has gone to another host; only what it left behind is here."""
+    snapshot: str = ""
+    """The image that a copy of its root disk was sent to last."""
 
 
 class HostFacts(Word):
