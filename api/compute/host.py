@@ -10,8 +10,7 @@ from api.compute.hypervisor import NotImplementedHere, provider_of
 from api.compute.page import listing
 from api.wire import Call, Put
 from bus.documents import Where
-from bus.execute import Wish
-from handlers.compute.host import HOSTS
+from handlers.compute.host import switching
 from schema.compute.host import HOST, DisableHost, EnableHost, Host
 from schema.compute.server import SERVER
 from schema.refusal import Invalid, NotFound
@@ -70,7 +69,7 @@ async def update(call: Call) -> dict[str, Any]:
     if change.status is None:
         raise Invalid("Invalid input: it needs a status, enable or disable")
     enable = change.status.lower() == "enable"
-    await call.execute(Wish(HOSTS, host.id, EnableHost() if enable else DisableHost()))
+    await call.execute(*switching(host, EnableHost() if enable else DisableHost()))
     return {"host": host.id, "status": "enabled" if enable else "disabled"}
 
 

@@ -12,7 +12,7 @@ from api.compute.times import written
 from api.wire import Call, Delete, Put
 from bus.execute import Wish
 from handlers.compute.aggregate import HOST_AGGREGATES
-from handlers.compute.host import HOSTS
+from handlers.compute.host import HOSTS, switching
 from handlers.placement.provider import PROVIDERS
 from schema.compute.aggregate import RemoveAggregateHost
 from schema.compute.host import HOST, DisableHost, EnableHost, EndForcedDown, ForceHostDown, Host, RemoveHost
@@ -118,9 +118,18 @@ async def delete(call: Call) -> None:
 
 
 async def _changed(call: Call, host: Host, *commands: Command) -> Host:
-    documents = await call.execute(*(Wish(HOSTS, host.id, command) for command in commands))
-    state: Host = documents[-1].state
-    return state
+    wishes = [
+        wish
+        for command in commands
+        for wish in (
+            switching(host, command)
+            if isinstance(command, EnableHost | DisableHost)
+            else (Wish(HOSTS, host.id, command),)
+        )
+    ]
+    documents = await call.execute(*wishes)
+    states: list[Host] = [it.state for it in documents if isinstance(it.state, Host)]
+    return states[-1]
 
 
 def _by_id(call: Call) -> Host:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bus.execute import Aggregate
+from msgspec.structs import replace
+
+from bus.execute import Aggregate, Wish
+from handlers.placement.provider import PROVIDERS
 from schema.compute.host import (
     HOST,
     ChangeHostFacts,
@@ -31,6 +34,7 @@ from schema.compute.host import (
     ReturnHost,
 )
 from schema.event import Command
+from schema.placement.provider import ReportTraits
 from schema.refusal import Conflict, NotFound
 
 ABSENT, UP, LOST = "absent", "up", "lost"
@@ -89,6 +93,15 @@ def decide(host: Host, command: Command) -> list[HostEvent]:
         case RemoveHost():
             return [HostRemoved()]
     raise TypeError(f"hosts know no {type(command).__name__}")
+
+
+def switching(host: Host, command: EnableHost | DisableHost) -> tuple[Wish, ...]:
+    """To enable or disable it, and to say so in placement, which others ask for candidates."""
+    after = replace(host, enabled=isinstance(command, EnableHost))
+    return (
+        Wish(HOSTS, host.id, command),
+        Wish(PROVIDERS, host.provider_id, ReportTraits(traits=after.traits)),
+    )
 
 
 def _already_so(host: Host, command: Command) -> bool:

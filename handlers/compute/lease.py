@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
+from msgspec.structs import replace
 
 from bus.cloud import Cloud
 from bus.config import Settings
@@ -84,7 +85,7 @@ class Hosts(Leases[Host, HostFacts]):
             offered = inventories(facts, self._cloud.settings, found.state if found else None)
             [document, *_] = await self._cloud.executor.execute(
                 Wish(HOSTS, state.id, ChangeHostFacts(facts=facts)),
-                *offering(state.provider_id, state.id, offered, facts.traits, _units(facts)),
+                *offering(state.provider_id, state.id, offered, replace(state, facts=facts).traits, _units(facts)),
                 *_classes(facts),
             )
             state = document.state

@@ -17,6 +17,8 @@ from msgspec.structs import replace
 from schema.compute.domain import HostFacts
 from schema.event import Command, Event, Kind, State
 
+DISABLED_TRAIT = "COMPUTE_STATUS_DISABLED"
+"""What placement says of one that is disabled."""
 DEFAULT_ZONE = "nova"
 """The availability zone of hosts that no aggregate puts into another."""
 
@@ -46,6 +48,11 @@ class Host(State):
     def alive(self) -> bool:
         """Up, and not held down by an operator: its agent may be asked."""
         return self.up and not self.forced_down
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """What its resource provider says of it: what it can do, and whether it is disabled."""
+        return self.facts.traits if self.enabled else tuple(sorted({*self.facts.traits, DISABLED_TRAIT}))
 
     @property
     def usable(self) -> bool:

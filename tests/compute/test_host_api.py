@@ -11,8 +11,8 @@ from bus.execute import Wish
 from handlers.compute.lease import Hosts
 from handlers.placement.provider import PROVIDERS
 from schema.compute.domain import Heartbeat, HostFacts
-from schema.compute.host import HOST
-from schema.placement.provider import Claim
+from schema.compute.host import DISABLED_TRAIT, HOST
+from schema.placement.provider import PROVIDER, Claim
 
 FACTS = HostFacts(
     hypervisor_type="QEMU",
@@ -103,6 +103,22 @@ async def test_hypervisors_are_filtered_and_paged(client, hosts):
     rest = await admin("GET", first["hypervisors_links"][0]["href"].partition("/compute/v2.1")[2])
     assert [it["hypervisor_hostname"] for it in rest["hypervisors"]] == ["h2"]
     await admin("GET", "/os-hypervisors?marker=nobody", expect=400)
+
+
+async def test_placement_says_of_a_host_that_it_is_disabled(client, served, hosts):
+    admin = await client()
+    path = f"/os-services/{hosts['h1'].service_id}"
+
+    async def traits():
+        return (await served.cloud.documents.get(PROVIDER, hosts["h1"].provider_id)).state.traits
+
+    await admin("PUT", path, {"status": "disabled"})
+    assert await traits() == (DISABLED_TRAIT,)
+    facts = replace(FACTS, traits=("HW_CPU_X86_VMX",))
+    await Hosts(served.cloud).on_heartbeat("h1", Heartbeat(host="h1", epoch=1, facts=facts))
+    assert await traits() == (DISABLED_TRAIT, "HW_CPU_X86_VMX")
+    await admin("PUT", path, {"status": "enabled"})
+    assert await traits() == ("HW_CPU_X86_VMX",)
 
 
 async def test_services_are_disabled_and_enabled(client, hosts):

@@ -11,6 +11,7 @@ from handlers.placement.demand import Group
 from handlers.placement.remedy import relaxed
 from handlers.placement.schedule import NoValidHost, Placement, told
 from schema.compute.domain import HostFacts
+from schema.compute.host import DISABLED_TRAIT
 from schema.compute.topology import cpu_set, cpu_unit
 from schema.placement.decision import Decision
 from schema.placement.provider import Inventory
@@ -54,6 +55,8 @@ def made_so(cloud, change):
     match change.what:
         case "enable":
             cloud.change(replace(host.state, enabled=True))
+            left = tuple(it for it in provider.state.traits if it != DISABLED_TRAIT)
+            cloud.provider(replace(provider.state, traits=left))
         case "raise":
             cloud.change(replace(host.state, up=True))
         case "end forced down":

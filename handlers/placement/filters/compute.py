@@ -7,11 +7,11 @@ from handlers.placement.candidate import Candidate
 from handlers.placement.demand import FORBIDDEN, Request, traits
 from handlers.placement.filter import Filter, without
 from handlers.placement.filters.implied import implied
+from schema.compute.host import DISABLED_TRAIT
 from schema.placement.decision import Change
 
 ANY_HYPERVISOR = "simulated"
 """The hypervisor that plays any."""
-DISABLED_TRAIT = "COMPUTE_STATUS_DISABLED"
 
 
 def _alive(candidate: Candidate, request: Request) -> bool:
@@ -39,7 +39,7 @@ def _revived(candidate: Candidate, request: Request) -> tuple[Change, ...]:
         changes.append(Change(what="raise", host=host.id, words=f"host {host.id} up"))
     if not host.enabled and not request.forced:
         changes.append(Change(what="enable", host=host.id, words=f"host {host.id} enabled"))
-    if DISABLED_TRAIT in candidate.traits and not request.forced:
+    elif DISABLED_TRAIT in candidate.traits and not request.forced:
         changes.append(_trait_less(host.id, DISABLED_TRAIT))
     return tuple(changes)
 
