@@ -71,7 +71,7 @@ _MISSING = re.compile(r"Object missing required field `(.+)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.+)`")
 
 
-def body_refusal(message: str) -> str:
+def body_refusal(message: str, body: bytes) -> str:
     """What is wrong with a body, in words Neutron's clients know."""
     at = _AT.search(message)
     what = message[: at.start()] if at else message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from api.placement.words import Generation, Uuid, answered, parameters, provider_at
+from api.placement.words import Generation, Uuid, answered, must_exist, parameters, provider_at, provider_to_change
 from api.wire import Call, Get, Put, Reply
 from bus.execute import Wish
 from bus.log import Document
@@ -24,16 +24,13 @@ async def index(call: Call) -> Reply:
 
 
 async def replace(call: Call) -> Reply:
-    await provider_at(call)
     counted = call.version >= (1, 19)
     given = call.body.aggregates if counted else call.body
     if len(set(given)) < len(given):
         raise Invalid("Invalid input for field aggregates: it has non-unique elements.")
-    command = SetProviderAggregates(
-        aggregates=tuple(given),
-        generation=call.body.resource_provider_generation if counted else None,
-        counted=counted,
-    )
+    generation = call.body.resource_provider_generation if counted else None
+    await provider_to_change(call, generation)
+    command = SetProviderAggregates(aggregates=tuple(given), generation=generation, counted=counted)
     [document] = await call.execute(Wish(PROVIDERS, call.path["uuid"], command))
     return _view(call, document)
 
@@ -51,6 +48,6 @@ _MAY = "placement:resource_providers:aggregates"
 
 routes = [
     Get(_ALL, index, may=f"{_MAY}:list", since="1.1"),
-    Put(_ALL, replace, may=f"{_MAY}:update", body=list[Uuid], since="1.1", until="1.18"),
-    Put(_ALL, replace, may=f"{_MAY}:update", body=Aggregates, since="1.19"),
+    Put(_ALL, replace, may=f"{_MAY}:update", first=must_exist, body=list[Uuid], since="1.1", until="1.18"),
+    Put(_ALL, replace, may=f"{_MAY}:update", first=must_exist, body=Aggregates, since="1.19"),
 ]

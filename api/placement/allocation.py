@@ -26,7 +26,7 @@ from bus.execute import Wish
 from bus.log import Document
 from handlers.placement.claims import claim, release
 from handlers.placement.provider import ConcurrentUpdate
-from schema.placement.consumer import CONSUMER, NEW_CONSUMER, Consumer
+from schema.placement.consumer import CONSUMER, Consumer
 from schema.placement.provider import PROVIDER, Claim, Provider, Release, Resources
 from schema.refusal import Invalid, NotFound
 
@@ -159,17 +159,14 @@ async def change(
     """Every consumer shall hold what its body says, all of them or none; `before` and `after` happen with it."""
     bodies = {dashed_consumer(id): body for id, body in wanted.items()}
     allocations = {id: _allocations(body) for id, body in bodies.items()}
-    for name in {name for all_ in allocations.values() for it in all_.values() for name in it}:
-        if not known_class(call, name):
-            raise Invalid(f"Unable to allocate inventory for consumer: No such resource class {name}.")
-    await _must_exist(call, {id for all_ in allocations.values() for id in all_})
+    providers = await _providers(call, {id for all_ in allocations.values() for id in all_})
 
     async def once() -> None:
-        held = await _consumers(call, bodies)
+        held = await _held(call, bodies)
+        _must_exist(call, allocations, providers)
         wishes: list[Wish] = []
         for id, body in bodies.items():
-            _expect(id, getattr(body, "consumer_generation", UNSET), held.get(id))
-            wishes += _wishes(id, body, allocations[id], held.get(id))
+            wishes += _wishes(id, body, allocations[id], held.get(id), providers)
         await call.execute(*before, *_in_order(wishes, held), *after)
 
     counted = any(hasattr(body, "consumer_generation") for body in bodies.values())
@@ -183,7 +180,14 @@ def dashed_consumer(id: str) -> str:
         raise Invalid(f"Malformed consumer_uuid: {id}") from None
 
 
-def _wishes(id: str, body: Any, allocations: dict[str, Resources], held: Document | None) -> tuple[Wish, ...]:
+def _wishes(
+    id: str,
+    body: Any,
+    allocations: dict[str, Resources],
+    held: Document | None,
+    providers: Mapping[str, Document],
+) -> tuple[Wish, ...]:
+    """A write that changes nothing moves generations like any other."""
     said = held.state.consumer_type if held is not None else None
     return claim(
         id,
@@ -192,34 +196,27 @@ def _wishes(id: str, body: Any, allocations: dict[str, Resources], held: Documen
         getattr(body, "user_id", INCOMPLETE),
         held=held,
         consumer_type=getattr(body, "consumer_type", said),
+        generations={id: providers[id].state.generation for id in allocations},
+        fresh=held is None,
     )
 
 
 def _in_order(wishes: list[Wish], held: Mapping[str, Document]) -> list[Wish]:
-    """What gives room comes before what takes it, so that consumers can change places on a full provider."""
+    """A stale generation is told before a lack of room.
+
+    What gives room comes before what takes it, so that consumers can change places on a full provider.
+    """
 
     def rank(wish: Wish) -> int:
         command = wish.command
         if isinstance(command, Release):
-            return 0
+            return 1
         if isinstance(command, Claim):
             before = held[command.consumer_id].state.allocations.get(wish.id, {}) if command.consumer_id in held else {}
-            return 1 if all(amount <= before.get(name, 0) for name, amount in command.resources.items()) else 2
-        return 3
+            return 2 if all(amount <= before.get(name, 0) for name, amount in command.resources.items()) else 3
+        return 0
 
     return sorted(wishes, key=rank)
-
-
-def _expect(id: str, given: Any, held: Document | None) -> None:
-    """The consumer generation the client saw must be the one there is."""
-    actual = held.state.generation if held is not None else NEW_CONSUMER
-    if given is not UNSET and (given or NEW_CONSUMER) != actual:
-        raise ConcurrentUpdate(
-            f"consumer generation conflict - expected {actual or 'null'} but got "
-            f"{'null' if given is None else given} for consumer {id}"
-        )
-    if given == 0:
-        raise ConcurrentUpdate(f"consumer generation conflict - expected null but got 0 for consumer {id}")
 
 
 def _allocations(body: Any) -> dict[str, Resources]:
@@ -240,11 +237,54 @@ def _provider_id(text: str) -> str:
         raise Invalid(f"Invalid input: {text!r} is no resource provider's UUID.") from None
 
 
-async def _must_exist(call: Call, provider_ids: set[str]) -> None:
-    found = await call.cloud.documents.get_many(PROVIDER, sorted(provider_ids))
-    missing = sorted(id for id in provider_ids if id not in found or not found[id].state.living)
-    if missing:
-        raise Invalid(f"Allocation for resource provider '{missing[0]}' that does not exist.")
+async def _providers(call: Call, ids: set[str]) -> dict[str, Document]:
+    """Those that there are; from memory, but for what it does not know (yet)."""
+    mirror = call.cloud.mirror(PROVIDER)
+    known = {id: it for id in ids if (it := mirror.get(id)) is not None}
+    if len(known) < len(ids):
+        found = await call.cloud.documents.get_many(PROVIDER, sorted(ids - known.keys()))
+        known |= {id: it for id, it in found.items() if it.state.living}
+    return known
+
+
+def _must_exist(
+    call: Call, allocations: Mapping[str, Mapping[str, Resources]], providers: Mapping[str, Document]
+) -> None:
+    for consumer, claims in allocations.items():
+        for id, resources in claims.items():
+            if id not in providers:
+                raise Invalid(f"Allocation for resource provider '{id}' that does not exist.")
+            for name in resources:
+                if not known_class(call, name):
+                    raise Invalid(
+                        f"Unable to allocate inventory for consumer {consumer}: No such resource class {name}."
+                    )
+
+
+async def _held(call: Call, bodies: Mapping[str, Any]) -> dict[str, Document]:
+    """What the consumers hold, each at the generation its body names. Raises ConcurrentUpdate.
+
+    Who says that a consumer is new is believed until the append; what is remembered need not be read again if it is
+    what the client saw.
+    """
+    seen = {id: getattr(body, "consumer_generation", UNSET) for id, body in bodies.items()}
+    streams = {CONSUMER.stream(id): id for id, generation in seen.items() if generation is not None}
+    found = await call.cloud.executor.load(list(streams)) if streams else {}
+    held = {streams[stream]: it for stream, it in found.items() if it.state.living}
+    stale = [id for id in streams.values() if seen[id] is UNSET or _differs(seen[id], held.get(id))]
+    if stale:
+        held = {id: it for id, it in held.items() if id not in stale} | await _consumers(call, stale)
+        for id in stale:
+            if seen[id] is not UNSET and _differs(seen[id], held.get(id)):
+                actual = held[id].state.generation if id in held else "null"
+                raise ConcurrentUpdate(
+                    f"consumer generation conflict - expected {actual} but got {seen[id]} for consumer {id}"
+                )
+    return held
+
+
+def _differs(generation: Any, held: Document | None) -> bool:
+    return held is None or held.state.generation != generation
 
 
 async def _consumers(call: Call, ids: Iterable[str]) -> dict[str, Document]:

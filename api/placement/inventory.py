@@ -12,9 +12,11 @@ from api.placement.words import (
     Generation,
     answered,
     known_class,
+    must_exist,
     must_know_classes,
     parameters,
     provider_at,
+    provider_to_change,
 )
 from api.wire import Call, Delete, Get, Post, Put, Reply
 from api.wire.dispatch import WrongMethod
@@ -25,7 +27,7 @@ from schema.placement.provider import MOST, Inventory, Provider, RemoveInventory
 from schema.refusal import Conflict, Invalid, NotFound
 
 Reserved = Annotated[int, Meta(ge=0, le=MOST)]
-Ratio = Annotated[float, Meta(gt=0, le=3.40282e38)]
+Ratio = Annotated[float, Meta(ge=0, le=3.40282e38)]
 
 
 class InventoryBody(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -57,17 +59,18 @@ async def index(call: Call) -> Reply:
 
 
 async def replace(call: Call) -> Reply:
-    await provider_at(call)
+    await provider_to_change(call, call.body.resource_provider_generation)
     must_know_classes(call, call.body.inventories)
-    inventories = {name: inventory(call, name, body) for name, body in call.body.inventories.items()}
+    inventories = {name: inventory(call, call.path["uuid"], name, body) for name, body in call.body.inventories.items()}
     command = SetInventories(inventories=inventories, generation=call.body.resource_provider_generation)
     [document] = await call.execute(Wish(PROVIDERS, call.path["uuid"], command))
     return _all(call, document)
 
 
 async def clear(call: Call) -> None:
-    await provider_at(call)
-    await call.execute(Wish(PROVIDERS, call.path["uuid"], SetInventories(inventories={})))
+    generation = (await provider_at(call)).state.generation
+    command = SetInventories(inventories={}, generation=generation)
+    await call.execute(Wish(PROVIDERS, call.path["uuid"], command))
 
 
 async def no_clear(call: Call) -> None:
@@ -82,7 +85,7 @@ async def create(call: Call) -> Reply:
         raise Conflict(f"Update conflict: there is an inventory of {name} on resource provider {there.id} already.")
     command = SetInventory(
         resource_class=name,
-        inventory=inventory(call, name, call.body),
+        inventory=inventory(call, there.id, name, call.body, "create"),
         fresh=True,
         generation=call.body.resource_provider_generation,
     )
@@ -99,13 +102,16 @@ async def show(call: Call) -> Reply:
 
 
 async def update(call: Call) -> Reply:
-    await provider_at(call)
+    await provider_to_change(call, call.body.resource_provider_generation)
     name = call.path["resource_class"]
     if not known_class(call, name):
-        raise Invalid(f"No such resource class {name}.")
+        raise Invalid(
+            f"No inventory record with resource class for resource provider {call.path['uuid']}: "
+            f"No such resource class {name}."
+        )
     command = SetInventory(
         resource_class=name,
-        inventory=inventory(call, name, call.body),
+        inventory=inventory(call, call.path["uuid"], name, call.body),
         fresh=False,
         generation=call.body.resource_provider_generation,
     )
@@ -118,14 +124,9 @@ async def delete(call: Call) -> None:
     await call.execute(Wish(PROVIDERS, call.path["uuid"], RemoveInventory(resource_class=call.path["resource_class"])))
 
 
-def inventory(call: Call, name: str, body: InventoryBody) -> Inventory:
-    """A body as it is kept. Raises Invalid where all would be reserved (since 1.26 that may be) or more than all."""
-    if body.reserved > body.total or (body.reserved == body.total and call.version < (1, 26)):
-        raise Invalid(
-            f"Unable to update inventory or create it for resource provider {call.path.get('uuid', '')}: of {name} "
-            f"{body.reserved} would be reserved of a total of {body.total}."
-        )
-    return Inventory(
+def inventory(call: Call, provider_id: str, name: str, body: InventoryBody, doing: str = "update") -> Inventory:
+    """A body as it is kept. Raises Invalid where nothing would be left of it (since 1.26: less than nothing)."""
+    inventory = Inventory(
         total=body.total,
         reserved=body.reserved,
         min_unit=body.min_unit,
@@ -133,6 +134,13 @@ def inventory(call: Call, name: str, body: InventoryBody) -> Inventory:
         step_size=body.step_size,
         allocation_ratio=float(body.allocation_ratio),
     )
+    most = "greater than" if call.version >= (1, 26) else "greater than or equal to"
+    if inventory.capacity < 0 or (inventory.capacity == 0 and call.version < (1, 26)):
+        raise Invalid(
+            f"Unable to {doing} inventory for resource provider {provider_id}: Invalid inventory for '{name}' on "
+            f"resource provider '{provider_id}'. The reserved value is {most} total."
+        )
+    return inventory
 
 
 def view(inventory: Inventory) -> dict[str, Any]:
@@ -167,11 +175,11 @@ _MAY = "placement:resource_providers:inventories"
 
 routes = [
     Get(_ALL, index, may=f"{_MAY}:list"),
-    Put(_ALL, replace, may=f"{_MAY}:update", body=AllInventories),
-    Post(_ALL, create, may=f"{_MAY}:create", body=NewInventory),
+    Put(_ALL, replace, may=f"{_MAY}:update", first=must_exist, body=AllInventories),
+    Post(_ALL, create, may=f"{_MAY}:create", first=must_exist, body=NewInventory),
     Delete(_ALL, clear, may=f"{_MAY}:delete", since="1.5"),
     Delete(_ALL, no_clear, may=f"{_MAY}:delete", until="1.4"),
     Get(_ONE, show, may=f"{_MAY}:show"),
-    Put(_ONE, update, may=f"{_MAY}:update", body=OneInventory),
+    Put(_ONE, update, may=f"{_MAY}:update", first=must_exist, body=OneInventory),
     Delete(_ONE, delete, may=f"{_MAY}:delete"),
 ]

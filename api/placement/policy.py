@@ -1,10 +1,19 @@
-"""Who may do what in placement, by its own rule names: operators and services; readers see their project's usage."""
+"""Who may do what in placement, by its own rule names: operators and services; readers see their project's usage.
+
+Everybody comes with a token of some project: tokens of a domain or of the system may nothing here.
+"""
 
 from __future__ import annotations
 
-from api.wire.policy import ADMIN, PROJECT_READER, SERVICE, Check, any_of
+from api.wire.policy import ADMIN, PROJECT_READER, SERVICE, Check, Target, all_of, any_of
+from handlers.identity.token import Token
 
-ADMIN_OR_SERVICE = any_of(ADMIN, SERVICE)
+
+def project_scope(token: Token, target: Target) -> bool:
+    return token.project_id is not None
+
+
+ADMIN_OR_SERVICE = all_of(project_scope, any_of(ADMIN, SERVICE))
 
 POLICY: dict[str, Check | str] = {
     "placement:resource_providers:list": ADMIN_OR_SERVICE,
@@ -25,7 +34,7 @@ POLICY: dict[str, Check | str] = {
     "placement:resource_providers:aggregates:list": ADMIN_OR_SERVICE,
     "placement:resource_providers:aggregates:update": ADMIN_OR_SERVICE,
     "placement:resource_providers:usages": ADMIN_OR_SERVICE,
-    "placement:usages": any_of(ADMIN, SERVICE, PROJECT_READER),
+    "placement:usages": all_of(project_scope, any_of(ADMIN, SERVICE, PROJECT_READER)),
     "placement:traits:list": ADMIN_OR_SERVICE,
     "placement:traits:show": ADMIN_OR_SERVICE,
     "placement:traits:update": ADMIN_OR_SERVICE,
@@ -39,5 +48,5 @@ POLICY: dict[str, Check | str] = {
     "placement:allocations:delete": ADMIN_OR_SERVICE,
     "placement:resource_providers:allocations:list": ADMIN_OR_SERVICE,
     "placement:allocation_candidates:list": ADMIN_OR_SERVICE,
-    "placement:reshaper:reshape": SERVICE,
+    "placement:reshaper:reshape": all_of(project_scope, SERVICE),
 }

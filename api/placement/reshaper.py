@@ -48,7 +48,7 @@ async def reshape(call: Call) -> None:
             raise Invalid(f"Resource provider {id} in inventories not found.", code=NOT_FOUND)
         provider: Provider = found[id].state
         _expect(provider, body)
-        new = {name: inventory(call, name, it) for name, it in body.inventories.items()}
+        new = {name: inventory(call, id, name, it) for name, it in body.inventories.items()}
         generation = body.resource_provider_generation
         first.append(Wish(PROVIDERS, id, SetInventories(inventories=provider.inventories | new, generation=generation)))
         last[id] = SetInventories(inventories=new)
@@ -74,8 +74,8 @@ NOT_FOUND = "placement.resource_provider.not_found"
 def _expect(provider: Provider, body: Any) -> None:
     if provider.generation != body.resource_provider_generation:
         raise ConcurrentUpdate(
-            f"resource provider generation conflict: {provider.id} is at generation {provider.generation}, the request "
-            f"was made for {body.resource_provider_generation}."
+            f"resource provider generation conflict for provider {provider.id}: actual: {provider.generation}, "
+            f"given: {body.resource_provider_generation}"
         )
 
 

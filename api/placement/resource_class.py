@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from api.placement.words import DUPLICATE_NAME, all_providers, answered, base, known_class, parameters
+from api.placement.refusal import SHOWN_CHARACTERS
+from api.placement.words import all_providers, answered, base, known_class, parameters
 from api.wire import Call, Delete, Get, Post, Put, Reply
 from bus.execute import Wish
 from handlers.placement.resource_class import RESOURCE_CLASSES
@@ -19,7 +20,9 @@ from schema.placement.resource_class import (
 )
 from schema.refusal import Conflict, Invalid, NotFound
 
-CustomName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^CUSTOM_[A-Z0-9_]+$")]
+_NAME = "^CUSTOM_[A-Z0-9_]+$"
+
+CustomName = Annotated[str, Meta(min_length=1, max_length=255, pattern=_NAME)]
 
 
 class NewResourceClass(Struct, forbid_unknown_fields=True):
@@ -40,7 +43,7 @@ async def show(call: Call) -> Reply:
 async def create(call: Call) -> Reply:
     name = call.body.name
     if known_class(call, name) and not call.by.idempotency:
-        raise Conflict(f"Conflicting resource class already exists: {name}", code=DUPLICATE_NAME)
+        raise Conflict(f"Conflicting resource class already exists: {name}")
     await call.execute(Wish(RESOURCE_CLASSES, name, CreateResourceClass()))
     return Reply(None, headers={"Location": call.url(f"/resource_classes/{name}")})
 
@@ -48,10 +51,12 @@ async def create(call: Call) -> Reply:
 async def rename(call: Call) -> Reply:
     old, new = call.path["name"], call.body.name
     _must_exist(call, old)
+    if old in STANDARD_CLASSES:
+        raise Invalid(f"Cannot update standard resource class {old}")
     if old != new:
-        _must_be_own_and_free(call, old)
+        _must_be_free(call, old)
         if known_class(call, new):
-            raise Conflict(f"Resource class already exists: {new}", code=DUPLICATE_NAME)
+            raise Conflict(f"Resource class already exists: {new}")
         await call.execute(
             Wish(RESOURCE_CLASSES, new, CreateResourceClass()), Wish(RESOURCE_CLASSES, old, DeleteResourceClass())
         )
@@ -60,8 +65,7 @@ async def rename(call: Call) -> Reply:
 
 async def ensure(call: Call) -> Reply:
     name = call.path["name"]
-    if not CUSTOM_NAME.fullmatch(name):
-        raise Invalid(f"{name[:64]!r} does not match CUSTOM_ followed by A-Z, 0-9 and _, 255 characters at most.")
+    _check_name(name)
     there = known_class(call, name)
     await call.execute(Wish(RESOURCE_CLASSES, name, CreateResourceClass()))
     location = {"Location": call.url(f"/resource_classes/{name}")}
@@ -71,7 +75,9 @@ async def ensure(call: Call) -> Reply:
 async def delete(call: Call) -> None:
     name = call.path["name"]
     _must_exist(call, name)
-    _must_be_own_and_free(call, name)
+    if name in STANDARD_CLASSES:
+        raise Invalid(f"Error in delete resource class: Cannot delete standard resource class {name}.")
+    _must_be_free(call, name)
     await call.execute(Wish(RESOURCE_CLASSES, name, DeleteResourceClass()))
 
 
@@ -80,14 +86,25 @@ def _must_exist(call: Call, name: str) -> None:
         raise NotFound(f"No such resource class {name}.")
 
 
-def _must_be_own_and_free(call: Call, name: str) -> None:
-    if name in STANDARD_CLASSES:
-        raise Invalid(f"Cannot delete standard resource class {name}, nor rename it.")
-    users = [it.id for it in all_providers(call).values() if name in it.inventories]
+def _must_be_free(call: Call, name: str) -> None:
+    users = sum(1 for it in all_providers(call).values() if name in it.inventories)
     if users:
         raise Conflict(
-            f"Error in delete resource class or rename: {name} is in use in the inventory of {len(users)} providers."
+            f"Error in delete resource class: Cannot delete resource class {name}. Class is in use in inventory of "
+            f"{users} providers."
         )
+
+
+def _check_name(name: str) -> None:
+    """As the body of a POST would be checked. Raises Invalid."""
+    shown = repr(name[:SHOWN_CHARACTERS])
+    if len(name) > 255:
+        said, rule = f"{shown} is too long", "maxLength"
+    elif not CUSTOM_NAME.fullmatch(name):
+        said, rule = f"{shown} does not match '{_NAME}'", "pattern"
+    else:
+        return
+    raise Invalid(f"JSON does not validate: {said}\n\nFailed validating '{rule}' in schema")
 
 
 def _view(call: Call, name: str) -> dict[str, Any]:

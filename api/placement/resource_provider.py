@@ -7,15 +7,20 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from api.placement.refusal import wrong_query
 from api.placement.words import (
     DUPLICATE_NAME,
+    IN_RESOURCES,
     Uuid,
     aggregates,
     all_providers,
     answered,
     base,
     dashed,
-    one_uuid,
+    is_uuid,
+    must_exist,
+    must_know_classes,
+    must_know_traits,
     parameters,
     provider_at,
     resources,
@@ -85,21 +90,25 @@ _LIST_SINCE = {
 
 async def index(call: Call) -> Reply:
     parameters(call, _LIST_SINCE)
+    for name in ("uuid", "in_tree"):
+        text = call.query.get(name)
+        if text is not None and not is_uuid(text):
+            raise wrong_query(f"{text!r} is not a 'uuid'", "format")
     query = call.query
     providers = all_providers(call)
-    any_of, forbidden = traits(call, query.getall("required", ()), "required")
+    any_of, forbidden = traits(call, query.getall("required", ()))
     member_of, not_member_of = aggregates(call, query.getall("member_of", ()), "member_of")
     group = Group(
-        resources=resources(call, query["resources"]) if "resources" in query else {},
+        resources=resources(query["resources"]) if "resources" in query else {},
         required=any_of,
         forbidden=forbidden,
         member_of=member_of,
         not_member_of=not_member_of,
-        in_tree=one_uuid(query["in_tree"], "in_tree") if "in_tree" in query else None,
+        in_tree=dashed(query["in_tree"]) if "in_tree" in query else None,
     )
-    wanted = one_uuid(query["uuid"], "uuid") if "uuid" in query else None
-    if "name" in query and not query["name"]:
-        raise Invalid("Invalid query string parameters: name must not be empty.")
+    must_know_classes(call, group.resources, IN_RESOURCES)
+    must_know_traits(call, group.traits, 'Invalid trait(s) in "required" parameter: ')
+    wanted = dashed(query["uuid"]) if "uuid" in query else None
     found = [
         it
         for it in matching(providers, group)
@@ -119,7 +128,7 @@ async def create(call: Call) -> Reply:
             raise Conflict(f"Conflicting resource provider uuid: {id} already exists.", code=DUPLICATE_NAME)
     wishes = [Wish(PROVIDERS, id, CreateProvider(name=body.name))]
     if parent_id is not None:
-        parent = await _parent(call, dashed(parent_id), id)
+        parent = await _parent(call, dashed(parent_id), id, f'Unable to create resource provider "{body.name}", {id}: ')
         command = CreateProvider(name=body.name, parent_id=parent.id, root_id=parent.root_id)
         wishes = [
             Wish(PROVIDERS, id, command),
@@ -151,7 +160,10 @@ async def update(call: Call) -> Reply:
 
 
 async def delete(call: Call) -> None:
-    state: Provider = (await provider_at(call)).state
+    try:
+        state: Provider = (await provider_at(call)).state
+    except NotFound:
+        raise NotFound(f"No resource provider with uuid {call.path['uuid']} found for delete") from None
     wishes = [Wish(PROVIDERS, state.id, DeleteProvider())]
     if state.parent_id is not None:
         wishes.append(Wish(PROVIDERS, state.parent_id, RemoveChildProvider(child_id=state.id)))
@@ -186,29 +198,30 @@ def _rels(version: tuple[int, int]) -> Iterator[str]:
     return (rel for rel, since in _RELS if version >= since)
 
 
-async def _parent(call: Call, parent_id: str, child_id: str) -> Provider:
+async def _parent(call: Call, parent_id: str, child_id: str, unable: str) -> Provider:
     if parent_id == child_id:
-        raise Invalid("parent provider UUID cannot be same as UUID. Please make it another provider, or null.")
+        raise Invalid(f"{unable}parent provider UUID cannot be same as UUID.")
     try:
         parent: Provider = (await call.cloud.documents.get(PROVIDER, parent_id)).state
     except NotFound:
-        raise Invalid(f"Unable to save resource provider: parent provider UUID does not exist: {parent_id}.") from None
+        raise Invalid(f"{unable}parent provider UUID does not exist: {parent_id}.") from None
     return parent
 
 
 async def _moving(call: Call, state: Provider, parent_id: str | None) -> list[Wish]:
     """The wishes that hang a provider, and all below it, somewhere else."""
+    unable = f"Unable to save resource provider {state.id}: Object action update failed because: "
     if call.version < (1, 37) and (parent_id is None or state.parent_id is not None):
         what = "un-parenting" if parent_id is None else "re-parenting"
-        raise Invalid(f"Unable to save resource provider: {what} a provider is not currently allowed before 1.37.")
+        raise Invalid(f"{unable}{what} a provider is not currently allowed before 1.37.")
     providers = all_providers(call)
     below = _below(providers, state.id)
     wishes = []
     root_id = state.id
     if parent_id is not None:
-        parent = await _parent(call, parent_id, state.id)
-        if parent.id in below:
-            raise Invalid("creating loop in the provider tree is not allowed.")
+        if parent_id in {state.id, *below}:
+            raise Invalid(f"{unable}creating loop in the provider tree is not allowed.")
+        parent = await _parent(call, parent_id, state.id, unable)
         root_id = parent.root_id
         wishes.append(Wish(PROVIDERS, parent.id, AddChildProvider(child_id=state.id, root_id=root_id)))
     if state.parent_id is not None:
@@ -233,13 +246,14 @@ async def _named(call: Call, name: str, wishes: list[Wish]) -> list[Document]:
 
 
 _ONE = "/resource_providers/{uuid}"
+_MAY = "placement:resource_providers"
 
 routes = [
-    Get("/resource_providers", index, may="placement:resource_providers:list", query=ListQuery),
-    Post("/resource_providers", create, may="placement:resource_providers:create", body=NewProvider, until="1.13"),
-    Post("/resource_providers", create, may="placement:resource_providers:create", body=NewProvider14, since="1.14"),
-    Get(_ONE, show, may="placement:resource_providers:show"),
-    Put(_ONE, update, may="placement:resource_providers:update", body=ProviderUpdate, until="1.13"),
-    Put(_ONE, update, may="placement:resource_providers:update", body=ProviderUpdate14, since="1.14"),
-    Delete(_ONE, delete, may="placement:resource_providers:delete"),
+    Get("/resource_providers", index, may=f"{_MAY}:list", query=ListQuery),
+    Post("/resource_providers", create, may=f"{_MAY}:create", body=NewProvider, until="1.13"),
+    Post("/resource_providers", create, may=f"{_MAY}:create", body=NewProvider14, since="1.14"),
+    Get(_ONE, show, may=f"{_MAY}:show"),
+    Put(_ONE, update, may=f"{_MAY}:update", first=must_exist, body=ProviderUpdate, until="1.13"),
+    Put(_ONE, update, may=f"{_MAY}:update", first=must_exist, body=ProviderUpdate14, since="1.14"),
+    Delete(_ONE, delete, may=f"{_MAY}:delete"),
 ]

@@ -23,7 +23,13 @@ from schema.placement.provider import PROVIDER
 from schema.placement.resource_class import RESOURCE_CLASS
 from schema.placement.trait import TRAIT
 
-MICROVERSIONS = Microversions(word="placement", minimum="1.0", maximum="1.39")
+MICROVERSIONS = Microversions(
+    word="placement",
+    minimum="1.0",
+    maximum="1.39",
+    unknown="Invalid microversion: Unacceptable version header: {asked}",
+    malformed="Invalid microversion: invalid version string: {asked}; it must be MAJOR.MINOR or latest",
+)
 
 SERVICE = Service(
     name="placement",
@@ -34,6 +40,8 @@ SERVICE = Service(
     policy=POLICY,
     body_refusal=body_refusal,
     json_or_nothing=True,
+    typed_bodies=True,
+    heads=False,
     mirrors=(PROVIDER, RESOURCE_CLASS, TRAIT),
     roots=version_documents(MICROVERSIONS),
     routes=[

@@ -13,9 +13,9 @@ from api.placement.words import (
     must_know_traits,
     parameters,
     provider_at,
+    provider_to_change,
 )
 from api.wire import Call, Delete, Get, Put, Reply
-from api.wire.query import boolean
 from bus.execute import Wish
 from bus.log import Document
 from handlers.placement.provider import PROVIDERS
@@ -42,9 +42,9 @@ async def index(call: Call) -> Reply:
     parameters(call, {"name": (1, 6), "associated": (1, 6)})
     names = [*sorted(standard_traits()), *sorted(document.id for document in call.cloud.mirror(TRAIT).values())]
     if "associated" in call.query:
-        wanted = boolean(call.query["associated"])
+        wanted = {"true": True, "false": False}.get(call.query["associated"].lower())
         if wanted is None:
-            raise Invalid('The query parameter "associated" only accepts "true" or "false".')
+            raise Invalid('The query parameter "associated" only accepts "true" or "false"')
         used = {trait for provider in all_providers(call).values() for trait in provider.traits}
         names = [name for name in names if (name in used) is wanted]
     if "name" in call.query:
@@ -52,7 +52,7 @@ async def index(call: Call) -> Reply:
         if not colon or operator not in {"in", "startswith"} or not operand:
             raise Invalid(
                 "Badly formatted name parameter. Expected name query string parameter in form: "
-                f"?name=[in|startswith]:[name1,name2|prefix]. Got: {call.query['name']!r}"
+                f'?name=[in|startswith]:[name1,name2|prefix]. Got: "{call.query["name"]}"'
             )
         among = set(operand.split(","))
         names = [name for name in names if (name in among if operator == "in" else name.startswith(operand))]
@@ -68,8 +68,8 @@ async def create(call: Call) -> Reply:
     name = call.path["name"]
     if not CUSTOM_NAME.fullmatch(name):
         raise Invalid(
-            f"The trait is invalid. It must begin with CUSTOM_, use only A-Z, 0-9 and _, and have no more than 255 "
-            f"characters; got {name[:64]!r}."
+            "The trait is invalid. A valid trait must be no longer than 255 characters, start with the prefix "
+            '"CUSTOM_" and use following characters: "A"-"Z", "0"-"9" and "_"'
         )
     there = known_trait(call, name)
     await call.execute(Wish(TRAITS, name, CreateTrait()))
@@ -84,7 +84,7 @@ async def delete(call: Call) -> None:
         raise Invalid(f"Cannot delete standard trait {name}.")
     users = [it.id for it in all_providers(call).values() if name in it.traits]
     if users:
-        raise Conflict(f"The trait {name} is in use by a resource provider: {users[0]}.")
+        raise Conflict(f"The trait {name} is in use by a resource provider. It is {users[0]}.")
     await call.execute(Wish(TRAITS, name, DeleteTrait()))
 
 
@@ -94,20 +94,20 @@ async def of_provider(call: Call) -> Reply:
 
 
 async def replace(call: Call) -> Reply:
-    await provider_at(call)
     if len(set(call.body.traits)) < len(call.body.traits):
         raise Invalid("Invalid input for field traits: it has non-unique elements.")
+    generation = call.body.resource_provider_generation
+    await provider_to_change(call, generation)
     must_know_traits(call, call.body.traits)
-    command = SetProviderTraits(
-        traits=tuple(sorted(call.body.traits, key=standard_first)), generation=call.body.resource_provider_generation
-    )
+    traits = tuple(sorted(call.body.traits, key=standard_first))
+    command = SetProviderTraits(traits=traits, generation=generation)
     [document] = await call.execute(Wish(PROVIDERS, call.path["uuid"], command))
     return _view(call, document)
 
 
 async def clear(call: Call) -> None:
-    await provider_at(call)
-    await call.execute(Wish(PROVIDERS, call.path["uuid"], SetProviderTraits(traits=())))
+    generation = (await provider_at(call)).state.generation
+    await call.execute(Wish(PROVIDERS, call.path["uuid"], SetProviderTraits(traits=(), generation=generation)))
 
 
 def standard_first(name: str) -> tuple[bool, str]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from typing import Any
 
 from msgspec import Struct
 
+from api.placement.refusal import SHOWN_CHARACTERS, wrong_query
 from api.placement.words import answered, parameters, provider_at
 from api.wire import Call, Get, Reply
 from bus.documents import Where
 from schema.placement.consumer import CONSUMER, Consumer
 from schema.placement.provider import Provider
-from schema.refusal import Invalid
 
 
 class UsagesQuery(Struct, frozen=True):
@@ -24,6 +25,8 @@ class UsagesQuery(Struct, frozen=True):
 
 
 UNKNOWN, ALL = "unknown", "all"
+
+_CONSUMER_TYPE = re.compile(r"[A-Z0-9_]+|all|unknown")
 
 
 async def of_provider(call: Call) -> Reply:
@@ -37,19 +40,25 @@ async def of_provider(call: Call) -> Reply:
 
 
 async def of_project(call: Call) -> Reply:
-    parameters(call, {"project_id": (1, 9), "user_id": (1, 9), "consumer_type": (1, 38)})
     project_id, user_id = call.query.get("project_id"), call.query.get("user_id")
-    if not project_id:
-        raise Invalid("Invalid query string parameters: 'project_id' is a required property")
-    for name in call.query:
-        if not 1 <= len(call.query[name]) <= 255:
-            raise Invalid(f"Invalid query string parameters: {name} must have from 1 to 255 characters.")
-    call.must("placement:usages", project_id=project_id)
+    if project_id is not None:
+        call.must("placement:usages", project_id=project_id)
+    parameters(call, {"project_id": (1, 9), "user_id": (1, 9), "consumer_type": (1, 38)})
+    if project_id is None:
+        raise wrong_query("'project_id' is a required property", "required")
+    for value in call.query.values():
+        if not value:
+            raise wrong_query("'' is too short", "minLength")
+        if len(value) > 255:
+            raise wrong_query(f"{value[:SHOWN_CHARACTERS]!r} is too long", "maxLength")
+    kind = call.query.get("consumer_type")
+    if kind is not None and not _CONSUMER_TYPE.fullmatch(kind):
+        raise wrong_query(f"{kind!r} does not match '^[A-Z0-9_]+$|^all|^unknown$'", "pattern")
     where = [Where("project_id", "=", project_id)]
     if user_id is not None:
         where.append(Where("user_id", "=", user_id))
     consumers = [it.state for it in await call.cloud.documents.find(CONSUMER, where=where, limit=None)]
-    usages = _by_type(consumers, call.query.get("consumer_type")) if call.version >= (1, 38) else _sum(consumers)
+    usages = _by_type(consumers, kind) if call.version >= (1, 38) else _sum(consumers)
     return answered(call, {"usages": usages}, (it.updated_at for it in consumers))
 
 

@@ -11,9 +11,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from api.placement.refusal import SHOWN_CHARACTERS, wrong_query
 from api.wire import Call, Reply
 from bus import clock
 from bus.log import Document
+from handlers.placement.provider import must_be_at
 from handlers.placement.trait import standard_traits
 from schema.placement.provider import MOST, PROVIDER, Provider
 from schema.placement.resource_class import RESOURCE_CLASS, STANDARD_CLASSES
@@ -37,7 +39,7 @@ MISSING_VALUE = "placement.query.missing_value"
 DUPLICATE_NAME = "placement.duplicate_name"
 
 _UUID = re.compile(UUID_PATTERN)
-_NAME = re.compile(r"[A-Z0-9_]{1,255}")
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 
 Since = Mapping[str, tuple[int, int]]
 
@@ -57,6 +59,10 @@ def base(call: Call) -> str:
     return call.service.prefix
 
 
+def is_uuid(text: str) -> bool:
+    return _UUID.fullmatch(text) is not None
+
+
 def dashed(text: str) -> str:
     """A UUID as it is kept. Raises ValueError."""
     return str(uuid.UUID(text))
@@ -65,6 +71,23 @@ def dashed(text: str) -> str:
 async def provider_at(call: Call) -> Document:
     """The provider in the URL, as it is now. Raises NotFound."""
     return await provider_named(call, call.path["uuid"])
+
+
+async def must_exist(call: Call) -> None:
+    """There is a provider in the URL. Raises NotFound."""
+    if call.cloud.mirror(PROVIDER).get(call.path["uuid"]) is None:
+        await provider_at(call)
+
+
+async def provider_to_change(call: Call, generation: int | None) -> Document:
+    """The provider in the URL, at the generation the client saw. Raises NotFound, ConcurrentUpdate.
+
+    That is decided again at the append, where a repeated wish is the same wish; but two clients' wishes are two.
+    """
+    found = await provider_at(call)
+    if not call.by.idempotency:
+        must_be_at(found.state, generation)
+    return found
 
 
 async def provider_named(call: Call, id: str) -> Document:
@@ -83,9 +106,8 @@ def parameters(call: Call, since: Since) -> None:
     """Refuse query parameters that are not in `since` or came later."""
     for name in call.query:
         if name not in since or call.version < since[name]:
-            raise Invalid(
-                f"Invalid query string parameters: Additional properties are not allowed ({name!r} was unexpected)"
-            )
+            shown = repr(name[:SHOWN_CHARACTERS])
+            raise wrong_query(f"Additional properties are not allowed ({shown} was unexpected)", "additionalProperties")
 
 
 def known_class(call: Call, name: str) -> bool:
@@ -96,71 +118,85 @@ def known_trait(call: Call, name: str) -> bool:
     return name in standard_traits() or call.cloud.mirror(TRAIT).get(name) is not None
 
 
-def must_know_classes(call: Call, names: Iterable[str]) -> None:
+def must_know_classes(call: Call, names: Iterable[str], unable: str = "Unknown resource class in inventory: ") -> None:
     unknown = sorted(name for name in names if not known_class(call, name))
     if unknown:
-        raise Invalid(f"Unknown resource class in inventory or allocations: No such resource class {unknown[0]}.")
+        raise Invalid(f"{unable}No such resource class {unknown[0]}.")
 
 
-def must_know_traits(call: Call, names: Iterable[str]) -> None:
+def must_know_traits(call: Call, names: Iterable[str], unable: str = "") -> None:
     unknown = sorted(name for name in names if not known_trait(call, name))
     if unknown:
-        raise Invalid(f"No such trait(s): {', '.join(unknown)}.")
+        raise Invalid(f"{unable}No such trait(s): {', '.join(unknown)}.")
 
 
-def resources(call: Call, text: str, name: str = "resources") -> dict[str, int]:
+IN_RESOURCES = "Invalid resource class in resources parameter: "
+
+
+def resources(text: str) -> dict[str, int]:
     """`VCPU:2,MEMORY_MB:512`. Raises Invalid."""
+    badly = (
+        "Badly formed resources parameter. Expected resources query string parameter in form: "
+        "?resources=VCPU:2,MEMORY_MB:1024."
+    )
+    if not text.strip():
+        raise Invalid(f"{badly} Got: empty string.")
     found: dict[str, int] = {}
     for part in text.split(","):
-        resource_class, colon, amount = part.partition(":")
-        if not colon or not amount.strip().isdecimal() or not _NAME.fullmatch(resource_class):
-            raise Invalid(
-                f"Badly formed {name} parameter. Expected resources query string parameter in form: "
-                f"?{name}=VCPU:2,MEMORY_MB:512; got {text!r}.",
-                code=BAD_VALUE,
-            )
-        if resource_class in found:
-            raise Invalid(f"{name} names {resource_class} twice.", code=DUPLICATE_KEY)
-        found[resource_class] = int(amount)
-        if not 1 <= found[resource_class] <= MOST:
-            raise Invalid(f"{name} asks {amount} of {resource_class}; it must be from 1 to {MOST}.", code=BAD_VALUE)
-    unknown = [resource_class for resource_class in found if not known_class(call, resource_class)]
-    if unknown:
-        raise Invalid(f"Invalid resource class in {name} parameter: No such resource class {', '.join(unknown)}.")
+        name, colon, amount = part.partition(":")
+        if not colon or ":" in amount:
+            raise Invalid(f"{badly} Got: {part}.")
+        if not _INTEGER.fullmatch(amount):
+            raise Invalid(f"Requested resource {name} expected positive integer amount. Got: {amount}.")
+        found[name] = int(amount)
+        if found[name] < 1:
+            raise Invalid(f"Requested resource {name} requires amount >= 1. Got: {found[name]}.")
     return found
 
 
-def traits(call: Call, texts: Iterable[str], name: str) -> tuple[tuple[frozenset[str], ...], frozenset[str]]:
+def traits(call: Call, texts: Iterable[str]) -> tuple[tuple[frozenset[str], ...], frozenset[str]]:
     """(any-of sets of required, forbidden): `A,B`, since 1.22 `!C`, since 1.39 `in:A,B`. Raises Invalid.
 
     Before 1.39 the last of several parameters counts.
     """
     any_of: list[frozenset[str]] = []
     forbidden: set[str] = set()
-    texts = list(texts) if call.version >= (1, 39) else list(texts)[-1:]
-    for text in texts:
-        if text.startswith("in:") and call.version >= (1, 39):
-            any_of.append(frozenset(part.strip() for part in text[3:].split(",")))
+    newest = call.version >= (1, 39)
+    for text in list(texts) if newest else list(texts)[-1:]:
+        if text.startswith("in:"):
+            any_of.append(_one_of(text, known=newest))
             continue
-        for part in map(str.strip, text.split(",")):
-            if part.startswith("!") and call.version >= (1, 22):
-                forbidden.add(part[1:])
-            else:
-                any_of.append(frozenset({part}))
-    named = forbidden.union(*any_of)
-    wrong = sorted(trait for trait in named if not _NAME.fullmatch(trait))
-    if wrong:
-        form = "HW_CPU_X86_VMX,CUSTOM_MAGIC" if call.version < (1, 22) else "HW_CPU_X86_VMX,!CUSTOM_MAGIC"
-        later = "" if call.version >= (1, 39) else " The format 'in:HW_CPU_X86_VMX' came with 1.39."
-        raise Invalid(
-            f"Invalid query string parameters: Expected {name!r} parameter value of the form: {form}. "
-            f"Got: {','.join(texts)}.{later}"
-        )
-    must_know_traits(call, named)
-    both = sorted(forbidden & {trait for one in any_of if len(one) == 1 for trait in one})
-    if both:
-        raise Invalid(f"Conflicting required and forbidden traits found in {name}: {', '.join(both)}.", code=BAD_VALUE)
+        required, not_wanted = plain_traits(text, forbidding=call.version >= (1, 22))
+        any_of += (frozenset({trait}) for trait in required)
+        forbidden |= not_wanted
     return tuple(dict.fromkeys(any_of)), frozenset(forbidden)
+
+
+def plain_traits(text: str, *, forbidding: bool) -> tuple[list[str], set[str]]:
+    """(required, forbidden) of one parameter that knows no `in:`. Raises Invalid."""
+    wrong = "Invalid query string parameters: "
+    if text.startswith("in:"):
+        _one_of(text, known=False)
+    parts = [part.strip() for part in text.split(",")]
+    forbidden = {part.lstrip("!") for part in parts if part.startswith("!")}
+    form = f"Expected 'required' parameter value of the form: HW_CPU_X86_VMX,{'!' if forbidding else ''}CUSTOM_MAGIC."
+    if not all(parts) or not all(forbidden):
+        raise Invalid(f"{wrong}{form} Got an empty trait in: {text}")
+    if forbidden and not forbidding:
+        raise Invalid(f"{wrong}{form} Got: {text}")
+    return [part for part in parts if not part.startswith("!")], forbidden
+
+
+def _one_of(text: str, *, known: bool) -> frozenset[str]:
+    wrong, form = "Invalid query string parameters: ", "in:HW_CPU_X86_VMX,CUSTOM_MAGIC"
+    if not known:
+        raise Invalid(f"{wrong}The format '{form}' only supported since microversion 1.39. Got: {text}")
+    any_of = frozenset(part.strip() for part in text[3:].split(","))
+    if not all(any_of):
+        raise Invalid(f"{wrong}Expected 'required' parameter value of the form: {form}. Got an empty trait in: {text}")
+    if any(trait.startswith("!") for trait in any_of):
+        raise Invalid(f"{wrong}The format '{form}' does not support forbidden traits. Got: {text}")
+    return any_of
 
 
 def aggregates(call: Call, texts: Iterable[str], name: str) -> tuple[tuple[frozenset[str], ...], frozenset[str]]:
@@ -172,32 +208,35 @@ def aggregates(call: Call, texts: Iterable[str], name: str) -> tuple[tuple[froze
     forbidden: set[str] = set()
     texts = list(texts)
     if len(texts) > 1 and call.version < (1, 24):
-        raise Invalid(f"Multiple {name} parameters are not supported before 1.24.", code=DUPLICATE_KEY)
+        raise Invalid(f"Multiple {name} parameters are not supported")
     for text in texts:
-        negated = text.startswith("!") and call.version >= (1, 32)
-        plain = text[1:] if negated else text
+        negated = text.startswith("!")
+        plain = text.removeprefix("!")
+        if "," in text and not plain.startswith("in:"):
+            raise Invalid(
+                "Multiple values for 'member_of' must be prefixed with the 'in:' or '!in:' keyword using the valid "
+                f"microversion. Got: {text}"
+            )
         ids = plain[3:].split(",") if plain.startswith("in:") else [plain]
-        wrong = next((id for id in ids if not _UUID.fullmatch(id)), None)
+        wrong = next((id for id in ids if not is_uuid(id)), None)
         if wrong is not None:
             raise Invalid(
-                f"Invalid query string parameters: Expected {name!r} parameter to contain valid UUID(s). "
-                f"Got {wrong!r}; several are written in:UUID,UUID.{_forbidding(call, text, name)}",
-                code=BAD_VALUE,
+                "Invalid query string parameters: Expected 'member_of' parameter to contain valid UUID(s). "
+                f"Got: {wrong}"
             )
-        if negated:
+        if not negated:
+            any_of.append(frozenset(ids))
+        elif call.version >= (1, 32):
             forbidden.update(ids)
         else:
-            any_of.append(frozenset(ids))
+            raise Invalid(f"Forbidden {name} parameters are not supported in the specified microversion")
     return tuple(any_of), frozenset(forbidden)
 
 
-def _forbidding(call: Call, text: str, name: str) -> str:
-    if not text.startswith("!"):
-        return ""
-    return f" Forbidden {name} parameters are not supported in the specified microversion, only since 1.32."
-
-
-def one_uuid(text: str, name: str) -> str:
-    if not _UUID.fullmatch(text):
-        raise Invalid(f"Expected {name!r} parameter to be a format of uuid; got {text!r}.", code=BAD_VALUE)
-    return dashed(text)
+def tree(text: str) -> str:
+    """The provider whose tree is meant. Raises Invalid."""
+    if not is_uuid(text.strip()):
+        raise Invalid(
+            f"Invalid query string parameters: Expected 'in_tree' parameter to be a format of uuid. Got: {text}"
+        )
+    return dashed(text.strip())

@@ -30,7 +30,7 @@ class WrongContentType(Refused):
     """The body is not of a content type this URL takes."""
 
     def __init__(self, given: str, status: int, accepted: tuple[str, ...]) -> None:
-        super().__init__(f"The media type {given!r} is not supported, use {' or '.join(accepted)}")
+        super().__init__(f"The media type {given} is not supported, use {' or '.join(accepted)}")
         self.status = status
 
 
@@ -61,16 +61,30 @@ async def _bounded(request: web.BaseRequest, limit: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def decode(call: Call, row: Row, body: bytes) -> Any:
-    """The body as the row's struct. Raises Invalid, naming the field; WrongContentType."""
+def check_type(call: Call, row: Row, body: bytes) -> None:
+    """Refuse a body of a content type this URL does not take. Raises WrongContentType, Invalid."""
+    given = call.request.headers.get("Content-Type")
+    if row.decode is None:
+        return
+    if given is None and row.service.typed_bodies:
+        if body:
+            raise Invalid("content-type header required when content-length > 0")
+        raise WrongContentType("None", call.service.errors.wrong_content_type, row.route.accepts)
+    if given is None or not (body or row.service.typed_bodies):
+        return
+    plain = given.partition(";")[0].strip().lower()
+    if plain not in row.route.accepts:
+        raise WrongContentType(given[:64], call.service.errors.wrong_content_type, row.route.accepts)
+
+
+def decode(row: Row, body: bytes) -> Any:
+    """The body as the row's struct. Raises Invalid, naming the field."""
     if row.decode is None:
         return body
     if not body:
         if not row.route.optional_body:
-            raise Invalid("A JSON object is expected as the body of this request.")
+            raise Invalid(f"{MALFORMED}: a JSON object is expected as the body of this request.")
         body = b"{}"
-    else:
-        _check_type(call, row)
     return _struct(row, body)
 
 
@@ -101,8 +115,9 @@ def _struct(row: Row, body: bytes) -> Any:
     try:
         decoded = row.decode(body) if row.decode else None
     except msgspec.ValidationError as error:
-        explain = row.service.body_refusal or explained
-        raise Invalid(explain(str(error))) from None
+        _must_be_json(body)
+        refusal = row.service.body_refusal
+        raise Invalid(refusal(str(error), body) if refusal else explained(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Invalid(f"{MALFORMED}: the request body is not well-formed.") from None
     if (b"\\u0000" in body or b"\0" in body) and _has_nul(msgspec.json.decode(body)):
@@ -110,13 +125,12 @@ def _struct(row: Row, body: bytes) -> Any:
     return decoded
 
 
-def _check_type(call: Call, row: Row) -> None:
-    given = call.request.headers.get("Content-Type")
-    if given is None:
-        return
-    plain = given.partition(";")[0].strip().lower()
-    if plain not in row.route.accepts:
-        raise WrongContentType(given[:64], call.service.errors.wrong_content_type, row.route.accepts)
+def _must_be_json(body: bytes) -> None:
+    """The decoder stops at the first thing it did not expect; what follows may be no JSON at all, which comes first."""
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Invalid(f"{MALFORMED}: the request body is not well-formed.") from None
 
 
 DEEPEST = 64

@@ -116,10 +116,8 @@ class Dispatch:
         tally = self._unmatched
         try:
             methods, values = self._find(call)
-            row = await self._row(call, methods)
+            row = await self._row(call, methods, values)
             tally = row.tally
-            for name, value in zip(row.names, values, strict=True):
-                call.path[name] = value
             answer = await self._run(call, row)
         except Exception as error:  # noqa: BLE001  the boundary: whatever it was, the client gets an answer
             answer = self._refuse(call, error)
@@ -165,11 +163,11 @@ class Dispatch:
             raise UnknownUrl
         return found
 
-    async def _row(self, call: Call, methods: Methods) -> Row:
+    async def _row(self, call: Call, methods: Methods, values: tuple[str, ...]) -> Row:
         """The row for this method and version, the caller's token verified."""
         method = call.request.method
         rows = methods.rows.get(method)
-        if rows is None and method == "HEAD":
+        if rows is None and method == "HEAD" and call.service.heads:
             rows = methods.rows.get("GET")
         actions = methods.actions.get(method)
         if rows is None and actions is None:
@@ -179,11 +177,11 @@ class Dispatch:
         if actions is not None:
             await self._authenticate(call)
             word, held = body.decode_action(call, await body.whole(call), actions)
-            row = _fitting(call, actions[word])
+            row = _fitting(call, actions[word], values)
             self._authorize(call, row.route)
             call.body = body.decode_held(row, held)
             return row
-        row = _fitting(call, rows or [])
+        row = _fitting(call, rows or [], values)
         if not row.route.public:
             await self._authenticate(call)
             if not call.service.body_first:
@@ -195,7 +193,12 @@ class Dispatch:
             ):
                 raise NoOtherThanJson
         if row.route.body is not None:
-            call.body = body.decode(call, row, await body.whole(call))
+            content = await body.whole(call)
+            body.check_type(call, row, content)
+        if row.route.first is not None:
+            await row.route.first(call)
+        if row.route.body is not None:
+            call.body = body.decode(row, content)
         if call.service.body_first and not row.route.public:
             self._authorize(call, row.route)
         return row
@@ -279,6 +282,7 @@ class Dispatch:
             message=message,
             code=code,
             request_id=call.request_id,
+            method=call.request.method,
             version=call.version,
             accept=call.request.headers.get("Accept", ""),
             limits=error.limits if isinstance(error, NotAcceptable) else None,
@@ -294,11 +298,13 @@ _NOBODY = Service(name="cumulog", type="cumulog", prefix="/", routes=(), errors=
 """Where a path belongs to no service."""
 
 
-def _fitting(call: Call, rows: Sequence[Row]) -> Row:
-    """The row whose range of microversions holds the call's."""
+def _fitting(call: Call, rows: Sequence[Row], values: tuple[str, ...]) -> Row:
+    """The row whose range of microversions holds the call's. Names the path's variable parts for its handler."""
     version = call.version
     for row in rows:
         if row.lowest <= version <= row.highest:
+            for name, value in zip(row.names, values, strict=True):
+                call.path[name] = value
             return row
     raise UnknownUrl
 

@@ -23,6 +23,7 @@ class Failure(msgspec.Struct, frozen=True):
     code: str = ""
     """The refusal's machine-readable reason."""
     request_id: str = ""
+    method: str = "GET"
     version: tuple[int, int] = (0, 0)
     accept: str = "*/*"
     limits: tuple[str, str] | None = None
@@ -115,6 +116,8 @@ class PlacementErrors:
         if failure.status == 401:
             return unauthorized(), JSON
         explanation = _EXPLANATIONS.get(failure.status, title(failure.status))
+        if failure.status == 405:
+            explanation = f"The method {failure.method} is not allowed for this resource."
         if not wants_json(failure.accept):
             return _page(failure), HTML
         error: dict[str, Any] = {

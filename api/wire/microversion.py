@@ -17,9 +17,9 @@ class NotAcceptable(Refused):
 
     status = 406
 
-    def __init__(self, asked: str, minimum: str, maximum: str) -> None:
-        super().__init__(f"Version {asked} is not supported by the API. Minimum is {minimum} and maximum is {maximum}.")
-        self.limits = (minimum, maximum)
+    def __init__(self, message: str, limits: tuple[str, str]) -> None:
+        super().__init__(message)
+        self.limits = limits
 
 
 class Microversions(msgspec.Struct, frozen=True):
@@ -30,6 +30,8 @@ class Microversions(msgspec.Struct, frozen=True):
     maximum: str
     older_header: str = ""
     """Nova's `X-OpenStack-Nova-API-Version`, a bare version."""
+    unknown: str = "Version {asked} is not supported by the API. Minimum is {minimum} and maximum is {maximum}."
+    malformed: str = "API version string {asked!r} is of invalid format. It must be MAJOR.MINOR or latest."
 
     @property
     def lowest(self) -> Version:
@@ -58,10 +60,11 @@ class Microversions(msgspec.Struct, frozen=True):
         major, dot, minor = asked.partition(".")
         well_formed = dot and major.isascii() and minor.isascii() and major.isdigit() and minor.isdigit()
         if not well_formed or len(asked) > 9 or (len(minor) > 1 and minor[0] == "0"):
-            raise Invalid(f"API version string {asked[:64]!r} is of invalid format. It must be MAJOR.MINOR or latest.")
+            raise Invalid(self.malformed.format(asked=asked[:64]))
         version = int(major), int(minor)
         if not self.lowest <= version <= self.highest:
-            raise NotAcceptable(asked, self.minimum, self.maximum)
+            message = self.unknown.format(asked=asked, minimum=self.minimum, maximum=self.maximum)
+            raise NotAcceptable(message, (self.minimum, self.maximum))
         return version
 
     def headers(self, version: str) -> dict[str, str]:

@@ -61,6 +61,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """An empty body is as good as `{}`."""
     streams: bool = False
     """The handler reads or writes for as long as it takes."""
+    first: Handler | None = None
+    """What is looked at before the body: whether the thing in the path is there at all (404 before 400)."""
 
     @property
     def lowest(self) -> Version:
@@ -122,8 +124,12 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """From this microversion on a GET that takes no parameters refuses all; before, they are passed over."""
     hidden: bool = False
     """Not in the catalog."""
-    body_refusal: Callable[[str], str] | None = None
+    body_refusal: Callable[[str, bytes], str] | None = None
     """How this service's clients are told what is wrong with a body, where they know other words than ours."""
+    typed_bodies: bool = False
+    """A body must name its content type (400); where one is expected and none comes, that is the wrong one (415)."""
+    heads: bool = True
+    """HEAD is answered wherever GET is."""
     body_first: bool = False
     """What is wrong with a body is said (400) before whether the caller may (403), as Neutron does."""
     json_or_nothing: bool = False

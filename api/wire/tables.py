@@ -46,7 +46,7 @@ class Methods:
     def allowed(self) -> str:
         """For the Allow header."""
         methods = {*self.rows, *self.actions}
-        if "GET" in methods:
+        if any(row.service.heads for row in self.rows.get("GET", ())):
             methods.add("HEAD")
         return ", ".join(sorted(methods))
 

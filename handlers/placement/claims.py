@@ -30,13 +30,16 @@ def claim(
     held: Document | None = None,
     consumer_type: str | None = "INSTANCE",
     units: Mapping[str, Units] | None = None,
+    generations: Mapping[str, int] | None = None,
+    fresh: bool = False,
 ) -> tuple[Wish, ...]:
     """The consumer shall hold exactly `allocations` (provider id → resource class → amount).
 
     `held`: the consumer's document, if it may hold something already (a resize, a move): what is not in `allocations`
     is given back in the same append. Without it the consumer must be new. Refused with ConcurrentUpdate if the consumer
     changed meanwhile, with NoRoom if a provider cannot give it. `units` (by provider): which CPUs, memory and
-    devices it shall have for itself.
+    devices it shall have for itself. `generations` (by provider): those that move on even where nothing changes.
+    `fresh`: not even a consumer that holds exactly this will do.
     """
     given = {provider: dict(resources) for provider, resources in allocations.items() if resources}
     before = _holding(held)
@@ -45,7 +48,16 @@ def claim(
     return (
         *(Wish(PROVIDERS, id, Release(consumer_id=consumer_id)) for id in before.allocations if id not in given),
         *(
-            Wish(PROVIDERS, id, Claim(consumer_id=consumer_id, resources=it, units=units.get(id) if units else None))
+            Wish(
+                PROVIDERS,
+                id,
+                Claim(
+                    consumer_id=consumer_id,
+                    resources=it,
+                    units=units.get(id) if units else None,
+                    generation=generations.get(id) if generations else None,
+                ),
+            )
             for id, it in given.items()
         ),
         Wish(
@@ -57,6 +69,7 @@ def claim(
                 user_id=user_id,
                 consumer_type=consumer_type,
                 generation=before.generation if before.living else NEW_CONSUMER,
+                fresh=fresh,
             ),
         ),
     )

@@ -51,6 +51,7 @@ def _already_so(consumer: Consumer, command: Command) -> bool:
         case Allocate():
             return (
                 consumer.living
+                and not command.fresh
                 and command.generation in {ANY_GENERATION, consumer.generation - 1}
                 and consumer.allocations == command.allocations
                 and (consumer.project_id, consumer.user_id) == (command.project_id, command.user_id)

@@ -41,6 +41,7 @@ from schema.placement.provider import (
     TakeOver,
     UnitsSet,
 )
+from schema.placement.resource_class import in_order
 from schema.refusal import Conflict, Invalid, NotFound
 
 ABSENT, THERE = "absent", "there"
@@ -112,11 +113,11 @@ def decide(provider: Provider, command: Command) -> list[ProviderEvent]:
         case RemoveChildProvider():
             return [ChildProviderRemoved(child_id=command.child_id)]
         case SetInventories():
-            _expect(provider, command.generation)
+            must_be_at(provider, command.generation)
             _not_in_use(provider, provider.inventories.keys() - command.inventories.keys())
             return [InventoriesSet(inventories=command.inventories)]
         case SetInventory():
-            _expect(provider, command.generation)
+            must_be_at(provider, command.generation)
             return [InventoriesSet(inventories=_with(provider, command))]
         case RemoveInventory():
             if command.resource_class not in provider.inventories:
@@ -127,12 +128,12 @@ def decide(provider: Provider, command: Command) -> list[ProviderEvent]:
         case SetUnits():
             return [UnitsSet(units=command.units)]
         case SetProviderTraits():
-            _expect(provider, command.generation)
+            must_be_at(provider, command.generation)
             return [ProviderTraitsSet(traits=command.traits)]
         case ReportTraits():
             return [ProviderTraitsSet(traits=_with_custom(provider, command))]
         case SetProviderAggregates():
-            _expect(provider, command.generation)
+            must_be_at(provider, command.generation)
             return [ProviderAggregatesSet(aggregates=command.aggregates, counted=command.counted)]
         case Claim():
             _room(provider, command)
@@ -193,24 +194,32 @@ def _already_so(provider: Provider, command: Command) -> bool:
         case RemoveChildProvider():
             return command.child_id not in provider.children
         case SetInventories():
-            return provider.inventories == command.inventories
+            return provider.inventories == command.inventories and _had(provider, command.generation)
         case SetInventory():
-            return provider.inventories.get(command.resource_class) == command.inventory
+            same = provider.inventories.get(command.resource_class) == command.inventory
+            return same and _had(provider, command.generation)
         case SetUnits():
             return provider.units == command.units
         case SetProviderTraits():
-            return provider.traits == command.traits
+            return provider.traits == command.traits and _had(provider, command.generation)
         case ReportTraits():
             return provider.traits == _with_custom(provider, command)
         case SetProviderAggregates():
-            return provider.aggregates == command.aggregates
+            moved = command.counted and not _had(provider, command.generation)
+            return provider.aggregates == command.aggregates and not moved
         case TakeOver():
             return command.consumer_id == command.of or command.of not in provider.claims
         case Claim():
             held = provider.held.get(command.consumer_id, {})
             there = provider.claims.get(command.consumer_id, {}) == command.resources
-            return there and (command.units is None or command.units == held)
+            same = there and (command.units is None or command.units == held)
+            return same and command.generation != provider.generation
     return False
+
+
+def _had(provider: Provider, generation: int | None) -> bool:
+    """Whether a wish made for that generation has had its move, or asks for none."""
+    return generation is None or generation == provider.generation - 1
 
 
 def _with_custom(provider: Provider, command: ReportTraits) -> tuple[str, ...]:
@@ -218,11 +227,13 @@ def _with_custom(provider: Provider, command: ReportTraits) -> tuple[str, ...]:
     return tuple(sorted({*command.traits, *own}, key=lambda trait: (trait.startswith("CUSTOM_"), trait)))
 
 
-def _expect(provider: Provider, generation: int | None) -> None:
+def must_be_at(provider: Provider, generation: int | None) -> None:
+    """Refuse what was asked for another generation than there is. Raises ConcurrentUpdate."""
     if generation is not None and generation != provider.generation:
         raise ConcurrentUpdate(
-            f"resource provider generation conflict: {provider.id} is at generation {provider.generation}, "
-            f"the request was made for {generation}. Update conflict: read it again."
+            f"resource provider generation conflict: Resource provider's generation already changed. Please update the "
+            f"generation and try again. {provider.id} is at generation {provider.generation}, the request was made for "
+            f"{generation}."
         )
 
 
@@ -236,10 +247,10 @@ def _with(provider: Provider, command: SetInventory) -> dict[str, Inventory]:
 
 
 def _not_in_use(provider: Provider, classes: set[str]) -> None:
-    claimed = sorted(name for name in classes if provider.used.get(name))
+    claimed = [name for name in in_order(classes) if provider.used.get(name)]
     if claimed:
         raise InUse(
-            f"Inventory for '{', '.join(claimed)}' on resource provider '{provider.id}' in use: "
+            f"Inventory for '{', '.join(claimed)}' on resource provider '{provider.id}' in use. "
             f"{len(provider.claims)} consumers hold something here."
         )
 
@@ -281,14 +292,14 @@ def _units_free(provider: Provider, command: Claim) -> None:
 def _deletable(provider: Provider) -> None:
     if provider.children:
         raise Conflict(
-            f"Unable to delete parent resource provider {provider.id}: It has child resource providers, delete them "
+            f"Unable to delete parent resource provider {provider.id}: It has child resource providers. Delete them "
             f"first ({len(provider.children)}).",
             code="placement.resource_provider.cannot_delete_parent",
         )
     if provider.claims:
         raise InUse(
-            f"Unable to delete resource provider {provider.id}: Resource provider has allocations, of "
-            f"{len(provider.claims)} consumers.",
+            f"Unable to delete resource provider {provider.id}: Resource provider has allocations. "
+            f"{len(provider.claims)} consumers hold something here.",
             code="placement.resource_provider.inuse",
         )
 

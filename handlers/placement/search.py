@@ -35,6 +35,11 @@ class Group(Struct, frozen=True, kw_only=True):
     in_tree: str | None = None
     """Only the tree this provider is in."""
 
+    @property
+    def traits(self) -> frozenset[str]:
+        """All that it names."""
+        return self.forbidden.union(*self.required)
+
 
 class Search(Struct, frozen=True, kw_only=True):
     groups: tuple[Group, ...]

@@ -49,7 +49,8 @@ class Allocate(Command):
     """Hold exactly this, instead of what is held now.
 
     `generation`: the one the caller saw, refused if it is another by now; NEW_CONSUMER: it must hold nothing yet. A
-    consumer that holds this already and is one generation further has had this very command.
+    consumer that holds this already and is one generation further has had this very command, unless it is `fresh`: the
+    caller knows that it never asked before.
     """
 
     allocations: dict[str, Resources]
@@ -57,6 +58,7 @@ class Allocate(Command):
     user_id: str | None = None
     consumer_type: str | None = None
     generation: int = ANY_GENERATION
+    fresh: bool = False
 
 
 class EndAllocations(Command):

@@ -5,8 +5,9 @@
 
 Providers form trees (a host, its NUMA nodes, its cards): a provider knows its parent, its root and its children, so
 that a parent with children cannot go. `generation` is what placement's clients compare and swap with; it moves with
-everything that could take room, so neither with names nor with what is released. The document grows with the consumers
-a provider has, about 90 bytes for each.
+everything that could take room, so neither with names nor with what is released. A wish that names the generation it
+was made for moves it even where it changes nothing else; one generation further on, it has been had already. The
+document grows with the consumers a provider has, about 90 bytes for each.
 """
 
 from __future__ import annotations
@@ -227,6 +228,8 @@ class Claim(Command):
     resources: Resources
     units: Units | None = None
     """Which units, exactly; None: those it has."""
+    generation: int | None = None
+    """Where the consumer holds exactly this already: the generation moves on from this one nonetheless."""
 
 
 class TakeOver(Command):

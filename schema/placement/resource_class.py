@@ -8,6 +8,7 @@ The stream's id is the name.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -40,6 +41,11 @@ STANDARD_CLASSES = (
 
 CUSTOM_NAME = re.compile(r"CUSTOM_[A-Z0-9_]{1,248}")
 """What a name of one's own looks like, for resource classes and traits: 255 characters at most."""
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """As they are told: the standard ones as numbered, one's own by name."""
+    return sorted(names, key=lambda name: (STANDARD_CLASSES.index(name) if name in STANDARD_CLASSES else 999, name))
 
 
 class ResourceClass(State):

@@ -77,5 +77,5 @@ async def test_a_provider_that_went_gives_nothing(executor):
 
 async def test_a_used_provider_stays(executor):
     await executor.execute(*claim("c1", {"p1": SMALL}, "project", "user"))
-    with pytest.raises(Exception, match="has allocations, of 1 consumers"):
+    with pytest.raises(Exception, match="has allocations"):
         await executor.execute(Wish(PROVIDERS, "p1", DeleteProvider()))

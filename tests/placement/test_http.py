@@ -162,7 +162,8 @@ async def test_inventories_one_by_one(placement):
         ({"total": 2**31}, 400),
         ({"total": 8, "reserved": 9}, 400),
         ({"total": 8, "reserved": 8}, 200),
-        ({"total": 8, "allocation_ratio": 0}, 400),
+        ({"total": 8, "allocation_ratio": 0}, 200),
+        ({"total": 8, "allocation_ratio": -1}, 400),
         ({"total": 8, "step_size": 0}, 400),
         ({"total": 8, "nonsense": 1}, 400),
     ],
@@ -294,3 +295,57 @@ async def test_trees_grow_and_move(placement):
     await placement.must(204, "DELETE", f"/resource_providers/{top}")
     for id in (leaf, middle, other):
         await placement.must(204, "DELETE", f"/resource_providers/{id}")
+
+
+async def test_a_write_that_changes_nothing_moves_the_generation(placement, consumer):
+    id = await placement.provider("host-1", {"VCPU": 4})
+    path = f"/resource_providers/{id}"
+    for what in ("inventories", "traits", "aggregates"):
+        shown = await placement.must(200, "GET", f"{path}/{what}")
+        again = await placement.must(200, "PUT", f"{path}/{what}", shown)
+        assert again == shown | {"resource_provider_generation": shown["resource_provider_generation"] + 1}
+        await placement.must(409, "PUT", f"{path}/{what}", {**shown, what: type(shown[what])()})
+    for seen in (None, 1):
+        before = (await placement.must(200, "GET", path))["generation"]
+        answer = await placement.allocate(consumer, {id: {"VCPU": 1}}, consumer_generation=seen)
+        assert answer.status == 204
+        assert (await placement.must(200, "GET", path))["generation"] == before + 1
+    assert (await placement.allocate(consumer, {id: {"VCPU": 1}})).status == 409
+    await placement.must(204, "DELETE", f"{path}/traits")
+    assert (await placement.must(200, "GET", path))["generation"] == before + 2
+
+
+async def test_tokens_of_the_system_may_nothing(placement):
+    system = await placement.served.token("admin", system=True)
+    assert (await placement.ask("GET", "/resource_providers", token=system)).status == 403
+    assert (await placement.ask("GET", "/usages?project_id=p", token=system)).status == 403
+
+
+async def test_a_provider_that_is_not_there_is_said_before_what_is_wrong_with_a_body(placement):
+    await placement.must(404, "PUT", f"/resource_providers/{clock.uuid4()}/inventories", {"nonsense": 1})
+    headers = {"OpenStack-API-Version": "placement 1.39"}
+    path, token = f"/placement/resource_providers/{clock.uuid4()}", placement.token
+    untyped = await placement.served.call("PUT", path, token=token, headers=headers)
+    assert untyped.status == 415
+    untyped = await placement.served.call("PUT", path, token=token, headers=headers, data=b'{"name": "a"}')
+    assert (untyped.status, "content-type header required" in untyped.json["errors"][0]["detail"]) == (400, True)
+    answer = await placement.ask("HEAD", "/resource_providers")
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, POST")
+
+
+@pytest.mark.parametrize(
+    "body, says",
+    [
+        ({"VCPU": {"total": 0}}, "0 is less than the minimum of 1"),
+        ({"VCPU": {"total": "many"}}, "'many' is not of type 'integer'"),
+        ({"DISK_GB": {"total": 1}, "VCPU": {"total": 2**31}}, "2147483648 is greater than the maximum of 2147483647"),
+        ({"VCPU": {}}, "'total' is a required property"),
+        ({"vcpu": {"total": 1}}, "'vcpu' does not match any of the regexes"),
+    ],
+)
+async def test_a_refused_body_names_the_value(placement, body, says):
+    id = await placement.provider("host-1")
+    body = {"resource_provider_generation": 0, "inventories": body}
+    answer = await placement.ask("PUT", f"/resource_providers/{id}/inventories", body)
+    assert answer.status == 400
+    assert f"JSON does not validate: {says}" in answer.json["errors"][0]["detail"]

@@ -88,6 +88,7 @@ def test_inventories_need_the_generation_and_stay_while_claimed():
     assert PROVIDERS.decide(offering.state, RemoveInventory(resource_class="VCPU")) == [InventoriesSet(inventories={})]
     claimed.when(RemoveInventory(resource_class="VCPU")).refused("in use", InUse)
     claimed.when(SetInventories(inventories={})).refused("in use", InUse)
+    offering.when(SetInventories(inventories=FOUR, generation=1)).then(InventoriesSet(inventories=FOUR))
     smaller = {"VCPU": Inventory(total=2)}
     claimed.when(SetInventories(inventories=smaller)).then(InventoriesSet(inventories=smaller))
 
@@ -106,7 +107,11 @@ def test_one_inventory_is_new_or_it_is_there():
 def test_traits_and_aggregates():
     given = provider.given(born)
     given.when(SetProviderTraits(traits=("A",), generation=0)).then(ProviderTraitsSet(traits=("A",)))
-    given.when(SetProviderTraits(traits=("A",), generation=3)).refused("read it again", ConcurrentUpdate)
+    given.when(SetProviderTraits(traits=("A",), generation=3)).refused(
+        "update the generation and try again", ConcurrentUpdate
+    )
+    same = provider.given(born, ProviderTraitsSet(traits=("A",)))
+    same.when(SetProviderTraits(traits=("A",), generation=1)).then(ProviderTraitsSet(traits=("A",)))
     tagged = provider.given(born, ProviderTraitsSet(traits=("OLD", "CUSTOM_RACK")))
     tagged.when(ReportTraits(traits=("NEW",))).then(ProviderTraitsSet(traits=("NEW", "CUSTOM_RACK")))
     quiet = given.when(SetProviderAggregates(aggregates=("a",), counted=False)).then(
