@@ -22,6 +22,7 @@ OVERRIDES_LOCK = "os_compute_api:os-lock-server:unlock:unlock_override"
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Description = Annotated[str, Meta(max_length=255)]
 DiskConfig = Literal["AUTO", "MANUAL"]
+Zone = Annotated[str, Meta(min_length=1, max_length=255)]
 
 HOSTNAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 FQDN = re.compile(r"(?=.{2,255}$)(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9-]{1,63})*")
@@ -43,6 +44,10 @@ class NamedChange(DescribedChange, forbid_unknown_fields=True):
     hostname: str | UnsetType = UNSET
 
 
+class PinnedChange(NamedChange, forbid_unknown_fields=True):
+    pinned_availability_zone: Zone | UnsetType | None = UNSET
+
+
 class ChangeBody(Struct, forbid_unknown_fields=True):
     server: Change
 
@@ -53,6 +58,10 @@ class DescribedChangeBody(Struct, forbid_unknown_fields=True):
 
 class NamedChangeBody(Struct, forbid_unknown_fields=True):
     server: NamedChange
+
+
+class PinnedChangeBody(Struct, forbid_unknown_fields=True):
+    server: PinnedChange
 
 
 async def show(call: Call) -> dict[str, Any]:
@@ -141,6 +150,8 @@ def _changes(call: Call) -> ChangeServerDetails:
         fields["description"] = wanted.description
     if isinstance(wanted, NamedChange) and wanted.hostname is not UNSET:
         fields["hostname"] = checked_hostname(wanted.hostname, call.version)
+    if isinstance(wanted, PinnedChange) and wanted.pinned_availability_zone is not UNSET:
+        fields["pinned_zone"] = wanted.pinned_availability_zone
     return ChangeServerDetails(**fields)
 
 
@@ -148,6 +159,7 @@ routes = [
     Get("/servers/{id}", show, may=f"{RULE}:show"),
     Put("/servers/{id}", update, may=f"{RULE}:update", body=ChangeBody, until="2.18"),
     Put("/servers/{id}", update, may=f"{RULE}:update", body=DescribedChangeBody, since="2.19", until="2.89"),
-    Put("/servers/{id}", update, may=f"{RULE}:update", body=NamedChangeBody, since="2.90"),
+    Put("/servers/{id}", update, may=f"{RULE}:update", body=NamedChangeBody, since="2.90", until="2.103"),
+    Put("/servers/{id}", update, may=f"{RULE}:update", body=PinnedChangeBody, since="2.104"),
     Delete("/servers/{id}", delete, may=f"{RULE}:delete"),
 ]

@@ -196,7 +196,7 @@ class View:
         if self._host_status:
             shown["host_status"] = _status_of(self._host(server.host)) if server.host else ""
         if self._version >= (2, 96):
-            shown["pinned_availability_zone"] = server.order.zone
+            shown["pinned_availability_zone"] = server.pinned_zone
         if self._version >= (2, 100):
             shown["scheduler_hints"] = server.order.scheduler_hints
         return shown

@@ -56,7 +56,7 @@ from schema.network.host import NETWORK_HOST
 from schema.network.quota import NETWORK_QUOTA
 from schema.placement.provider import PROVIDER
 
-MICROVERSIONS = Microversions(word="compute", minimum="2.1", maximum="2.103", older_header=COMPUTE_HEADER)
+MICROVERSIONS = Microversions(word="compute", minimum="2.1", maximum="2.104", older_header=COMPUTE_HEADER)
 
 SERVICE = Service(
     name="nova",

@@ -130,7 +130,7 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
         case DeleteServer():
             return [DeletionRequested(request_id=command.request_id)]
         case ChangeServerDetails():
-            return [ServerDetailsChanged(**_different(server, command))]
+            return [_changed(server, command)]
         case SetServerMetadata() | ReplaceServerMetadata():
             return [_metadata_set(server, command)]
         case AddServerTag():
@@ -358,6 +358,21 @@ def _followed(server: Server, found: PowerState) -> list[ServerEvent]:
 
 def _different(server: Server, command: ChangeServerDetails) -> dict[str, Any]:
     return {name: value for name, value in changes(command).items() if getattr(server, name) != value}
+
+
+def _changed(server: Server, command: ChangeServerDetails) -> ServerDetailsChanged:
+    """Raises Conflict: a server is pinned to where it is, or to nowhere."""
+    different = _different(server, command)
+    zone = different.get("pinned_zone")
+    if zone and server.pinned_zone:
+        raise Conflict(
+            f"Server {server.id} is pinned to the availability zone {server.pinned_zone} and cannot be pinned to "
+            f"{zone}; unpin it first."
+        )
+    if zone and zone != server.zone:
+        here = f"is in the availability zone {server.zone}" if server.zone else "is in no availability zone yet"
+        raise Conflict(f"Server {server.id} {here} and cannot be pinned to {zone}.")
+    return ServerDetailsChanged(**different)
 
 
 def _metadata_changes(server: Server, command: SetServerMetadata | ReplaceServerMetadata) -> dict[str, str | None]:

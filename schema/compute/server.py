@@ -166,6 +166,11 @@ class Server(State):
     def host(self) -> str | None:
         return self.parent_id
 
+    @property
+    def pinned_zone(self) -> str | None:
+        """The only availability zone it may be in, if there is such a one."""
+        return self.order.zone
+
     def nic(self, port_id: str) -> ServerNic | None:
         """The card of that port, if it has one."""
         return next((nic for nic in self.nics if nic.port_id == port_id), None)
@@ -310,7 +315,10 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
                 server, power_state=event.power_state, vm_state=vm_state, unbidden=vm_state is not server.vm_state
             )
         case ServerDetailsChanged():
-            return replace(server, **changes(event))
+            changed = changes(event)
+            if "pinned_zone" in changed:
+                changed["order"] = replace(server.order, zone=changed.pop("pinned_zone"))
+            return replace(server, **changed)
         case ServerMetadataSet():
             merged = server.metadata | event.metadata
             return replace(server, metadata={key: value for key, value in merged.items() if value is not None})

@@ -101,6 +101,7 @@ class ChangeServerDetails(Action):
     access_ipv4: str | UnsetType = UNSET
     access_ipv6: str | UnsetType = UNSET
     disk_config: Literal["MANUAL", "AUTO"] | UnsetType = UNSET
+    pinned_zone: str | UnsetType | None = UNSET
 
 
 class SetServerMetadata(Action):

@@ -148,6 +148,8 @@ class ServerDetailsChanged(Event):
     access_ipv4: str | UnsetType = UNSET
     access_ipv6: str | UnsetType = UNSET
     disk_config: Literal["MANUAL", "AUTO"] | UnsetType = UNSET
+    pinned_zone: str | UnsetType | None = UNSET
+    """The only availability zone it may be in; None: it may go to any."""
 
 
 class ServerMetadataSet(Event):

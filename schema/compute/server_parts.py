@@ -39,14 +39,14 @@ class ServerImage(_Part):
 
 
 class Order(_Part):
-    """What was asked for at the beginning, and never changes."""
+    """What was asked for at the beginning, and never changes but for the zone."""
 
     user_id: str
     reservation_id: str = ""
     launch_index: int = 0
     key_name: str | None = None
     zone: str | None = None
-    """The availability zone asked for, if any."""
+    """The availability zone asked for, if any: it is pinned to that one."""
     host: str | None = None
     """The only host allowed, if an administrator named one."""
     networks: Literal["auto", "none"] = "auto"

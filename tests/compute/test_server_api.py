@@ -355,6 +355,25 @@ async def test_details_change(world):
     await member("PUT", f"/servers/{id}", {"server": {"hostname": "h"}}, expect=400, version="2.89")
 
 
+async def test_a_server_is_unpinned_and_pinned_to_where_it_is(world):
+    member = await world.client()
+    id = (await world.boot(member, availability_zone="nova"))["id"]
+
+    async def pins(zone, **more):
+        return await member("PUT", f"/servers/{id}", {"server": {"pinned_availability_zone": zone}}, **more)
+
+    assert (await pins("nova"))["server"]["pinned_availability_zone"] == "nova"
+    assert "unpin it first" in (await pins("elsewhere", expect=409))["conflictingRequest"]["message"]
+    for _ in range(2):
+        assert (await pins(None))["server"]["pinned_availability_zone"] is None
+    assert (await world.steered.state(id)).order.zone is None
+    assert "is in the availability zone nova" in (await pins("elsewhere", expect=409))["conflictingRequest"]["message"]
+    assert (await pins("nova"))["server"]["pinned_availability_zone"] == "nova"
+    assert (await member("GET", f"/servers/{id}"))["server"]["pinned_availability_zone"] == "nova"
+    await pins("", expect=400)
+    await pins(None, expect=400, version="2.103")
+
+
 async def test_metadata_is_kept(world):
     member = await world.client()
     id = (await world.boot(member, metadata={"a": "1"}))["id"]
