@@ -31,6 +31,7 @@ from agents.hypervisor.driver import Dial, NotRunning, OnChange, OnProgress, Ste
 from agents.hypervisor.image_cache import ImageCache
 from agents.hypervisor.kvm import kvm_works
 from agents.hypervisor.libvirt_connection import Connection
+from agents.hypervisor.line import line_stream
 from agents.hypervisor.plan import (
     Adopt,
     AwaitTaps,
@@ -237,7 +238,7 @@ class LibvirtDriver:
     async def find_console(self, server_id: str, kind: ConsoleKind) -> Dial:
         async def dial() -> Stream:
             if kind == "serial":
-                return await libvirt_guest.line_stream(await self._guest_of(server_id, libvirt_guest.open_line))
+                return await line_stream(await self._guest_of(server_id, libvirt_guest.open_line))
             opened = await self._guest_of(server_id, lambda domain: libvirt_guest.open_screen(domain, kind))
             return await libvirt_guest.screen_stream(opened)
 

@@ -48,20 +48,6 @@ async def screen_stream(opened: socket.socket) -> Stream:
     return await asyncio.open_connection(sock=opened)
 
 
-async def line_stream(descriptor: int) -> Stream:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    receiving, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(descriptor), "rb", 0)
-    )
-    try:
-        sending, protocol = await loop.connect_write_pipe(lambda: _Ends(receiving), os.fdopen(descriptor, "wb", 0))
-    except BaseException:
-        receiving.close()
-        raise
-    return reader, asyncio.StreamWriter(sending, protocol, reader, loop)
-
-
 def diagnose(domain: Any) -> Diagnosis:
     """What libvirt counts of it."""
     live = _live(domain)
@@ -163,21 +149,3 @@ def _nics(domain: Any, live: ET.Element) -> list[NicUse]:
         names = ("rx_octets", "rx_packets", "rx_errors", "rx_drop", "tx_octets", "tx_packets", "tx_errors", "tx_drop")
         used.append(NicUse(tap=tap, mac_address=mac.get("address", ""), **dict(zip(names, counts, strict=True))))
     return used
-
-
-class _Ends(asyncio.streams.FlowControlMixin):
-    """When the writing end is closed, so is the reading one."""
-
-    def __init__(self, receiving: asyncio.ReadTransport) -> None:
-        super().__init__()
-        self._receiving = receiving
-        self._closed = asyncio.get_running_loop().create_future()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._receiving.close()
-        if not self._closed.done():
-            self._closed.set_result(None)
-
-    def _get_close_waiter(self, stream: object) -> asyncio.Future[None]:
-        return self._closed

@@ -15,6 +15,8 @@ from bus import clock
 
 REPORT = ROOT / "reports" / "junit.xml"
 PROCESSES = 2
+BROWSER = ("chromium",)
+"""With which tests open the pages that people open."""
 GUESTS = ("busybox-static", "curl", "iperf3", "iputils-ping", "openssh-client")
 """Debian packages with which tests play guests and people: they ask for leases and metadata, measure, and log in."""
 
@@ -63,7 +65,7 @@ def _prepare() -> None:
 
     extra("dev")
     if may_apt():
-        apt([*RABBITMQ, *HYPERVISOR, *NETWORK, *GUESTS], "the tests")
+        apt([*RABBITMQ, *HYPERVISOR, *NETWORK, *GUESTS, *BROWSER], "the tests")
         extra("hypervisor")
     else:
         note(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from api.cli import choices, client, clouds_yaml, hypervisor, processes, status, steering, supervisor
+from api.cli import choices, client, clouds_yaml, hypervisor, novnc, processes, status, steering, supervisor
 from api.cli.screen import Failure, done, note, say
 from bus import clock
 from bus.config import EMBEDDED, MEMORY, RABBITMQ, Settings
@@ -68,6 +68,8 @@ def _prepare(settings: Settings) -> Settings:
     """All that may stand in the way of a start, before anything is started."""
     settings = hypervisor.choose(settings)
     hypervisor.make_image(settings)
+    if settings.hypervisor != "none":
+        novnc.prepare(settings)
     if settings.bus == RABBITMQ:
         _install_rabbitmq()
     if settings.postgres == EMBEDDED:

@@ -73,7 +73,9 @@ async def file(call: Call) -> Reply:
     """noVNC, as it is installed."""
     folder = novnc(call.cloud.settings)
     if folder is None:
-        raise NotFound("noVNC is not installed here; `./cumulog up` installs it, or `apt-get install novnc`.")
+        raise NotFound(
+            "noVNC is not here. `./cumulog up` fetches it; otherwise `novnc` in the settings names its folder."
+        )
     path = (folder / call.path["file"]).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
         raise NotFound("The resource could not be found.")
@@ -87,7 +89,7 @@ async def file(call: Call) -> Reply:
 
 
 def novnc(settings: Settings) -> Path | None:
-    """Where noVNC is: where the settings say, or where `up` put it."""
+    """Where noVNC is: where the settings say, or where `up` unpacked it."""
     for folder in (settings.novnc, settings.home / "novnc" / "usr" / "share" / "novnc"):
         if (folder / "vnc_lite.html").is_file():
             return folder

@@ -229,12 +229,13 @@ class RealCloud:
         """Of a router (`r`) or a network's DHCP (`d`) on a host."""
         return f"cl-{self.place(host).tag}-{what}-{id[:11]}"
 
-    def openstack(self, *words: str) -> None:
-        """The real command line client."""
+    def openstack(self, *words: str) -> str:
+        """What the real command line client prints."""
         command = [str(OPENSTACK), "--os-cloud", "cumulog", *words]
         environment = {**self.person.environment, "OS_COMPUTE_API_VERSION": "2.96"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     # What a tenant does
 
