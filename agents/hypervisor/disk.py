@@ -45,6 +45,23 @@ async def flatten(path: Path, copy: Path) -> None:
     await _qemu_img("convert", "-q", "--force-share", "-f", "qcow2", "-O", "qcow2", str(path), str(copy))
 
 
+async def virtual_size(path: Path) -> int:
+    """How large a guest's disk is, to the guest; in bytes."""
+    said = await _qemu_img("info", "--force-share", "--output=json", "-f", "qcow2", str(path))
+    return int(json.loads(said)["virtual-size"])
+
+
+async def grow(path: Path, size_bytes: int) -> None:
+    """Make a guest's disk at least so large."""
+    if size_bytes > await virtual_size(path):
+        await _qemu_img("resize", "-q", "-f", "qcow2", str(path), str(size_bytes))
+
+
+async def fetch(source: str, path: Path, disk_format: str) -> None:
+    """A file of all that is behind an address of QEMU's."""
+    await _qemu_img("convert", "-q", "-f", "raw", "-O", disk_format, source, str(path))
+
+
 async def inspect(path: Path, disk_format: str) -> dict[str, Any]:
     """What qemu-img says of an image read as that format. Raises StepFailed if it is not, or points to other files.
 

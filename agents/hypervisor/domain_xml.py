@@ -43,6 +43,8 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     rescued: bool = False
     snapshot: str = ""
     """The image it was copied into last."""
+    resized: int = 0
+    kept: bool = False
 
     @property
     def reboots(self) -> Reboots:
@@ -66,6 +68,8 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
             "remade": str(self.remade),
             "rescued": "yes" if self.rescued else "no",
             "snapshot": self.snapshot,
+            "resized": str(self.resized),
+            "kept": "yes" if self.kept else "no",
         }
 
 
@@ -82,6 +86,8 @@ def remembered(element: str) -> Remembered:
         remade=int(it.get("remade", 0)),
         rescued=it.get("rescued") == "yes",
         snapshot=it.get("snapshot", ""),
+        resized=int(it.get("resized", 0)),
+        kept=it.get("kept") == "yes",
     )
 
 

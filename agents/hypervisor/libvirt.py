@@ -17,17 +17,27 @@ import socket
 import uuid
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
 import libvirt
 import msgspec
 import structlog
 
-from agents.hypervisor import config_drive, console, disk, hardware, libvirt_domain, libvirt_guest, snapshotting
+from agents.hypervisor import (
+    config_drive,
+    console,
+    disk,
+    hardware,
+    libvirt_domain,
+    libvirt_guest,
+    libvirt_migration,
+    moving,
+    snapshotting,
+)
 from agents.hypervisor.boot_time import booted_at
 from agents.hypervisor.domain_xml import Disk, Remembered, domain_xml, quiesce
-from agents.hypervisor.driver import Dial, NotRunning, OnChange, OnProgress, StepFailed, Stream
+from agents.hypervisor.driver import Dial, NotRunning, OnChange, OnProgress, Passing, StepFailed, Stream
 from agents.hypervisor.image_cache import ImageCache
 from agents.hypervisor.kvm import kvm_works
 from agents.hypervisor.libvirt_connection import Connection
@@ -36,12 +46,16 @@ from agents.hypervisor.plan import (
     Adopt,
     AwaitTaps,
     Define,
+    DropKept,
     Pause,
     Plug,
+    Prepare,
     Reboot,
     Remake,
     Remove,
     Rescue,
+    Resize,
+    Send,
     Start,
     Step,
     Stop,
@@ -50,6 +64,7 @@ from agents.hypervisor.plan import (
     Unpause,
     Unplug,
     Unrescue,
+    Unresize,
 )
 from agents.hypervisor.tap_watch import TapWatch
 from agents.hypervisor.traits import traits
@@ -57,7 +72,7 @@ from agents.network.namespace import Namespace, identity
 from bus import clock
 from bus.config import Hardware, Settings
 from schema.compute.domain import Domain, HostFacts, Nic, Observed
-from schema.compute.question import ConsoleKind, Diagnosis
+from schema.compute.question import ConsoleKind, Diagnosis, MoveMeasured
 from schema.compute.topology import HostDevice
 
 log = structlog.get_logger()
@@ -73,6 +88,9 @@ UNPLUG_SECONDS = 60.0
 TRIM_SECONDS = 5.0
 CLEAN_SECONDS = 3600.0
 """Between two looks for images that nobody uses."""
+
+_SYSTEM_SOCKETS = moving.Sockets(Path("/run/libvirt/p"), Path("/run/libvirt/p"), Path("/run/libvirt/libvirt-sock"))
+_NOTHING = Observed(server_id="")
 
 _EVERYTHING = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -105,6 +123,7 @@ async def open_driver(settings: Settings, host: str, namespace: str | None = Non
         share=settings.hosts if namespace else 1,
         turn=turn,
         hardware=settings.hardware,
+        sockets=own.sockets if own else None,
     )
 
 
@@ -142,11 +161,13 @@ class LibvirtDriver:
         share: int = 1,
         turn: int = 0,
         hardware: Hardware | None = None,
+        sockets: moving.Sockets | None = None,
     ) -> None:
         self.host = host
         self._turn = turn
         self._hardware = hardware or Hardware()
         self._share = share
+        self._sockets = sockets or _SYSTEM_SOCKETS
         self.images = ImageCache(folder / "images")
         self._folder = folder
         self._guests = folder / "guests"
@@ -206,6 +227,17 @@ class LibvirtDriver:
                     await self._unrescue(step.domain)
                 case TakeSnapshot():
                     await self._send_copy(step.domain)
+                case Resize():
+                    await self._resize(step.domain)
+                case Unresize():
+                    await self._unresize(step.domain)
+                case DropKept():
+                    await asyncio.to_thread(moving.drop_kept, self._guest(id))
+                    await self._on(id, "noting its size", lambda it: libvirt_domain.remember(it, kept=False))
+                case Prepare():
+                    await self._prepare(step.domain)
+                case Send():
+                    await moving.sent(step.domain, self._guest(id), self._sockets, lambda *it: self._on(id, *it))
                 case Start():
                     await self._on(id, "starting it", lambda domain: self._power_on(domain, step.domain))
                 case Stop():
@@ -227,7 +259,7 @@ class LibvirtDriver:
                 case Unplug():
                     await self._unplug(id, step.tap)
                 case Adopt():
-                    await self._on(id, "noting its generation", lambda domain: libvirt_domain.adopt(domain, step))
+                    await self._adopt(step)
         except libvirt.libvirtError:
             raise StepFailed(f"host {self.host} holds no server {id}") from None
 
@@ -255,6 +287,22 @@ class LibvirtDriver:
     async def crash_guest(self, server_id: str) -> None:
         await self._guest_of(server_id, libvirt_guest.crash)
 
+    async def open_passage(self, server_id: str, way: Literal["copy", "live"]) -> Passing:
+        folder = self._guest(server_id)
+        if not folder.exists():
+            raise NotRunning(f"host {self.host} holds no server {server_id}")
+        if way == "live":
+            return moving.opened_for_arrival(folder, self._sockets, server_id)
+        off: bool = await self._guest_of(server_id, lambda domain: not domain.isActive())
+        return await moving.opened_for_copy(folder, self._sockets, server_id, off=off)
+
+    async def measure_move(self, server_id: str) -> MoveMeasured:
+        measured: MoveMeasured = await self._guest_of(server_id, libvirt_migration.measure)
+        return measured
+
+    async def force_move(self, server_id: str) -> None:
+        await self._guest_of(server_id, libvirt_migration.force)
+
     async def _guest_of(self, id: str, function: Callable[[Any], Any]) -> Any:
         """Something that takes a guest. Raises NotRunning if there is none."""
         try:
@@ -269,6 +317,8 @@ class LibvirtDriver:
         folder.mkdir(exist_ok=True)
         folder.chmod(0o711)
         root = folder / "disk"
+        if domain.copy_from is not None:
+            await moving.copied(domain, folder, self._sockets, lambda words: self._on_progress(domain.server_id, words))
         if domain.image and not root.exists():
             if domain.built:
                 raise StepFailed(f"the root disk of this server is gone from host {self.host}; rebuild it")
@@ -346,6 +396,54 @@ class LibvirtDriver:
             copy.unlink(missing_ok=True)
         await self._on(id, "noting its image", lambda it: libvirt_domain.remember(it, snapshot=wanted.image_id))
 
+    async def _resize(self, domain: Domain) -> None:
+        folder, id = self._guest(domain.server_id), domain.server_id
+        await self._on(id, "stopping it", libvirt_domain.power_off)
+        try:
+            await asyncio.to_thread(moving.keep, folder)
+            if domain.disk_gb:
+                await disk.grow(folder / "disk", domain.disk_gb * disk.GIB)
+            if domain.ephemeral_gb and (folder / "ephemeral").exists():
+                await disk.grow(folder / "ephemeral", domain.ephemeral_gb * disk.GIB)
+            await self._furnish(domain)
+        except BaseException:
+            await asyncio.to_thread(moving.put_back, folder)
+            raise
+        made = {"resized": domain.resized, "kept": True, "fenced": False}
+        await self._libvirt.call(lambda it: self._define_again(it, domain, **made), "defining it")
+
+    async def _unresize(self, domain: Domain) -> None:
+        folder, id = self._guest(domain.server_id), domain.server_id
+        await self._on(id, "stopping it", libvirt_domain.power_off)
+        await asyncio.to_thread(moving.put_back, folder)
+        await self._furnish(domain)
+        made = {"resized": domain.resized, "kept": False, "fenced": False}
+        await self._libvirt.call(lambda it: self._define_again(it, domain, **made), "defining it")
+
+    async def _prepare(self, domain: Domain) -> None:
+        folder = self._guest(domain.server_id)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o711)
+        await moving.prepared(domain, folder)
+        await self._furnish(domain)
+        moving.note(folder, moving.AWAITING, domain.generation)
+
+    async def _adopt(self, step: Adopt) -> None:
+        folder = self._guest(step.server_id)
+        try:
+            await self._on(
+                step.server_id,
+                "noting its generation",
+                lambda domain: libvirt_domain.adopt(domain, step, self._boot),
+            )
+        except libvirt.libvirtError:
+            if moving.noted(folder, moving.SENT) is None:
+                raise
+            moving.note(folder, moving.SENT, step.generation)
+        else:
+            (folder / moving.AWAITING).unlink(missing_ok=True)
+            (folder / moving.SENT).unlink(missing_ok=True)
+
     async def _furnish(self, domain: Domain) -> None:
         """Whatever it has beside its root disk, if that is not there yet."""
         folder = self._guest(domain.server_id)
@@ -362,6 +460,8 @@ class LibvirtDriver:
         """Write the definition, keeping what is remembered of it but for those changes."""
         known = libvirt_domain.lookup(connection, domain.server_id)
         memory = libvirt_domain.remembered(known) if known else Remembered(position=position, remade=domain.remade)
+        if not known:
+            memory = msgspec.structs.replace(memory, resized=domain.resized)
         memory = msgspec.structs.replace(memory, **changes)
         folder = self._guest(domain.server_id)
         names = (*(("rescue",) if memory.rescued else ()), "disk", "ephemeral", "swap")
@@ -470,8 +570,10 @@ class LibvirtDriver:
             folders = {id for id in ids if self._guest(id).exists()}
             domains = {}
             domains = {id: domain for id in ids if (domain := libvirt_domain.lookup(connection, id))}
-        found = {id: Observed(server_id=id) for id in folders}
+        found = {id: _without_domain(id, self._guest(id)) for id in folders}
         for id, domain in domains.items():
+            if found.get(id, _NOTHING).awaiting and not domain.isPersistent():
+                continue  # it is coming
             try:
                 seen = self._look_at(id, domain)
             except libvirt.libvirtError as error:
@@ -503,6 +605,8 @@ class LibvirtDriver:
             remade=memory.remade,
             rescued=memory.rescued,
             snapshot=memory.snapshot,
+            resized=memory.resized,
+            kept=memory.kept,
         )
 
     def _look_at_host(self, connection: Any) -> HostFacts:
@@ -559,6 +663,15 @@ class LibvirtDriver:
 
     def _guest(self, id: str) -> Path:
         return self._guests / id
+
+
+def _without_domain(id: str, folder: Path) -> Observed:
+    """What a guest's folder is that libvirt has no domain of."""
+    awaiting, sent = moving.noted(folder, moving.AWAITING), moving.noted(folder, moving.SENT)
+    generation = awaiting if awaiting is not None else sent or 0
+    return Observed(
+        server_id=id, generation=generation, awaiting=awaiting is not None, sent=sent is not None and awaiting is None
+    )
 
 
 def _boot_of(host: str | None) -> str:

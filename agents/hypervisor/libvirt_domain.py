@@ -94,8 +94,10 @@ def suspend(domain: Any) -> None:
         domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING)
 
 
-def adopt(domain: Any, step: Adopt) -> None:
-    remember(domain, generation=step.generation, soft=step.reboots.soft, hard=step.reboots.hard)
+def adopt(domain: Any, step: Adopt, boot: str) -> None:
+    """`boot`: of the host; one that came while it ran was started on another."""
+    here = {"boot": boot} if domain.isActive() else {}
+    remember(domain, generation=step.generation, soft=step.reboots.soft, hard=step.reboots.hard, **here)
 
 
 def taps(domain: Any) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from agents.hypervisor.moving import Sockets
 from agents.hypervisor.packages import USER
 from agents.network.namespace import FOLDER, Namespace
 from bus import clock
@@ -56,6 +57,11 @@ class PrivateLibvirtd:
     @property
     def socket(self) -> Path:
         return self.folder / "run" / "libvirt-sock"
+
+    @property
+    def sockets(self) -> Sockets:
+        """Where what comes from other hosts arrives: seen from here, and as libvirtd knows it."""
+        return Sockets(self.folder / "run" / "p", Path(_MOUNTS["run"]) / "p", self.socket)
 
     @property
     def uri(self) -> str:
