@@ -98,8 +98,15 @@ class Known(msgspec.Struct, frozen=True):
 
 
 async def known_of(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -> Known:
-    """For these commands. Three queries at most, and none where there are no cards."""
-    ports = await ports_of(cloud, [server for server, _ in wanted])
+    """For these commands. Four queries at most, and none where there are no cards.
+
+    What is remembered of a port may be from before it was the server's: one that seems another's is looked at again.
+    """
+    servers = [server for server, _ in wanted]
+    ports = await ports_of(cloud, servers)
+    doubtful = [it for it in servers if any(not _is_of(it, ports.get(nic.port_id)) for nic in it.nics)]
+    if doubtful:
+        ports = {**ports, **await ports_of(cloud, doubtful, fresh=True)}
     ending = {id for server, command in wanted for id in doomed(server, command, ports)}
     hosts = {host for server, it in wanted if (host := _host_after(server, it)) and server.nics}
     return Known(ports=ports, freed=await freeing_each(cloud, ending), vifs=await vifs(cloud, hosts))
@@ -113,7 +120,7 @@ def port_wishes(server: Server, command: Command, known: Known) -> tuple[Wish, .
         case PlaceMove() | DepartMove() | FailMove() | FinishMove() | ReturnMove() if server.move is not None:
             return _moved(server, server.move, command, known)
         case FailBuild() if not _leaving(server, command):
-            return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in server.nics)
+            return tuple(Wish(PORTS, id, UnbindPort(host=command.host)) for id in _its_own(server, known))
     return _released(server, _leaving(server, command), known)
 
 
@@ -165,31 +172,31 @@ def _host_after(server: Server, command: Command) -> str:
 
 def _placed(server: Server, host: str, zone: str, known: Known) -> tuple[Wish, ...]:
     wishes: list[Wish] = []
-    for nic in server.nics:
-        wishes.append(binding(nic.port_id, host, known.vifs.get(host, Vif(FAILED))))
-        document = known.ports.get(nic.port_id)
-        if document is not None and document.state.living and device_of(document.state) == server.id:
-            wishes.append(Wish(PORTS, nic.port_id, UpdatePort(device_owner=owner(zone))))
+    for id in _its_own(server, known):
+        wishes.append(binding(id, host, known.vifs.get(host, Vif(FAILED))))
+        if id in known.ports:
+            wishes.append(Wish(PORTS, id, UpdatePort(device_owner=owner(zone))))
     return tuple(wishes)
 
 
 def _moved(server: Server, move: Move, command: Command, known: Known) -> tuple[Wish, ...]:
     """A live one has a second, inactive binding where it goes to; any other is bound to where it is."""
+    ids = _its_own(server, known)
     match command:
         case PlaceMove() if move.live:
             vif = known.vifs.get(command.host, Vif(FAILED))
             add = AddPortBinding(host=command.host, vif_type=vif.type, vif_details=dict(vif.details))
-            return tuple(Wish(PORTS, nic.port_id, add) for nic in server.nics)
+            return tuple(Wish(PORTS, id, add) for id in ids)
         case FailMove() if move.live:
             remove = RemovePortBinding(host=move.target_host)
-            return tuple(Wish(PORTS, nic.port_id, remove) for nic in server.nics if move.target_host)
+            return tuple(Wish(PORTS, id, remove) for id in ids if move.target_host)
         case FinishMove() if move.live:
             return tuple(
                 wish
-                for nic in server.nics
+                for id in ids
                 for wish in (
-                    Wish(PORTS, nic.port_id, ActivatePortBinding(host=move.target_host)),
-                    Wish(PORTS, nic.port_id, RemovePortBinding(host=move.source_host)),
+                    Wish(PORTS, id, ActivatePortBinding(host=move.target_host)),
+                    Wish(PORTS, id, RemovePortBinding(host=move.source_host)),
                 )
             )
         case PlaceMove() if move.cold:
@@ -203,8 +210,17 @@ def _moved(server: Server, move: Move, command: Command, known: Known) -> tuple[
         case FailMove() if back := _host_after(server, command):
             return _placed(server, back, move.source_zone, known)
         case FailMove() if not move.cold or move.departed:
-            return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in server.nics)
+            return tuple(Wish(PORTS, id, UnbindPort(host=command.host)) for id in ids)
     return ()
+
+
+def _its_own(server: Server, known: Known) -> list[str]:
+    """The ports of its cards, but for those that are gone or another's by now: such a card is only yet to come out."""
+    return [nic.port_id for nic in server.nics if _is_of(server, known.ports.get(nic.port_id))]
+
+
+def _is_of(server: Server, port: Document | None) -> bool:
+    return port is None or (port.state.living and device_of(port.state) == server.id)
 
 
 def _released(server: Server, nics: Sequence[ServerNic], known: Known) -> tuple[Wish, ...]:

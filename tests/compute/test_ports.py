@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from bus import clock
 from bus.execute import Wish
 from bus.log import Document
 from handlers.compute.ports import Known, doomed, port_wishes
@@ -103,3 +104,15 @@ def test_who_was_overtaken_takes_no_ports_away():
     elsewhere = server(ServerPlaced(host="two", provider_id="rp"), attempts=1)
     wishes = port_wishes(elsewhere, FailBuild(host="one", fault=FAULT), Known(PORT_DOCUMENTS))
     assert not any(isinstance(wish.command, (DeletePort, DetachPort)) for wish in wishes)
+
+
+def test_a_port_that_is_gone_or_another_s_by_now_is_not_bound_any_more():
+    """Whose card is yet to come out would keep its server from ever being placed."""
+    gone = replace(PORT_DOCUMENTS["made"].state, deleted_at=clock.now())
+    lent = replace(PORT_DOCUMENTS["lent"].state, device_id="other")
+    known = Known(
+        ports={"made": Document("port/made", 2, gone), "lent": Document("port/lent", 2, lent)},
+        vifs={"one": Vif("bridge")},
+    )
+    assert port_wishes(server(), PlaceServer(host="one", provider_id="rp"), known) == ()
+    assert port_wishes(server(PLACED), FailBuild(host="one", fault=FAULT), known) == ()

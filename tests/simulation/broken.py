@@ -240,6 +240,61 @@ def use_not_noticed() -> None:
     MemoryLog.append = careless  # type: ignore[method-assign]
 
 
+def source_claim_kept() -> None:
+    """A server that has arrived elsewhere holds what it held where it came from."""
+    from handlers.compute import build, moving
+
+    arriving = moving.arriving
+    build.arriving = moving.arriving = lambda server: (arriving(server)[0], arriving(server)[-1])
+
+
+def claim_not_given_back() -> None:
+    """A move that failed leaves the source's claim to its migration."""
+    from handlers.compute import moving
+
+    handed = moving._handed
+
+    def kept(server: Any, move: Any, giver: str, taker: str, kind: str) -> tuple[Wish, ...]:
+        return () if taker == server.id else handed(server, move, giver, taker, kind)
+
+    moving._handed = kept
+
+
+def migration_not_ended() -> None:
+    """A move ends, and its migration does not hear of it."""
+    from handlers.compute.migration import MIGRATIONS
+    from schema.compute.migration import OVER, AdvanceMigration
+
+    decide = MIGRATIONS.decide
+    MIGRATIONS.decide = lambda state, it: (
+        [] if isinstance(it, AdvanceMigration) and it.status in OVER else decide(state, it)
+    )
+
+
+def hosts_do_not_fence() -> None:
+    """An agent without a lease leaves its guests running."""
+    from agents.hypervisor.agent import Agent
+
+    Agent._pause_all = _idle  # type: ignore[method-assign]
+
+
+def recovery_in_a_hurry() -> None:
+    """Servers are built elsewhere though the host they were on does not fence itself."""
+    from handlers.compute.recovery import Recovery
+
+    Recovery._is_fenced = lambda self, host: True  # type: ignore[method-assign]
+
+
+def rescue_disk_stays() -> None:
+    """A host goes on booting a server from its rescue disk."""
+    from agents.hypervisor import plan
+
+    steps = plan._steps
+    plan._steps = lambda domain, seen, position: [
+        it for it in steps(domain, seen, position) if not isinstance(it, plan.Unrescue)
+    ]
+
+
 def _deaf(aggregate: Any, command: type[Any]) -> None:
     """That command changes nothing any more."""
     decide = aggregate.decide
@@ -273,6 +328,12 @@ WAYS: dict[str, Callable[[], None]] = {
         subports_stay,
         cards_not_followed,
         use_not_noticed,
+        source_claim_kept,
+        claim_not_given_back,
+        migration_not_ended,
+        hosts_do_not_fence,
+        recovery_in_a_hurry,
+        rescue_disk_stays,
     )
 }
 

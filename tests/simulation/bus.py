@@ -240,6 +240,10 @@ class FoundDocuments:
         past = next((nth for nth, document in enumerate(found, 1) if document.id == marker), 0)
         return found[past:][:limit]
 
+    async def count(self, kind: Kind[Any], *, gone: bool | None = False) -> int:
+        await self._distant.head()
+        return sum(stream.startswith(kind.name + "/") for stream in self._log.documents)
+
 
 def _fits(state: Any, condition: Where | AnyOf) -> bool:
     if isinstance(condition, AnyOf):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
 from bus import clock
+from handlers.compute.moving import flavor_wanted
+from handlers.placement.demand import demanded
+from schema.compute.migration import OVER, Migration
+from schema.compute.move import MoveRequested, Phase
 from schema.compute.quota import Quota
 from schema.compute.server import Server, deadline
-from schema.compute.task import Task, VmState
+from schema.compute.task import VmState
 from schema.event import kind_of
 from schema.placement.consumer import Consumer
 from schema.placement.provider import Provider
@@ -27,13 +31,10 @@ def at_every_moment(world: World) -> Iterator[str]:
     consumers = world.states(Consumer)
     providers = world.states(Provider)
     held = {id: it.allocations for id, it in consumers.items() if it.living}
-    for id in held:
-        if id not in servers or not servers[id].living:
-            yield f"the claim of {id} outlives its server"
-    for id, server in servers.items():
-        placed = {server.provider_id} if server.living and server.host else set()
-        if set(held.get(id, {})) != placed:
-            yield f"server {id} is on {placed or 'no provider'}, its claim on {sorted(held.get(id, {})) or 'none'}"
+    wanted = dict(_claims_of(servers.values()))
+    for id in held.keys() | wanted.keys():
+        if held.get(id, {}) != wanted.get(id, {}):
+            yield f"{id} holds {held.get(id) or 'nothing'} and should hold {wanted.get(id) or 'nothing'}"
     for id, provider in providers.items():
         sums: Counter[str] = Counter()
         for resources in provider.claims.values():
@@ -59,7 +60,35 @@ def at_every_moment(world: World) -> Iterator[str]:
     limit = quota.limits.get("instances", -1)
     if limit != -1 and len(living) > limit:
         yield f"{len(living)} servers live, the quota allows {limit}"
+    yield from _never_rebuilt_too_early(world, servers)
     yield from never_broken(world)
+
+
+def _never_rebuilt_too_early(world: World, servers: Mapping[str, Server]) -> Iterator[str]:
+    """Whoever is told that a server has a new disk finds it there."""
+    machines = {machine.name: machine for machine in world.machines}
+    for id, server in servers.items():
+        machine = machines.get(server.host or "") if server.task is None and id not in world.disturbed else None
+        domain = machine.domains.get(id) if machine else None
+        if domain is not None and domain.seen.remade < server.rebuilt:
+            yield f"server {id} was rebuilt {server.rebuilt} times, its disk on {server.host} {domain.seen.remade}"
+
+
+def _claims_of(servers: Iterable[Server]) -> Iterator[tuple[str, dict[str, dict[str, int]]]]:
+    """Who holds what: a server what it takes on its host; while it moves, its migration what it had before."""
+    for server in servers:
+        if not server.living:
+            continue
+        move = server.move
+        if move is not None and move.held:
+            yield move.migration_id, {move.source_provider: dict(move.held)}
+        if move is not None and move.phase is Phase.SEEKING:
+            continue
+        flavor = flavor_wanted(server)
+        resources = demanded(flavor.vcpus, flavor.ram_mb, flavor.disk_gb, flavor.extra_specs)
+        provider = (move.target_provider if move else "") or server.provider_id
+        if provider:
+            yield server.id, {provider: dict(resources)}
 
 
 def of_the_log(world: World) -> Iterator[str]:
@@ -103,7 +132,7 @@ def in_the_end(world: World) -> Iterator[str]:
         yield from _as_wished(world, server)
         machine = machines.get(server.host or "")
         if server.living and machine is not None and not machine.gone:
-            yield from _on_its_host(server, machine.domains.get(id))
+            yield from _on_its_host(world, server, machine.domains.get(id))
     for id, wish in world.wishes.items():
         if id not in servers:
             yield f"server {id} was granted and is not in the log"
@@ -114,6 +143,10 @@ def in_the_end(world: World) -> Iterator[str]:
             server = servers.get(id)
             if server is None or not server.living or server.host != machine.name:
                 yield f"{machine.name} holds a domain of {id}, which the log does not put there"
+    moves = {server.move.migration_id for server in servers.values() if server.living and server.move}
+    for id, migration in world.states(Migration).items():
+        if migration.status not in OVER and id not in moves:
+            yield f"migration {id} is {migration.status}, and its server is not on its way"
     yield from as_the_log_says(world)
     yield from where_they_belong(world)
     yield from as_their_ports_are(world)
@@ -134,20 +167,29 @@ def _as_wished(world: World, server: Server) -> Iterator[str]:
     wish = world.wishes.get(server.id)
     if wish is None or server.id in world.disturbed or server.fault is not None:
         return
-    if server.vm_state is not wish:
+    moved = any(isinstance(it.event, MoveRequested) for it in world.log.streams[f"server/{server.id}"])
+    if server.vm_state is not wish and not (moved and server.vm_state in {VmState.ACTIVE, VmState.STOPPED}):
         yield f"server {server.id} was to be {wish} and is {server.vm_state}, without a fault"
 
 
-def _on_its_host(server: Server, domain: Any) -> Iterator[str]:
+def _on_its_host(world: World, server: Server, domain: Any) -> Iterator[str]:
     power = domain.seen.power if domain else "absent"
     wanted = {
         VmState.ACTIVE: {"running"},
+        VmState.RESCUED: {"running"},
         VmState.PAUSED: {"paused"},
         VmState.SUSPENDED: {"suspended"},
         VmState.STOPPED: {"stopped", "crashed", "absent"},  # absent: somebody removed it behind our back
     }.get(server.vm_state)
-    if wanted is not None and power not in wanted:
+    calm = server.id not in world.disturbed
+    if wanted is not None and power not in wanted and (calm or server.vm_state is not VmState.RESCUED):
         yield f"server {server.id} is {server.vm_state}, its guest on {server.host} is {power}"
+    if domain is None or not calm:
+        return
+    if domain.seen.rescued is not (server.vm_state is VmState.RESCUED) and server.fault is None:
+        yield f"server {server.id} is {server.vm_state}, rescued on {server.host}: {domain.seen.rescued}"
+    if domain.seen.remade != server.rebuilt and server.fault is None:
+        yield f"server {server.id} was rebuilt {server.rebuilt} times, its disk on {server.host} {domain.seen.remade}"
 
 
-__all__ = ["Task", "at_every_moment", "in_the_end", "in_time", "of_the_log"]
+__all__ = ["at_every_moment", "in_the_end", "in_time", "of_the_log"]

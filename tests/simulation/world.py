@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import structlog
 
-from agents.hypervisor.agent import Agent
 from agents.hypervisor.plan import Step
-from agents.hypervisor.simulated import Simulated, SimulatedDriver
-from agents.link import BrokerLink
 from bus import clock
-from bus.away import AWAY
 from bus.checkpoint import EVERY_PARTITION, MemoryCheckpoints
 from bus.cloud import Cloud
 from bus.config import Networking, Scheduler, Settings
-from bus.consumer import Reactions, Sweep
-from bus.execute import Executor, Wish
-from bus.log import PARTITIONS, Batch
+from bus.execute import Wish
+from bus.log import PARTITIONS
 from bus.memory_log import MemoryLog
-from bus.mirror import Mirrors
-from bus.vault import MemoryKeys, Vault
-from handlers.compute.build import ServerReactor
-from handlers.compute.following import NicReactor
 from handlers.compute.quota import QUOTAS
-from handlers.compute.reports import Reports
 from handlers.compute.server import SERVERS
+from handlers.image.image import IMAGES
 from handlers.network.addressing import Picks, with_addresses
 from handlers.network.quota import NETWORK_QUOTAS
-from handlers.network.reports import NetworkReports, is_network_link
-from handlers.network.routing import RouterReactor
-from handlers.network.telling import Telling as NetworkTelling
-from handlers.network.trunking import TrunkReactor
+from schema.compute.move import MoveFailed, MovePlaced
 from schema.compute.quota import ReserveQuota, SetQuotaLimits
 from schema.compute.server_command import (
     Action,
@@ -46,202 +35,50 @@ from schema.compute.server_command import (
     HardRebootServer,
     PauseServer,
     RebootServer,
+    RebuildServer,
+    RescueServer,
     ResumeServer,
     StartServer,
     StopServer,
     SuspendServer,
     UnpauseServer,
+    UnrescueServer,
 )
-from schema.compute.server_parts import Order, ServerFlavor
+from schema.compute.server_event import BuildFailed, ServerPlaced
+from schema.compute.server_parts import Order, Rebuild, ServerImage
 from schema.compute.task import VmState
 from schema.event import State
+from schema.image.image import CreateImage, FinishImageUpload, StartImageUpload
 from schema.network.quota import UNLIMITED, SetNetworkQuotaLimits
 from schema.network.wiring import link_name
 from schema.refusal import Refused
-from tests.simulation.bus import DistantLog, FoundDocuments, HostEnd, Network, ProcessBroker
+from tests.simulation.bus import Network
 from tests.simulation.loop import Owner, VirtualLoop
-from tests.simulation.networks import NETWORK_LEASE_SECONDS, Book, NetworkSide
+from tests.simulation.machine import LEASE_SECONDS, SMALL, Machine
+from tests.simulation.networks import NETWORK_LEASE_SECONDS, Book
+from tests.simulation.operators import Operators
+from tests.simulation.process import IMAGE, Process
 from tests.simulation.tenants import Tenants
 
 PROJECT = "project-1"
-SMALL = ServerFlavor(id="1", name="small", vcpus=1, ram_mb=512, disk_gb=1)
-LEASE_SECONDS = 6.0
-ACTIONS: dict[type[Action], VmState] = {
-    StopServer: VmState.STOPPED,
-    StartServer: VmState.ACTIVE,
-    RebootServer: VmState.ACTIVE,
-    HardRebootServer: VmState.ACTIVE,
-    PauseServer: VmState.PAUSED,
-    UnpauseServer: VmState.ACTIVE,
-    SuspendServer: VmState.SUSPENDED,
-    ResumeServer: VmState.ACTIVE,
-    DeleteServer: VmState.DELETED,
-}
-"""What a user may wish, and where that leads."""
-
-
-class Process:
-    """A process of the control plane: executor, mirrors, follow-through, ears. It is killed and comes back."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.world = world
-        self.name = name
-        self.owner = Owner(name)
-        self.owner.dead = True
-        self.cloud: Cloud | None = None
-
-    def start(self) -> None:
-        if self.owner.dead:
-            self.owner = Owner(self.name)
-            self.world.watch(self.world.loop.spawn(self.owner, self._live()), self.name)
-
-    def kill(self) -> None:
-        self.world.bury(self.owner)
-        self.cloud = None
-
-    async def _live(self) -> None:
-        world = self.world
-        log: Any = DistantLog(world.log, world.network)
-        broker: Any = ProcessBroker(self.owner, world.network)
-        mirrors = Mirrors(log, broker)
-
-        def committed(batch: Batch) -> None:
-            mirrors.offer(batch)
-            broker.hand_on(batch)
-
-        executor = Executor(log, committed)
-        mirrors.on_batch(executor.observe)
-        cloud = Cloud(
-            settings=world.settings,
-            pool=cast("Any", None),
-            log=log,
-            executor=executor,
-            documents=cast("Any", FoundDocuments(world.log, world.network)),
-            vault=Vault(MemoryKeys(world.log.secrets), bytes(32)),
-            broker=broker,
-            checkpoints=world.checkpoints,
-            mirrors=mirrors,
-        )
-        reactor = ServerReactor(cloud)
-        reports = Reports(cloud, reactor.telling)
-        reports.hosts._others = world.heard
-        telling = NetworkTelling(cloud, world.book.lacking)
-        network_reports = NetworkReports(cloud, telling)
-        network_reports.hosts._others = world.networks_heard
-        nics, routers = NicReactor(cloud), RouterReactor(cloud)
-        reactors: list[Any] = [reactor, nics, routers, TrunkReactor(cloud)]
-
-        async def hear(link: str, message: bytes) -> None:
-            await (network_reports if is_network_link(link) else reports).on_report(link, message)
-
-        while True:
-            try:
-                await cloud.start()
-                break
-            except ConnectionError:
-                await asyncio.sleep(0.2)
-        self.cloud = cloud
-        await broker.listen(hear)
-        reactions = Reactions(log, executor, broker, world.checkpoints, reactors)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._react(reactions))
-            tasks.create_task(self._sweep(Sweep(log, reactions, again_seconds=5.0), nics, routers))
-            tasks.create_task(reports.hosts.listen())
-            tasks.create_task(network_reports.hosts.listen())
-            tasks.create_task(self._project(telling))
-
-    async def _project(self, telling: NetworkTelling) -> None:
-        """The read model of hosts' networks, in one process at a time; what it says may be lost."""
-        while True:
-            if self.world.leads(self) and "postgres" not in self.world.network.away:
-                await telling.nudge(self.world.book.follow())
-            await asyncio.sleep(0.1)
-
-    async def _react(self, reactions: Reactions) -> None:
-        """On this process's share of the partitions, as `bus.shares` deals them out."""
-        share: frozenset[int] = frozenset()
-        task: asyncio.Task[None] | None = None
-        while True:
-            fresh = self.world.share(self)
-            if fresh != share:
-                if task:
-                    task.cancel()
-                    await asyncio.gather(task, return_exceptions=True)
-                share = fresh
-                task = asyncio.create_task(reactions.run(share)) if share else None
-            if task and task.done():
-                task.result()
-            await asyncio.sleep(1.0)
-
-    async def _sweep(self, sweep: Sweep, *swept: NicReactor | RouterReactor) -> None:
-        while True:
-            if self.world.leads(self):
-                try:
-                    await sweep.once()
-                    for reactor in swept:
-                        await reactor.sweep()
-                except AWAY:
-                    self.world.sweeper = None
-            await asyncio.sleep(1.0)
-
-
-class Machine:
-    """A host: its domains outlive its agent."""
-
-    def __init__(self, world: World, name: str, servers: int) -> None:
-        self.world = world
-        self.name = name
-        self.servers = servers
-        self.domains: dict[str, Simulated] = {}
-        self.owner = Owner(name)
-        self.owner.dead = True
-        self.gone = False
-        self.driver: SimulatedDriver | None = None
-        self.wiring = NetworkSide(world, name)
-
-    def start(self) -> None:
-        if self.gone:
-            return
-        self.wiring.start()
-        if not self.owner.dead:
-            return
-        self.owner = Owner(self.name)
-        self.driver = SimulatedDriver(
-            self.name,
-            vcpus=self.servers,
-            memory_mb=self.servers * SMALL.ram_mb,
-            disk_gb=100,
-            delay=self._delay,
-            failure=self._failure,
-        )
-        self.driver.domains = self.domains
-        link = BrokerLink(HostEnd(self.name, self.world.network))
-        agent = self.agent = Agent(
-            self.name, self.driver, link, lease_seconds=LEASE_SECONDS, sweep_seconds=15.0, fence=self.world.fence
-        )
-        self.world.watch(self.world.loop.spawn(self.owner, agent.run()), self.name)
-
-    def kill(self) -> None:
-        """The agents only; guests go on."""
-        self.world.bury(self.owner)
-        if self.world.random.random() < 0.5:
-            self.wiring.kill()
-
-    def lose_power(self) -> None:
-        """Everything stands still; what ran is found interrupted."""
-        self.kill()
-        self.wiring.lose_power()
-        for domain in self.domains.values():
-            if domain.seen.power in {"running", "paused"}:
-                domain.seen = msgspec.structs.replace(domain.seen, power="stopped", interrupted=True, fenced=False)
-
-    def _delay(self, step: Step) -> float:
-        random, trouble = self.world.random, self.world.network.trouble
-        return random.expovariate(0.1) if random.random() < trouble / 10 else random.random() * 0.3
-
-    def _failure(self, step: Step) -> str | None:
-        random, trouble = self.world.random, self.world.network.trouble
-        return f"{type(step).__name__} did not work" if random.random() < trouble / 8 else None
+RECOVERY_SECONDS = 10.0
+"""Whoever starts agents again is quicker than that."""
+_ANEW = RebuildServer(rebuild=Rebuild(image=ServerImage(id=IMAGE)))
+ACTIONS: list[tuple[Action, VmState, float]] = [
+    (StopServer(), VmState.STOPPED, 2),
+    (StartServer(), VmState.ACTIVE, 2),
+    (RebootServer(), VmState.ACTIVE, 2),
+    (HardRebootServer(), VmState.ACTIVE, 1),
+    (PauseServer(), VmState.PAUSED, 1),
+    (UnpauseServer(), VmState.ACTIVE, 1),
+    (SuspendServer(), VmState.SUSPENDED, 1),
+    (ResumeServer(), VmState.ACTIVE, 1),
+    (_ANEW, VmState.ACTIVE, 1.5),
+    (RescueServer(image=ServerImage(id=IMAGE)), VmState.RESCUED, 1.5),
+    (UnrescueServer(), VmState.ACTIVE, 2),
+    (DeleteServer(), VmState.DELETED, 4),
+]
+"""What a user may wish, where that leads, and how often it is wished."""
 
 
 class Heard:
@@ -271,7 +108,7 @@ class World:
         self.heard = Heard()
         self.networks_heard = Heard()
         self.book = Book(self.log)
-        self.fence = random.random() < 0.3
+        self.fence = random.random() < 0.6
         self.dealt_out = random.random() < 0.7
         """Whether processes share the partitions; else both believe they have all of them, and fight."""
         self.settings = Settings(
@@ -280,6 +117,8 @@ class World:
             host_name="control",
             network=Networking(lease_seconds=NETWORK_LEASE_SECONDS),
             scheduler=Scheduler(cpu_ratio=4.0, reserved_memory_mb=0),
+            recovery=random.choice(["none", "evacuate", "evacuate"]),
+            recovery_seconds=RECOVERY_SECONDS,
         )
         self.processes = [Process(self, f"process-{n}") for n in range(random.choice([1, 2, 2, 3]))]
         self.machines = [
@@ -294,6 +133,7 @@ class World:
         self.secrets: dict[str, str] = {}
         self.ports_at_most = UNLIMITED
         self.tenants = Tenants(self, PROJECT)
+        self.operators = Operators(self)
         self._users: list[asyncio.Task[Any]] = []
         self._graveyard: set[asyncio.Task[Any]] = set()
 
@@ -327,6 +167,26 @@ class World:
         """Of everything of a kind, as the log has it; of what is gone, too."""
         return {it.id: it.state for it in self.log.documents.values() if isinstance(it.state, kind)}
 
+    def done(self, host: str, step: Step) -> None:
+        """A host did that. Whatever it was, no guest may run on two of them.
+
+        One that could not be built in time somewhere is nobody's server; it goes as soon as its host hears of it.
+        """
+        id = step.server_id
+        running = [machine.name for machine in self.machines if machine.runs(id)]
+        if len(running) > 1 and len(twice := sorted(set(running) - self._given_up(id))) > 1:
+            self.problems.append(f"{id} runs on {twice} since {type(step).__name__} on {host}")
+
+    def _given_up(self, server_id: str) -> set[str]:
+        hosts: set[str] = set()
+        for it in self.log.streams[f"server/{server_id}"]:
+            match it.event:
+                case BuildFailed() | MoveFailed():
+                    hosts.add(it.event.host)
+                case ServerPlaced() | MovePlaced():
+                    hosts.discard(it.event.host)
+        return hosts
+
     # What happens in it
 
     async def begin(self) -> None:
@@ -339,6 +199,7 @@ class World:
         few = SetNetworkQuotaLimits(limits={"port": self.ports_at_most})
         await self._insist(lambda cloud: cloud.executor.execute(Wish(NETWORK_QUOTAS, PROJECT, few)))
         await self._insist(self.tenants.begin)
+        await self._insist(_upload)
 
     async def chaos(self, seconds: float) -> None:
         """Users at work, and misfortune upon misfortune."""
@@ -347,7 +208,11 @@ class World:
         while self.loop.time() < end:
             await asyncio.sleep(self.random.expovariate(0.35))
             self._befall()
+            if self.random.random() < 0.3:
+                self._users.append(asyncio.create_task(self._operate()))
         await users
+        await asyncio.gather(*self._users)
+        await self._insist(self.operators.relent)
 
     def calm(self) -> None:
         """From now on all is well: everybody is there (but for machines lost for good) and hears everybody."""
@@ -361,7 +226,7 @@ class World:
         machine, process = random.choice(self.machines), random.choice(self.processes)
         match random.choices(
             ["trouble", "kill process", "kill agent", "power", "cut process", "cut host", "postgres", "guest", "gone"],
-            [4, 5, 4, 1, 3, 4, 2, 2, 0.2],
+            [4, 5, 4, 1.5, 3, 4, 2, 2, 0.4],
         )[0]:
             case "trouble":
                 network.trouble = random.choice([0.0, 0.2, 0.5, 0.9])
@@ -370,15 +235,15 @@ class World:
                 self._later(random.expovariate(0.5), process.start)
             case "kill agent":
                 machine.kill()
-                self._later(random.expovariate(0.2), machine.start)
+                self._later(min(random.expovariate(0.2), RECOVERY_SECONDS - 1), machine.start)
             case "power":
                 self.disturbed |= machine.domains.keys()
                 machine.lose_power()
-                self._later(random.expovariate(0.2), machine.start)
+                self._later(random.expovariate(random.choice([0.2, 0.04])), machine.start)
             case "cut process":
                 self._cut(process.name, random.expovariate(0.3))
             case "cut host":
-                self._cut(machine.name, random.expovariate(0.15))
+                self._cut(machine.name, random.expovariate(random.choice([0.15, 0.15, 0.04])))
             case "postgres":
                 self._cut("postgres", random.expovariate(0.5))
             case "guest":
@@ -425,6 +290,9 @@ class World:
             if await self._try(partial(self._order, id)):
                 self.wishes[id] = VmState.ACTIVE
 
+    async def _operate(self) -> None:
+        await self._try(self.operators.act)
+
     async def _network(self) -> None:
         await self._try(self.tenants.act)
 
@@ -442,14 +310,21 @@ class World:
         await with_addresses(cloud, attempt)
 
     async def _act(self, id: str) -> None:
-        action, leads_to = self.random.choices(list(ACTIONS.items()), [2, 2, 2, 1, 1, 1, 1, 1, 4])[0]
-        document = self.log.documents.get(f"server/{id}")
-        version = document.version if document else 0
+        actions, leads, often = zip(*ACTIONS, strict=True)
+        [nth] = self.random.choices(range(len(actions)), often)
+        action, leads_to = actions[nth], leads[nth]
+        before = self.log.documents.get(f"server/{id}")
+        version = before.version if before else 0
+
+        if isinstance(action, RebuildServer) and before:
+            action = msgspec.structs.replace(action, secret_id=before.state.order.secret_id)
 
         async def act(cloud: Cloud) -> None:
-            await cloud.executor.execute(Wish(SERVERS, id, action()))
+            await cloud.executor.execute(Wish(SERVERS, id, action))
 
         if await self._try(act):
+            if isinstance(action, RebuildServer) and before and before.state.vm_state is VmState.STOPPED:
+                leads_to = VmState.STOPPED
             if self.wishes[id] is not VmState.DELETED:
                 self.wishes[id] = leads_to
         elif (after := self.log.documents.get(f"server/{id}")) and after.version != version:
@@ -471,6 +346,15 @@ class World:
     async def _insist(self, do: Callable[[Cloud], Coroutine[Any, Any, Any]]) -> None:
         while not await self._try(do):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
+
+
+async def _upload(cloud: Cloud) -> None:
+    """The image there is."""
+    await cloud.executor.execute(
+        Wish(IMAGES, IMAGE, CreateImage(visibility="public", disk_format="raw", container_format="bare")),
+        Wish(IMAGES, IMAGE, StartImageUpload(upload_id="u", deadline=clock.now() + timedelta(hours=1))),
+        Wish(IMAGES, IMAGE, FinishImageUpload(upload_id="u", size=9, checksum="c", hash_algorithm="", hash_value="")),
+    )
 
 
 class _Errors:

@@ -1,0 +1,101 @@
+"""A host of the simulation: a hypervisor agent and a network agent, and the domains, which outlive both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agents.hypervisor.agent import Agent
+from agents.hypervisor.plan import Pause, Step
+from agents.hypervisor.simulated import Simulated, SimulatedDriver
+from agents.link import BrokerLink
+from schema.compute.server_parts import ServerFlavor
+from tests.simulation.bus import HostEnd
+from tests.simulation.loop import Owner
+from tests.simulation.networks import NetworkSide
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+SMALL = ServerFlavor(id="1", name="small", vcpus=1, ram_mb=512, disk_gb=1)
+LEASE_SECONDS = 6.0
+
+
+class Hypervisor(SimulatedDriver):
+    """One that is watched: what it does must not make a guest run that runs elsewhere."""
+
+    world: World
+
+    async def act(self, step: Step) -> None:
+        await super().act(step)
+        self.world.done(self.host, step)
+
+
+class Machine:
+    """A host: its domains outlive its agent."""
+
+    def __init__(self, world: World, name: str, servers: int) -> None:
+        self.world = world
+        self.name = name
+        self.servers = servers
+        self.domains: dict[str, Simulated] = {}
+        self.owner = Owner(name)
+        self.owner.dead = True
+        self.gone = False
+        self.driver: SimulatedDriver | None = None
+        self.wiring = NetworkSide(world, name)
+
+    def start(self) -> None:
+        if self.gone:
+            return
+        self.wiring.start()
+        if not self.owner.dead:
+            return
+        self.owner = Owner(self.name)
+        driver = self.driver = Hypervisor(
+            self.name,
+            vcpus=self.servers,
+            memory_mb=self.servers * SMALL.ram_mb,
+            disk_gb=100,
+            delay=self._delay,
+            failure=self._failure,
+        )
+        driver.world = self.world
+        driver.domains = self.domains
+        link = BrokerLink(HostEnd(self.name, self.world.network))
+        agent = self.agent = Agent(
+            self.name, driver, link, lease_seconds=LEASE_SECONDS, sweep_seconds=15.0, fence=self.world.fence
+        )
+        self.world.watch(self.world.loop.spawn(self.owner, agent.run()), self.name)
+
+    def runs(self, server_id: str) -> bool:
+        """Whether a guest of that server has its CPUs here."""
+        domain = None if self.gone else self.domains.get(server_id)
+        return domain is not None and domain.seen.power == "running"
+
+    def kill(self) -> None:
+        """The agents only; guests go on."""
+        self.world.bury(self.owner)
+        if self.world.random.random() < 0.5:
+            self.wiring.kill()
+
+    def lose_power(self) -> None:
+        """Everything stands still; what ran is found interrupted."""
+        self.kill()
+        self.wiring.lose_power()
+        for domain in self.domains.values():
+            if domain.seen.power in {"running", "paused"}:
+                domain.seen = msgspec.structs.replace(domain.seen, power="stopped", interrupted=True, fenced=False)
+
+    def _delay(self, step: Step) -> float:
+        random, trouble = self.world.random, self.world.network.trouble
+        if isinstance(step, Pause) and step.fence:
+            return 0.0  # what fences a host is what must work
+        return random.expovariate(0.1) if random.random() < trouble / 10 else random.random() * 0.3
+
+    def _failure(self, step: Step) -> str | None:
+        random, trouble = self.world.random, self.world.network.trouble
+        if isinstance(step, Pause) and step.fence:
+            return None
+        return f"{type(step).__name__} did not work" if random.random() < trouble / 8 else None

@@ -1,0 +1,92 @@
+"""The operators of a simulated world: they take hosts out of use, hold them down, and empty those that are lost."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from bus import clock
+from bus.cloud import Cloud
+from bus.execute import Wish
+from handlers.compute.departure import begin, departure
+from handlers.compute.host import HOSTS
+from schema.compute.host import DisableHost, EnableHost, EndForcedDown, ForceHostDown, Host, HostForcedDown, HostLost
+from schema.compute.migration import MigrationType
+from schema.compute.server import SERVER, Server
+from schema.compute.server_command import EvacuateServer
+from schema.compute.task import VmState
+from tests.simulation.now import now
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+SURE_SECONDS = 15.0
+"""An operator takes no host for dead before it was lost for so long."""
+
+
+class Operators:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def act(self, cloud: Cloud) -> None:
+        """One thing or another."""
+        random = self._world.random
+        await random.choices([self._use, self._hold_down, self._evacuate], [2, 1, 4])[0](cloud)
+
+    async def relent(self, cloud: Cloud) -> None:
+        """No host is held down any more."""
+        for id in self._held_down():
+            await cloud.executor.execute(Wish(HOSTS, id, EndForcedDown()))
+
+    async def _use(self, cloud: Cloud) -> None:
+        """Have no new servers placed on a host; or have them placed there again."""
+        hosts = self._hosts()
+        if not hosts:
+            return
+        host = self._world.random.choice(hosts)
+        command = DisableHost(reason="to be mended") if host.enabled else EnableHost()
+        await cloud.executor.execute(Wish(HOSTS, host.id, command))
+
+    async def _hold_down(self, cloud: Cloud) -> None:
+        """One at a time; and not for long."""
+        hosts = self._hosts()
+        if self._held_down() or len(hosts) < 2:
+            await self.relent(cloud)
+            return
+        await cloud.executor.execute(Wish(HOSTS, self._world.random.choice(hosts).id, ForceHostDown()))
+
+    async def _evacuate(self, cloud: Cloud) -> None:
+        """Build a server of a host that is lost on another, where hosts see to it that it does not run on both."""
+        servers = [
+            server
+            for _, server in sorted(self._world.states(Server).items())
+            if server.living and server.task is None and server.host in self._surely_lost()
+        ]
+        if not servers or not self._world.fence:
+            return
+        id = self._world.random.choice(servers).id
+        server: Server = await now(cloud, SERVER, id)
+        source = cloud.mirror(HOSTS.kind).get(server.host) if server.host else None
+        if source is None or source.state.alive:
+            return
+        running = server.vm_state is not VmState.STOPPED
+        epoch = source.state.epoch
+        move = await departure(cloud, server, MigrationType.EVACUATION, source_epoch=epoch, running=running)
+        action = EvacuateServer(move=move)
+        await begin(cloud, cloud.executor.execute, server, action, project_id=server.project_id, user_id="operator")
+
+    def _hosts(self) -> list[Host]:
+        return [host for _, host in sorted(self._world.states(Host).items()) if host.living]
+
+    def _held_down(self) -> list[str]:
+        return [host.id for host in self._hosts() if host.forced_down]
+
+    def _surely_lost(self) -> set[str]:
+        since = clock.now() - timedelta(seconds=SURE_SECONDS)
+        down = {host.id for host in self._hosts() if not host.alive}
+        newest = {
+            event.stream.partition("/")[2]: event.at
+            for event in self._world.log.events
+            if isinstance(event.event, HostLost | HostForcedDown)
+        }
+        return {id for id in down if newest[id] <= since}
