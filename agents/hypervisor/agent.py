@@ -12,7 +12,7 @@ point.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import structlog
@@ -268,6 +268,9 @@ class Agent:
                 desired = {id: it.domain for id, it in self._desired.items()}
                 steps = plan(desired, observed, position=self._manifest, full=True)
                 self._unknown |= {step.server_id for step in steps if step.server_id not in desired}
+                if _overtaken(self._manifest, desired, observed):
+                    self._manifest = None
+                    self._wake_beat.set()
                 doubtful |= {step.server_id: None for step in steps}
             # Whatever was told before may have been lost on the way: it is told again.
             self._owed |= doubtful.keys()
@@ -398,6 +401,14 @@ class Agent:
         self._progress[server_id] = clock.monotonic()
         known = self._reported.get(server_id) or Observed(server_id=server_id)
         self._outbox.put(server_id, msgspec.structs.replace(known, fault=None, progress=words))
+
+
+def _overtaken(manifest: int, desired: Mapping[str, Domain], observed: Mapping[str, Observed]) -> bool:
+    """Whether a manifest was long on its way: what is here has heard more of the log than that tells of."""
+    return any(
+        seen.generation > desired[id].generation if id in desired else seen.position >= manifest > 0
+        for id, seen in observed.items()
+    )
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

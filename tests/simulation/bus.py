@@ -258,6 +258,8 @@ def _fits(state: Any, condition: Where | AnyOf) -> bool:
             return (value is not None) is condition.value
         case "in":
             return value in condition.value
+        case "not in":
+            return value not in condition.value
         case "has":
             return condition.value in (value or ())
         case "~":

@@ -365,6 +365,8 @@ class _Errors:
 
     def __call__(self, logger: Any, method: str, event: dict[str, Any]) -> Any:
         expected = "fault" in event  # what a host was made to fail at
+        if event.get("event") == "report not taken" and not str(event["error"]).startswith("ConnectionError"):
+            method = "error"
         if method in {"error", "exception", "critical"} and self.world is not None and not expected:
             self.world.problems.append(f"logged as an error: {event}")
         raise structlog.DropEvent
