@@ -55,7 +55,8 @@ PACKAGES = (
 PROGRAMS = ("usr/sbin/dropbear", "usr/bin/dropbearkey", "sbin/mke2fs")
 
 MODULES = (
-    *("virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "virtio-rng", "sd_mod", "sr_mod", "button", "evdev"),
+    *("virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "virtio-rng", "virtio_console"),
+    *("sd_mod", "sr_mod", "button", "evdev"),
     *("isofs", "overlay", "vfat", "nls_ascii", "nls_cp437", "nls_utf8"),
 )
 ATA_MODULES = ("ata_piix",)
