@@ -45,6 +45,11 @@ class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_instances_weight: Weight = 0.0
     hypervisor_version_weight: Weight = 1.0
     pci_weight: Weight = 1.0
+    metrics_weight: Weight = 1.0
+    metrics: dict[str, str] = {}
+    """Metrics that hosts report → how much each counts in the weigher Metrics: `"cpu.percent" = "-1"`."""
+    metrics_unavailable_weight: float = -10_000.0
+    """What a host weighs that does not report all of them."""
     soft_affinity_weight: Weight = 10.0
     soft_anti_affinity_weight: Weight = 10.0
     build_failure_weight: Annotated[float, Meta(ge=-1e9, le=1e9)] = 1000.0
@@ -56,6 +61,7 @@ class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "NumInstances",
         "HypervisorVersion",
         "PCI",
+        "Metrics",
         "ServerGroupSoftAffinity",
         "ServerGroupSoftAntiAffinity",
         "BuildFailure",

@@ -245,6 +245,7 @@ class Agent:
                     beat=number,
                     facts=facts,
                     observed_count=self._observed_count,
+                    metrics=self._driver.metrics(),
                     manifest_wanted=self._manifest is None,
                     uptime_seconds=int(clock.monotonic() - started),
                     version=self._version,

@@ -63,6 +63,9 @@ class Driver(Protocol):
 
     async def facts(self) -> HostFacts: ...
 
+    def metrics(self) -> dict[str, float]:
+        """How busy the host is, by Nova's names (`cpu.percent`); what it does not measure is left out."""
+
     async def observe(self, server_ids: Collection[str] | None = None) -> dict[str, Observed]:
         """What is there, by server id: of these servers, or of all. A domain that is not Cumulog's is not there."""
 

@@ -21,11 +21,7 @@ def cells(capabilities: ET.Element, share: int = 1) -> tuple[HostCell, ...]:
 def _cell(it: ET.Element, share: int) -> HostCell:
     cpus = it.findall("cpus/cpu")
     numbers = {int(cpu.get("id", 0)) for cpu in cpus}
-    cores = {
-        tuple(sorted(cpu_set(siblings) & numbers))
-        for cpu in cpus
-        if (siblings := cpu.get("siblings")) and cpu.get("socket_id") is not None
-    }
+    cores = {tuple(sorted(cpu_set(cpu.get("siblings", "")) & numbers)) or (int(cpu.get("id", 0)),) for cpu in cpus}
     pages = {
         int(page.get("size", 0)): int(page.text or 0) // share
         for page in it.findall("pages")
@@ -35,10 +31,10 @@ def _cell(it: ET.Element, share: int) -> HostCell:
     return HostCell(
         id=int(it.get("id", 0)),
         cpus=tuple(sorted(numbers)),
-        siblings=tuple(sorted(core for core in cores if core)),
+        siblings=tuple(sorted(cores)) if any(len(core) > 1 for core in cores) else (),
         memory_mb=max(0, whole_kib // share - sum(size * count for size, count in pages.items())) // 1024,
         pages=pages,
-        socket=min((int(cpu.get("socket_id", 0)) for cpu in cpus), default=0),
+        socket=min((int(socket) for cpu in cpus if (socket := cpu.get("socket_id"))), default=0),
     )
 
 

@@ -42,6 +42,7 @@ from agents.hypervisor.image_cache import ImageCache
 from agents.hypervisor.kvm import kvm_works
 from agents.hypervisor.libvirt_connection import Connection
 from agents.hypervisor.line import line_stream
+from agents.hypervisor.meter import Meter
 from agents.hypervisor.plan import (
     Adopt,
     AwaitTaps,
@@ -166,6 +167,7 @@ class LibvirtDriver:
         self.host = host
         self._turn = turn
         self._hardware = hardware or Hardware()
+        self._meter = Meter()
         self._share = share
         self._sockets = sockets or _SYSTEM_SOCKETS
         self.images = ImageCache(folder / "images")
@@ -200,6 +202,9 @@ class LibvirtDriver:
         self._taps.close()
         await self._libvirt.close()
         self._inside.close()
+
+    def metrics(self) -> dict[str, float]:
+        return self._meter.read()
 
     async def facts(self) -> HostFacts:
         if self._facts is None:

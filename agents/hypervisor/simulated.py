@@ -96,6 +96,8 @@ class SimulatedDriver:
     ) -> None:
         self.host = host
         self.domains: dict[str, Simulated] = {}
+        self.measured: dict[str, float] = {}
+        """What it says its metrics are."""
         self.delay = delay
         self.failure = failure
         hardware = hardware or Hardware()
@@ -136,6 +138,9 @@ class SimulatedDriver:
         if self._save_timer:
             self._save_timer.cancel()
             self._save()
+
+    def metrics(self) -> dict[str, float]:
+        return self.measured
 
     async def facts(self) -> HostFacts:
         return self._facts

@@ -258,6 +258,7 @@ class _Following:
             Upkeep(cloud),
         ]
         self._reports = Reports(cloud, servers.telling)
+        self._reports.hosts.on_metrics = servers.scheduler.measured
         self._network_reports = NetworkReports(cloud, telling)
         self._reactions = Reactions(cloud.log, cloud.executor, cloud.broker, cloud.checkpoints, reactors)
 

@@ -42,10 +42,14 @@ class Hosts(Leases[Host, HostFacts]):
     def __init__(self, cloud: Cloud, on_manifest_wanted: OnManifestWanted | None = None) -> None:
         super().__init__(cloud, HOST)
         self._on_manifest_wanted = on_manifest_wanted
+        self.on_metrics: Callable[[str, Mapping[str, float]], None] | None = None
+        """Is told how busy a host says it is, as often as it says so."""
 
     async def on_heartbeat(self, host: str, beat: Heartbeat) -> None:
         """A host lives: its lease is renewed, and it is told everything if it asks."""
         granted = await self.renew(host, beat.facts, beat.beat)
+        if granted is not None and self.on_metrics is not None:
+            self.on_metrics(host, beat.metrics)
         if granted is not None and beat.manifest_wanted and self._on_manifest_wanted is not None:
             await self._on_manifest_wanted(host)
 

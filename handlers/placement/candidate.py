@@ -22,6 +22,8 @@ class Columns(Protocol):
 
     def busy(self, slot: int) -> int: ...
 
+    def metrics(self, slot: int) -> Mapping[str, float]: ...
+
     def units_free(self, slot: int) -> Mapping[str, int]: ...
 
     def units_there(self, slot: int) -> Mapping[str, int]: ...
@@ -54,6 +56,11 @@ class Candidate(Struct, frozen=True, eq=False):
     def busy(self) -> int:
         """How many of them are being built, moved, or otherwise worked on."""
         return self.columns.busy(self.slot)
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """How busy it says it is, by Nova's names."""
+        return self.columns.metrics(self.slot)
 
     @property
     def units(self) -> Mapping[str, int]:

@@ -47,6 +47,8 @@ class Slot(Struct):
     """Consumer id → which units it is about to claim here."""
     units_free: Units | None = None
     """What nobody has of each; None: to be counted."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """How busy the host says it is."""
     failures: list[float] = field(default_factory=list)
     """When each failed build is forgiven."""
     busy: set[str] = field(default_factory=set)
@@ -215,6 +217,16 @@ class CapacityIndex:
             index = self._at_work[consumer_id] = self._slot_of[provider_id]
             self.slots[index].busy.add(consumer_id)
             self._touch(index)
+
+    def measured(self, host: str, metrics: Mapping[str, float]) -> None:
+        """How busy a host says it is."""
+        slot = self.slot_of_host(host)
+        if slot is not None and slot.metrics != metrics:
+            slot.metrics = dict(metrics)
+            self._touch(self._slot_of[slot.provider_id])
+
+    def metrics(self, slot: int) -> Mapping[str, float]:
+        return self.slots[slot].metrics
 
     def units_there(self, slot: int) -> Mapping[str, int]:
         """What a slot has of each unit."""

@@ -33,6 +33,7 @@ _COSTS = {
     "units": 5,
     "dedicated": 6,
     "unit": 6,
+    "metric": 6,
     "filter off": 7,
     "host": 9,
 }

@@ -10,7 +10,7 @@ says how it came about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from operator import attrgetter
 
 from msgspec import Struct
@@ -174,6 +174,10 @@ class Scheduler:
     def succeeded(self, host: str) -> None:
         """A build succeeded on that host: its past is forgiven."""
         self.index.build_succeeded(host)
+
+    def measured(self, host: str, metrics: Mapping[str, float]) -> None:
+        """How busy a host says it is, by Nova's names."""
+        self.index.measured(host, metrics)
 
     def work_on(self, consumer_id: str, host: str | None) -> None:
         """A server is being worked on at that host (None: not any more)."""

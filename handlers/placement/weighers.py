@@ -21,7 +21,7 @@ from handlers.placement.demand import Request
 from schema.compute.topology import device_unit
 
 GROUP = "cumulog.weighers"
-"""Entry points of third parties: `Weigher`s."""
+"""Entry points of third parties: `Weigher`s, or functions of the settings that make one."""
 
 
 class Weigher(Struct, frozen=True):
@@ -45,6 +45,10 @@ class Weigher(Struct, frozen=True):
     """Whether any host has what it goes by."""
 
 
+Made = Weigher | Callable[[Settings], Weigher]
+"""A weigher, or what makes it of the settings."""
+
+
 class Term(Struct, frozen=True):
     """One weigher among the hosts at hand: a slot's number, times `factor` (or what it is for this slot)."""
 
@@ -60,16 +64,16 @@ class Term(Struct, frozen=True):
 
 def chosen(settings: Settings) -> tuple[tuple[Weigher, float], ...]:
     """The weighers in force, with their multipliers. Raises ConfigurationError for a name that there is none of."""
-    found = [find(name) for name in settings.weighers]
+    found = [it if isinstance(it, Weigher) else it(settings) for it in map(find, settings.weighers)]
     return tuple((it, float(getattr(settings, it.setting)) if it.setting else 1.0) for it in found)
 
 
-def find(name: str) -> Weigher:
+def find(name: str) -> Made:
     found = BUILT_IN.get(name.removesuffix("Weigher"))
     if found is not None:
         return found
     for point in entry_points(group=GROUP, name=name):
-        loaded: Weigher = point.load()
+        loaded: Made = point.load()
         return loaded
     known = ", ".join(sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))}))
     raise ConfigurationError(f"scheduler.weighers: there is no weigher {name}; there are {known}")
@@ -130,11 +134,27 @@ def _devices(candidate: Candidate, request: Request) -> float:
     return free if request.hardware is not None and request.hardware.devices else -free
 
 
+def metrics(settings: Settings) -> Weigher:
+    """Each metric times what the setting says of it, added up."""
+    try:
+        factors = {name: float(factor) for name, factor in settings.metrics.items()}
+    except ValueError:
+        raise ConfigurationError(f"scheduler.metrics is {settings.metrics}; each metric needs a number") from None
+
+    def weigh(candidate: Candidate, request: Request) -> float:
+        measured = candidate.metrics
+        if any(name not in measured for name in factors):
+            return settings.metrics_unavailable_weight
+        return sum(factor * measured[name] for name, factor in factors.items())
+
+    return _weigher("Metrics", "metrics", weigh=weigh, there=lambda columns: bool(factors))
+
+
 def _weigher(name: str, stem: str, **more: Any) -> Weigher:
     return Weigher(name, f"{stem}_weight", f"{stem}_weight_multiplier", **more)
 
 
-BUILT_IN: dict[str, Weigher] = {
+BUILT_IN: Mapping[str, Made] = {"Metrics": metrics} | {
     it.name: it
     for it in (
         _weigher("RAM", "ram", column="MEMORY_MB", lowest=0.0),

@@ -291,6 +291,8 @@ class Heartbeat(Word, tag=True):
     manifest_wanted: bool = False
     """It has just started, or its lease had lapsed: tell it everything it should hold (`Desired(full=True)`)."""
     uptime_seconds: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    """How busy it is, by Nova's names: `cpu.percent`, between 0 and 1."""
     version: str = ""
 
 

@@ -53,6 +53,7 @@ class Change(_Part):
     dedicated                            its CPUs `value` are for one guest at a time
     metadata, no metadata                the aggregates' key `name` shall be `value`; shall be on none of the host's
     ask, ask without                     the request's `name` shall be `value`; shall not say `value`, or anything
+    metric                               it measures `name`
     filter off                           the filter `name`, in the configuration
     host                                 another one, where nothing smaller helps
     """
@@ -71,6 +72,7 @@ class Change(_Part):
         "no metadata",
         "ask",
         "ask without",
+        "metric",
         "filter off",
         "host",
     ]

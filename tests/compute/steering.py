@@ -52,6 +52,7 @@ class Steered:
         self.cloud = cloud
         self.reactor = ServerReactor(cloud)
         self.reports = Reports(cloud, self.reactor.telling)
+        self.reports.hosts.on_metrics = self.reactor.scheduler.measured
         self.network_telling = NetworkTelling(cloud) if networked else None
         self.network_reports = NetworkReports(cloud, self.network_telling) if networked else None
         self.drivers: dict[str, SimulatedDriver] = {}

@@ -100,6 +100,9 @@ def made_so(cloud, change):
                     cloud.aggregate(name, it.state.hosts, left | said)
             if change.what == "metadata" and not any(change.host in it.state.hosts for it in cloud.aggregates.values()):
                 cloud.aggregate("new", (change.host,), {change.name: change.value})
+        case "metric":
+            measured = cloud.index.metrics(list(cloud.hosts).index(change.host))
+            cloud.scheduler.measured(change.host, {**measured, change.name: 0.5})
         case "filter off":
             kept = [it for it in cloud.scheduler.filters if it.name != change.name]
             cloud.scheduler.filters = tuple(kept)
@@ -172,6 +175,15 @@ def test_another_zone():
 def test_no_hosts():
     [answer] = Cloud().ask(server("c", resources={"VCPU": 2}))
     assert told(answer.decision.remedy) == "It would have fitted with a hypervisor host with 2 VCPU."
+
+
+def test_a_metric_that_is_not_measured():
+    cloud = Cloud(Settings(filters=("Metrics",), metrics={"cpu.percent": "-1", "cpu.idle.percent": "1"}))
+    cloud.host("h1")
+    cloud.scheduler.measured("h1", {"cpu.percent": 0.1})
+    [answer] = cloud.ask(server("c"))
+    assert answer.decision.reasons[0].why == "does not measure cpu.idle.percent"
+    assert story(cloud, server("c")) == "It would have fitted with the metric cpu.idle.percent from host h1."
 
 
 HOSTS = st.fixed_dictionaries(

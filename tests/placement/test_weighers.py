@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bus.config import ConfigurationError
 from bus.config import Scheduler as Settings
 from handlers.placement.demand import Group
 from handlers.placement.schedule import Placement
@@ -134,3 +135,27 @@ def test_the_kept_ranking_always_gives_the_emptiest_host_that_fits(sizes, steps)
         elif step == "forget" and consumer in picks:
             picks.pop(consumer)
             cloud.scheduler.forget(consumer)
+
+
+def test_hosts_that_are_less_busy():
+    cloud = Cloud(only("Metrics", metrics={"cpu.percent": "-1", "cpu.iowait.percent": "-2"}))
+    for name in ("h1", "h2", "h3"):
+        cloud.host(name)
+    cloud.scheduler.measured("h1", {"cpu.percent": 0.9, "cpu.iowait.percent": 0.0})
+    cloud.scheduler.measured("h2", {"cpu.percent": 0.2, "cpu.iowait.percent": 0.1})
+    assert [cloud.where(f"c{n}") for n in range(2)] == ["h2", "h2"]
+    cloud.scheduler.measured("h1", {"cpu.percent": 0.1, "cpu.iowait.percent": 0.0})
+    assert cloud.where("c3") == "h1"
+    cloud.aggregate("a", ("h1", "h2", "h3"), metrics_weight_multiplier="-1")
+    assert cloud.where("c4") == "h3"
+    with pytest.raises(ConfigurationError, match="each metric needs a number"):
+        Cloud(only("Metrics", metrics={"cpu.percent": "much"}))
+
+
+def test_without_metrics_to_weigh_nothing_is_weighed():
+    cloud = Cloud(only("Metrics", "RAM"))
+    cloud.host("h1")
+    cloud.host("h2", memory_mb=8192)
+    cloud.scheduler.measured("h1", {"cpu.percent": 0.1})
+    cloud.scheduler.measured("nobody", {"cpu.percent": 0.1})
+    assert cloud.where("c1") == "h2"

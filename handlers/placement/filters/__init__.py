@@ -30,6 +30,7 @@ BUILT_IN: dict[str, Made] = {
     "AggregateTypeAffinity": aggregate.TYPE_AFFINITY,
     "AggregateNumInstances": load.aggregate_num_instances,
     "AggregateIoOps": load.aggregate_io_ops,
+    "Metrics": load.metrics,
     "NumInstances": load.num_instances,
     "IoOps": load.io_ops,
     "NUMATopology": hardware.NUMA_TOPOLOGY,

@@ -36,6 +36,28 @@ def aggregate_io_ops(settings: Settings) -> Filter:
     return _limit("AggregateIoOps", "servers at work", lambda it: it.busy, limit, MOST_BUSY)
 
 
+def metrics(settings: Settings) -> Filter:
+    """Only hosts that measure all that the weigher of metrics goes by."""
+    names = tuple(settings.metrics)
+
+    def lacking(candidate: Candidate) -> list[str]:
+        return [name for name in names if name not in candidate.metrics]
+
+    return Filter(
+        "Metrics",
+        lambda candidate, request: not lacking(candidate),
+        "do not measure all of the metrics that are weighed",
+        asked=lambda request: bool(names),
+        why=lambda candidate, request: f"does not measure {', '.join(lacking(candidate))}",
+        remedy=lambda candidate, request: tuple(
+            Change(
+                what="metric", host=candidate.host.id, name=it, words=f"the metric {it} from host {candidate.host.id}"
+            )
+            for it in lacking(candidate)
+        ),
+    )
+
+
 def _limit(
     name: str,
     what: str,
