@@ -6,6 +6,7 @@ Over the public API, so it works from anywhere the cloud can be reached.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +19,8 @@ from api.cli.screen import Failure, console, done, note
 
 _VERSION = "2.87"
 """Of the compute API: the last in which hypervisors tell what of theirs is used."""
-_ENDED = frozenset({"done", "error", "failed"})
+_MOVED = frozenset({"done", "completed", "finished", "confirmed"})
+_ENDED = _MOVED | {"error", "failed", "cancelled"}
 _LOOK_SECONDS = 0.5
 
 
@@ -136,20 +138,85 @@ def _evacuate_all(client: Client, row: Row, target: str | None) -> tuple[set[str
 
 
 def _until_ended(client: Client, name: str, servers: set[str]) -> dict[str, str]:
-    """Server → how its evacuation ended. Each of them ends: at its deadline, if not before."""
-    path = f"/os-migrations?source_compute={quote(name)}&migration_type=evacuation"
+    """Server → how its newest migration ended. Each of them ends: at its deadline, if not before."""
+    path = f"/os-migrations?source_compute={quote(name)}"
     told = -1
     while True:
-        newest: dict[str, tuple[str, str]] = {}
+        newest: dict[str, tuple[int, str]] = {}
         for it in client.get("compute", path, **_as_compute())["migrations"]:
-            seen = (it["created_at"], it["status"])
+            seen = (it["id"], it["status"])
             newest[it["instance_uuid"]] = max(seen, newest.get(it["instance_uuid"], seen))
-        ended = {id: status for id in servers if (status := newest.get(id, ("", ""))[1]) in _ENDED}
+        ended = {id: status for id in servers if (status := newest.get(id, (0, ""))[1]) in _ENDED}
         if len(ended) > told:
             told = len(ended)
             console().print(f"{told} of {len(servers)} servers have left {name}", markup=False, highlight=False)
         if len(ended) == len(servers):
             return ended
+        time.sleep(_LOOK_SECONDS)
+
+
+@host.command()
+@click.argument("name")
+@click.option("--to", "target", help="The host that shall have them; else the scheduler chooses one for each.")
+@click.option("--reason", default="drained", show_default=True, help="Why, for who looks at it.")
+def drain(name: str, target: str | None, reason: str) -> None:
+    """Empty a host that is up: no new server comes, and those on it move to others.
+
+    Servers that run move while they do; those that are off are moved and stay off. Run again, it goes on with what is
+    left. `./cumulog host enable` ends it.
+    """
+    client = login(choices.settings())
+    row = named(rows(client), name)
+    if row.state != "up":
+        raise Failure(f"{name} is {row.state}", f"`./cumulog host evacuate {name}` builds its servers anew elsewhere.")
+    change(client, row, status="disabled", disabled_reason=reason)
+    if not row.servers:
+        done(f"{name} takes no new servers, and has none")
+        return
+    asked, refused = _move_all(client, row, target)
+    for server, why in refused.items():
+        note(f"{server} stays: {why}")
+    ended = _until_ended(client, name, asked)
+    _confirm_all(client, [id for id, status in ended.items() if status == "finished"])
+    failed = sorted(server for server, status in ended.items() if status not in _MOVED)
+    for server in failed:
+        note(f"{server} could not be moved; `./cumulog why {server}` may say why")
+    done(f"{len(asked) - len(failed)} of {len(row.servers)} servers of {name} are on other hosts")
+    if failed or refused:
+        raise click.exceptions.Exit(1)
+
+
+def _move_all(client: Client, row: Row, target: str | None) -> tuple[set[str], dict[str, str]]:
+    """The servers that are on their way, and why the others are not."""
+    asked, refused = set(), dict[str, str]()
+    for id, _ in row.servers:
+        server = client.get("compute", f"/servers/{id}", **_as_compute())["server"]
+        if server["status"] == "VERIFY_RESIZE":
+            _confirm_all(client, [id])  # it is here because it moved here: now it moves on
+            server = _settled(client, id)
+        live = server["status"] in {"ACTIVE", "PAUSED"}
+        wanted = {"host": target, "block_migration": "auto"} if live else ({"host": target} if target else None)
+        try:
+            word = "os-migrateLive" if live else "migrate"
+            client.post("compute", f"/servers/{id}/action", {word: wanted}, **_as_compute())
+        except Failure as failure:
+            refused[id] = failure.message.partition(": ")[2] or failure.message
+        else:
+            asked.add(id)
+    return asked, refused
+
+
+def _confirm_all(client: Client, servers: Iterable[str]) -> None:
+    for id in servers:
+        client.post("compute", f"/servers/{id}/action", {"confirmResize": None}, **_as_compute())
+
+
+def _settled(client: Client, id: str) -> dict[str, Any]:
+    """A server once nothing is under way with it."""
+    while True:
+        server: dict[str, Any] = client.get("compute", f"/servers/{id}", **_as_compute())["server"]
+        if server["OS-EXT-STS:task_state"] is None:
+            return server
         time.sleep(_LOOK_SECONDS)
 
 

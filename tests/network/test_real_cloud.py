@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -274,6 +275,62 @@ def test_a_cloud_that_stops_and_starts_touches_no_guest(story):
         assert {guest.status for guest in (story.near, story.far, story.other)} == {"ACTIVE"}
         until(lambda: time.monotonic() > enough)
     assert pings.all_answered(at_least=30)
+
+
+def test_a_guest_moves_while_it_runs_and_its_network_goes_with_it(story):
+    """There and back: what it runs goes on, and of ten pings a second fewer than ten are lost each time."""
+    near = story.near
+    near.run("(while true; do date +%s >> /tmp/ticks; sleep 1; done) > /dev/null 2>&1 < /dev/null &")
+    boot = near.run("cat /proc/sys/kernel/random/boot_id")
+    for target in HOSTS[::-1]:
+        with story.far.pinging(near.ip) as pings:
+            assert story.cloud.openstack("server", "migrate", "--live-migration", "--host", target, near.id) == ""
+            _moved(story, target, "ACTIVE")
+            near.reached()
+        assert len(pings.missing) < 10, f"{len(pings.missing)} of {pings.sent} were lost: {pings.missing}"
+    assert near.run("cat /proc/sys/kernel/random/boot_id") == boot
+    ticks = [int(it) for it in near.run("cat /tmp/ticks").split()]
+    assert max(b - a for a, b in pairwise(ticks)) < 10
+
+
+def test_a_guest_becomes_larger_on_another_host_and_goes_back(story):
+    near, cloud = story.near, story.cloud
+    near.run("echo remember > /home/cumulog/note; sync")
+    cloud.openstack("flavor", "create", "m1.more", "--ram", "256", "--disk", "2", "--vcpus", "1")
+    cloud.openstack("server", "resize", "--flavor", "m1.more", near.id)
+    host = _moved(story, "", "VERIFY_RESIZE")
+    near.reached(120)
+    assert near.run("cat /home/cumulog/note") == "remember"
+    assert int(near.run("cat /sys/block/vda/size")) * 512 == 2 * 1024**3
+    cloud.openstack("server", "resize", "revert", near.id)
+    assert _moved(story, HOSTS[0], "ACTIVE") == HOSTS[0]
+    near.reached(120)
+    assert near.run("cat /home/cumulog/note") == "remember"
+    assert int(near.run("cat /sys/block/vda/size")) * 512 < 2 * 1024**3
+    if host != HOSTS[0]:
+        until(lambda: not _guest_folder(story, host, near.id).exists(), 30, "files are left")
+
+
+def _moved(story: Story, host: str, status: str) -> str:
+    """Until the guest that moves has that status, on that host if one is named, and left no files anywhere else."""
+    near, api = story.near, story.cloud.api
+
+    def settled() -> str:
+        server = api.compute.get_server(near.id)
+        assert server.status != "ERROR", server.fault
+        there = server.status == status and server.task_state is None and host in {"", server.compute_host}
+        return str(server.compute_host) if there else ""
+
+    near.host = until(settled, 150, f"it is not {status}")
+    if status == "ACTIVE":
+        for other in set(HOSTS) - {near.host}:
+            left = _guest_folder(story, other, near.id)
+            until(lambda left=left: not left.exists(), 30, "files are left")
+    return near.host
+
+
+def _guest_folder(story: Story, host: str, id: str) -> Path:
+    return story.cloud.person.home / "hosts" / host / "guests" / id
 
 
 def test_a_server_that_goes_leaves_nothing(story):
