@@ -148,10 +148,12 @@ class Caller:
     """One connection that is kept, and no more HTTP than that takes."""
 
     prefix = "/compute/v2.1"
+    version = "compute 2.90"
 
     def __init__(self, port: int, token: str) -> None:
         self._port = port
-        self._head = f"Host: 127.0.0.1:{port}\r\nX-Auth-Token: {token}\r\nOpenStack-API-Version: compute 2.90\r\n"
+        self._head = f"Host: 127.0.0.1:{port}\r\nX-Auth-Token: {token}\r\n"
+        self._head += f"OpenStack-API-Version: {self.version}\r\n"
 
     async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)

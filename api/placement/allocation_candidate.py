@@ -15,7 +15,6 @@ from api.placement.words import (
     IN_RESOURCES,
     MISSING_VALUE,
     aggregates,
-    all_providers,
     answered,
     must_know_classes,
     must_know_traits,
@@ -25,7 +24,8 @@ from api.placement.words import (
     tree,
 )
 from api.wire import Call, Get, Reply
-from handlers.placement.search import Candidate, Group, Search, search, trees_of
+from handlers.placement.forest import forest
+from handlers.placement.search import Candidate, Group, Search, search
 from schema.placement.provider import Provider
 from schema.refusal import Invalid
 
@@ -61,10 +61,10 @@ _KEYS_SINCE_GRANULAR = {"resources": (1, 25), "required": (1, 25), "member_of": 
 
 async def index(call: Call) -> Reply:
     wanted = asked(call)
-    providers = all_providers(call)
-    found = search(providers, wanted)
-    shown = {id for candidate in found for id in candidate.allocations}
-    summarized = trees_of(providers, shown) if call.version >= (1, 29) else [providers[id] for id in shown]
+    trees = forest(call.cloud)
+    found = search(trees, wanted)
+    shown = dict.fromkeys(id for candidate in found for id in candidate.allocations)
+    summarized = trees.in_trees(shown) if call.version >= (1, 29) else [trees.providers[id] for id in shown]
     classes = {name for group in wanted.groups for name in group.resources}
     body = {
         "allocation_requests": [_request(call, candidate) for candidate in found],

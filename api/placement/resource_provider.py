@@ -30,6 +30,7 @@ from api.wire import Call, Delete, Get, Post, Put, Reply
 from bus import clock
 from bus.execute import AlreadyTaken, Wish
 from bus.log import Document
+from handlers.placement.forest import forest
 from handlers.placement.provider import PROVIDERS
 from handlers.placement.search import Group, matching
 from schema.placement.provider import (
@@ -95,7 +96,6 @@ async def index(call: Call) -> Reply:
         if text is not None and not is_uuid(text):
             raise wrong_query(f"{text!r} is not a 'uuid'", "format")
     query = call.query
-    providers = all_providers(call)
     any_of, forbidden = traits(call, query.getall("required", ()))
     member_of, not_member_of = aggregates(call, query.getall("member_of", ()), "member_of")
     group = Group(
@@ -111,7 +111,7 @@ async def index(call: Call) -> Reply:
     wanted = dashed(query["uuid"]) if "uuid" in query else None
     found = [
         it
-        for it in matching(providers, group)
+        for it in matching(forest(call.cloud), group)
         if (wanted is None or it.id == wanted) and ("name" not in query or it.name == query["name"])
     ]
     answer = {"resource_providers": [view(call, it) for it in found]}

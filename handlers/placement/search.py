@@ -12,9 +12,9 @@ from itertools import product
 
 from msgspec import Struct, field
 
+from handlers.placement.forest import Forest
 from schema.placement.provider import Provider, Resources
 
-SHARING_TRAIT = "MISC_SHARES_VIA_AGGREGATE"
 COMBINATIONS = 100_000
 """Combinations tried in one tree, at most."""
 
@@ -67,22 +67,20 @@ class Candidate(Struct, frozen=True):
     mappings: dict[str, tuple[str, ...]]
 
 
-def matching(providers: Providers, group: Group) -> list[Provider]:
+def matching(forest: Forest, group: Group) -> list[Provider]:
     """Providers that satisfy a group on their own; what GET /resource_providers lists."""
-    return [it for it in _in_tree(providers, providers.values(), group) if _satisfies(it, group)]
+    return [it for it in _in_tree(forest, forest.providers.values(), group) if _satisfies(it, group)]
 
 
-def search(providers: Providers, wanted: Search) -> list[Candidate]:
+def search(forest: Forest, wanted: Search) -> list[Candidate]:
     """Every candidate, no two the same, up to the limit."""
-    trees = _trees(providers)
-    sharing = [it for it in providers.values() if SHARING_TRAIT in it.traits]
     found: list[Candidate] = []
     seen: set[frozenset[tuple[str, frozenset[tuple[str, int]]]]] = set()
-    for root_id, tree in trees.items():
-        root = providers.get(root_id)
+    for root_id in _roots(forest, wanted):
+        tree, root = forest.trees[root_id], forest.providers.get(root_id)
         if root is None or not _root_fits(root, wanted):
             continue
-        for candidate in _in_one_tree(providers, [*tree, *_sharing_with(tree, sharing)], wanted):
+        for candidate in _in_one_tree(forest, [*tree.values(), *forest.sharing_with(tree)], wanted):
             key = frozenset((id, frozenset(resources.items())) for id, resources in candidate.allocations.items())
             mark = key if len(candidate.mappings) < 2 else key | _marks(candidate.mappings)
             if mark not in seen:
@@ -93,18 +91,38 @@ def search(providers: Providers, wanted: Search) -> list[Candidate]:
     return found
 
 
-def trees_of(providers: Providers, ids: Iterable[str]) -> list[Provider]:
-    """Every provider of the trees that these are in."""
-    roots = {providers[id].root_id for id in ids}
-    return [it for it in providers.values() if it.root_id in roots]
+def _roots(forest: Forest, wanted: Search) -> Iterator[str]:
+    """The trees that may have an answer, in the order of the rarest of what is asked.
+
+    What some provider shares may come to any tree, so it rules none out.
+    """
+    shared = {name for it in forest.sharing.values() for name in it.inventories}
+    marks = {mark for it in forest.sharing.values() for mark in (*it.traits, *it.aggregates)}
+    marks |= {it for shares in forest.sharing.values() for it in forest.providers[shares.root_id].aggregates}
+    room: list[tuple[Mapping[str, int], int]] = []
+    among: list[Mapping[str, object]] = [forest.trees]
+    for group in wanted.groups:
+        for name, amount in group.resources.items():
+            if name not in shared:
+                room.append((forest.most.get(name, {}), amount))
+        among += (forest.traits.get(it, {}) for one in group.required if len(one) == 1 for it in one - marks)
+        among += (forest.aggregates.get(it, {}) for one in group.member_of if len(one) == 1 for it in one - marks)
+        anchor = forest.providers.get(group.in_tree) if group.in_tree is not None else None
+        if anchor is not None and not any(it.root_id == anchor.root_id for it in forest.sharing.values()):
+            among.append({anchor.root_id: None})
+    among += (forest.traits.get(trait, {}) for trait in wanted.root_required)
+    few = min((*among, *(most for most, _ in room)), key=len)
+    for root in few:
+        if all(root in them for them in among) and all(most.get(root, -1) >= amount for most, amount in room):
+            yield root
 
 
-def _in_one_tree(providers: Providers, reach: Sequence[Provider], wanted: Search) -> Iterator[Candidate]:
+def _in_one_tree(forest: Forest, reach: Sequence[Provider], wanted: Search) -> Iterator[Candidate]:
     """The candidates of one tree and what shares with it."""
     options: list[list[Option]] = []
     for group in wanted.groups:
-        near = _in_tree(providers, reach, group)
-        one = list(_named(near, group) if group.suffix else _unnamed(providers, near, group))
+        near = _in_tree(forest, reach, group)
+        one = list(_named(near, group) if group.suffix else _unnamed(forest.providers, near, group))
         if not one:
             return
         options.append(one)
@@ -115,13 +133,13 @@ def _in_one_tree(providers: Providers, reach: Sequence[Provider], wanted: Search
             return
         if wanted.isolate and not _isolated(wanted.groups, chosen):
             continue
-        if not wanted.nested and not _flat(providers, chosen):
+        if not wanted.nested and not _flat(forest.providers, chosen):
             continue
         allocations = _together(chosen)
-        if len(chosen) > 1 and not all(_fits(providers[id], it) for id, it in allocations.items()):
+        if len(chosen) > 1 and not all(_fits(forest.providers[id], it) for id, it in allocations.items()):
             continue
         mappings = {g.suffix: tuple(o.allocations) for g, o in zip(wanted.groups, chosen, strict=True)}
-        if all(_one_subtree(providers, suffixes, mappings) for suffixes in wanted.same_subtree):
+        if all(_one_subtree(forest, suffixes, mappings) for suffixes in wanted.same_subtree):
             yield Candidate({id: it for id, it in allocations.items() if it}, mappings)
 
 
@@ -184,27 +202,11 @@ def _gives(provider: Provider, name: str, amount: int) -> bool:
     return inventory is not None and inventory.fits(amount) and provider.free(name) >= amount
 
 
-def _in_tree(providers: Providers, near: Iterable[Provider], group: Group) -> list[Provider]:
+def _in_tree(forest: Forest, near: Iterable[Provider], group: Group) -> list[Provider]:
     if group.in_tree is None:
         return list(near)
-    anchor = providers.get(group.in_tree)
+    anchor = forest.providers.get(group.in_tree)
     return [it for it in near if anchor is not None and it.root_id == anchor.root_id]
-
-
-def _trees(providers: Providers) -> dict[str, list[Provider]]:
-    trees: dict[str, list[Provider]] = {}
-    for provider in providers.values():
-        trees.setdefault(provider.root_id, []).append(provider)
-    return trees
-
-
-def _sharing_with(tree: Sequence[Provider], sharing: Sequence[Provider]) -> list[Provider]:
-    """Providers of other trees that share what they have with this one."""
-    if not sharing:
-        return []
-    aggregates = {aggregate for it in tree for aggregate in it.aggregates}
-    here = {it.id for it in tree}
-    return [it for it in sharing if it.id not in here and aggregates & set(it.aggregates)]
 
 
 def _root_fits(root: Provider, wanted: Search) -> bool:
@@ -234,19 +236,10 @@ def _together(chosen: Sequence[Option]) -> dict[str, Resources]:
     return sums
 
 
-def _one_subtree(providers: Providers, suffixes: frozenset[str], mappings: Mapping[str, tuple[str, ...]]) -> bool:
+def _one_subtree(forest: Forest, suffixes: frozenset[str], mappings: Mapping[str, tuple[str, ...]]) -> bool:
     """One of the providers stands above (or is) each of the others."""
     taken = {id for suffix in suffixes for id in mappings.get(suffix, ())}
-    return any(all(top in _line(providers, id) for id in taken) for top in taken)
-
-
-def _line(providers: Providers, id: str | None) -> set[str]:
-    """A provider and everything above it."""
-    line: set[str] = set()
-    while id is not None and id in providers and id not in line:
-        line.add(id)
-        id = providers[id].parent_id
-    return line
+    return any(all(top in forest.line(id) for id in taken) for top in taken)
 
 
 def _marks(mappings: Mapping[str, tuple[str, ...]]) -> frozenset[tuple[str, frozenset[tuple[str, int]]]]:
