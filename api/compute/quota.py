@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from api.compute.page import LENIENT_UNTIL, STRICT_SINCE, NoQuery, listing, strict
 from api.compute.project import must_be_project
 from api.wire import Call, Delete, Put, Route
+from bus.documents import Where
 from bus.execute import Wish
 from handlers.compute.quota import QUOTA_CLASSES, QUOTAS, defaults, limits_in_force, quota_of
 from schema.compute.quota import (
@@ -22,6 +23,7 @@ from schema.compute.quota import (
     SetQuotaClassLimits,
     SetQuotaLimits,
 )
+from schema.compute.server_group import SERVER_GROUP
 
 RULE = "os_compute_api:os-quota-sets"
 CLASS_RULE = "os_compute_api:os-quota-class-sets"
@@ -73,24 +75,26 @@ class Set(Limits, forbid_unknown_fields=True, kw_only=True):
 
 
 class UserQuery(Struct, frozen=True):
-    """`user_id` once chose a quota per user; there is none, so that it changes nothing."""
+    """`user_id`: of somebody's limits and usage within the project."""
 
-    user_id: str | None = None
+    user_id: Annotated[str, Meta(max_length=255)] | None = None
 
 
 async def show(call: Call) -> dict[str, Any]:
     project_id = await _project(call, "show")
     quota = await quota_of(call.cloud, project_id)
-    return {"quota_set": {"id": project_id, **_shown(call, limits_in_force(quota, defaults(call.cloud)))}}
+    limits = limits_in_force(quota, defaults(call.cloud), call.params.user_id or "")
+    return {"quota_set": {"id": project_id, **_shown(call, limits)}}
 
 
 async def detail(call: Call) -> dict[str, Any]:
     project_id = await _project(call, "detail")
     quota = await quota_of(call.cloud, project_id)
-    limits = _shown(call, limits_in_force(quota, defaults(call.cloud)))
-    usage = {
-        name: {"limit": limit, "in_use": quota.usage.get(name, 0), "reserved": 0} for name, limit in limits.items()
-    }
+    user_id = call.params.user_id or ""
+    used = quota.usage_of(user_id) if user_id else quota.usage
+    used = used | {"server_groups": await _server_groups(call, project_id, user_id)}
+    limits = _shown(call, limits_in_force(quota, defaults(call.cloud), user_id))
+    usage = {name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0} for name, limit in limits.items()}
     return {"quota_set": {"id": project_id, **usage}}
 
 
@@ -103,15 +107,17 @@ async def show_defaults(call: Call) -> dict[str, Any]:
 async def update(call: Call) -> dict[str, Any]:
     project_id = await _project(call, "update")
     limits = _given(call.body.quota_set)
-    wish = Wish(QUOTAS, project_id, SetQuotaLimits(limits=limits, force=call.body.quota_set.force))
-    [document] = await call.execute(wish)
-    return {"quota_set": _shown(call, limits_in_force(document.state, defaults(call.cloud)))}
+    user_id = call.params.user_id or ""
+    command = SetQuotaLimits(
+        limits=limits, force=call.body.quota_set.force, user_id=user_id, defaults=defaults(call.cloud)
+    )
+    [document] = await call.execute(Wish(QUOTAS, project_id, command))
+    return {"quota_set": _shown(call, limits_in_force(document.state, defaults(call.cloud), user_id))}
 
 
 async def delete(call: Call) -> None:
     project_id = await _project(call, "delete")
-    if call.params.user_id is None:
-        await call.execute(Wish(QUOTAS, project_id, ClearQuotaLimits()))
+    await call.execute(Wish(QUOTAS, project_id, ClearQuotaLimits(user_id=call.params.user_id or "")))
 
 
 async def show_class(call: Call) -> dict[str, Any]:
@@ -125,6 +131,11 @@ async def update_class(call: Call) -> dict[str, Any]:
     limits = _given(call.body.quota_class_set)
     [document] = await call.execute(Wish(QUOTA_CLASSES, call.path["id"], SetQuotaClassLimits(limits=limits)))
     return {"quota_class_set": _shown(call, DEFAULTS | document.state.limits, of_class=True)}
+
+
+async def _server_groups(call: Call, project_id: str, user_id: str) -> int:
+    where = [Where("project_id", "=", project_id), *([Where("user_id", "=", user_id)] if user_id else [])]
+    return await call.cloud.documents.count(SERVER_GROUP, where=where)
 
 
 async def _project(call: Call, action: str) -> str:
@@ -153,12 +164,15 @@ def _shown(call: Call, limits: Mapping[str, int], *, of_class: bool = False) -> 
     return shown
 
 
-def _puts(path: str, handler: Any, rule: str, key: str, *bodies: tuple[Any, str | None, str | None]) -> list[Route]:
+def _puts(
+    path: str, handler: Any, rule: str, key: str, *bodies: tuple[Any, str | None, str | None], query: Any = None
+) -> list[Route]:
     return [
         Put(
             path,
             handler,
             may=rule,
+            query=query,
             body=msgspec.defstruct(f"{body.__name__}Body", [(key, body)], forbid_unknown_fields=True),
             since=since,
             until=until,
@@ -179,7 +193,16 @@ routes = [
         "quota_set",
         (Set, None, "2.35"),
         (Set36, "2.36", "2.56"),
-        (Set57, "2.57", None),
+        (Set57, "2.57", LENIENT_UNTIL),
+        query=UserQuery,
+    ),
+    *_puts(
+        "/os-quota-sets/{id}",
+        update,
+        f"{RULE}:update",
+        "quota_set",
+        (Set57, STRICT_SINCE, None),
+        query=strict(UserQuery),
     ),
     *(
         Delete("/os-quota-sets/{id}", delete, may=f"{RULE}:delete", query=query, answers=202, since=since, until=until)

@@ -227,7 +227,11 @@ async def _wishes(  # noqa: PLR0917
     for order, its in zip(orders, await dealt(call.cloud, picks, hands), strict=True):
         command, flavor = msgspec.structs.replace(order.command, nics=its.nics), order.command.flavor
         reserve = ReserveQuota(
-            server_id=order.id, cores=flavor.vcpus, ram_mb=flavor.ram_mb, defaults=quota_defaults(call.cloud)
+            server_id=order.id,
+            cores=flavor.vcpus,
+            ram_mb=flavor.ram_mb,
+            defaults=quota_defaults(call.cloud),
+            user_id=command.order.user_id,
         )
         wishes += [
             Wish(SERVERS, order.id, command, (order.secret,)),
@@ -352,6 +356,10 @@ async def _affordable(call: Call, command: CreateServer, minimum: int, maximum: 
     if limits["metadata_items"] != UNLIMITED and len(command.metadata) > limits["metadata_items"]:
         raise OverQuota(f"Maximum number of metadata items exceeds {limits['metadata_items']}")
     count = room(limits, quota.usage, command.flavor.vcpus, command.flavor.ram_mb, maximum)
+    user_id = command.order.user_id
+    if user_id in quota.user_limits:
+        limits = limits_in_force(quota, quota_defaults(call.cloud), user_id)
+        count = room(limits, quota.usage_of(user_id), command.flavor.vcpus, command.flavor.ram_mb, count)
     more = await port_room(call, command.project_id) if ports else None
     if more is not None:
         if more < ports * minimum:

@@ -44,12 +44,14 @@ CLASS_ALLOWED: dict[type[Command], set[str]] = {SetQuotaClassLimits: {ANY}}
 def decide(quota: Quota, command: Command) -> list[QuotaEvent]:
     match command:
         case SetQuotaLimits():
-            changed = {name: limit for name, limit in command.limits.items() if quota.limits.get(name) != limit}
+            own = quota.user_limits.get(command.user_id, {}) if command.user_id else quota.limits
+            changed = {name: limit for name, limit in command.limits.items() if own.get(name) != limit}
             if changed and not command.force:
-                _refuse_below_usage(changed, quota.usage)
-            return [QuotaLimitsSet(limits=changed)] if changed else []
+                _refuse_out_of_bounds(changed, *_bounds(quota, command.user_id, command.defaults))
+            return [QuotaLimitsSet(limits=changed, user_id=command.user_id)] if changed else []
         case ClearQuotaLimits():
-            return [QuotaLimitsCleared()] if quota.limits else []
+            there = command.user_id in quota.user_limits if command.user_id else quota.limits or quota.user_limits
+            return [QuotaLimitsCleared(user_id=command.user_id)] if there else []
         case ReserveQuota():
             return _reserve(quota, command)
         case ReleaseQuota():
@@ -87,9 +89,9 @@ def refuse_over(limits: Mapping[str, int], usage: Mapping[str, int], more: Mappi
         )
 
 
-def limits_in_force(quota: Quota, defaults: Mapping[str, int]) -> dict[str, int]:
-    """A project's limits: its own where it has some, else the defaults."""
-    return {**DEFAULTS, **defaults, **quota.limits}
+def limits_in_force(quota: Quota, defaults: Mapping[str, int], user_id: str = "") -> dict[str, int]:
+    """A project's limits: its own where it has some, else the defaults. `user_id`: with what was set for them."""
+    return {**DEFAULTS, **defaults, **quota.limits, **quota.user_limits.get(user_id, {})}
 
 
 def defaults(cloud: Cloud) -> dict[str, int]:
@@ -116,15 +118,39 @@ def _reserve(quota: Quota, command: ReserveQuota) -> list[QuotaEvent]:
         "ram": command.ram_mb - (held.ram_mb if held else 0),
     }
     refuse_over(limits_in_force(quota, command.defaults), quota.usage, more)
-    return [QuotaReserved(server_id=command.server_id, cores=command.cores, ram_mb=command.ram_mb)]
+    user_id = command.user_id or (held.user_id if held else "")
+    if user_id in quota.user_limits:
+        refuse_over(limits_in_force(quota, command.defaults, user_id), quota.usage_of(user_id), more)
+    return [QuotaReserved(server_id=command.server_id, cores=command.cores, ram_mb=command.ram_mb, user_id=user_id)]
 
 
-def _refuse_below_usage(limits: Mapping[str, int], usage: Mapping[str, int]) -> None:
+def _bounds(quota: Quota, user_id: str, defaults: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    """The least and the most that limits may be. What is missing in the second is unbounded.
+
+    All that users are given within a project is no more than the project has.
+    """
+    given: dict[str, int] = {}
+    for id, limits in quota.user_limits.items():
+        for name, limit in limits.items():
+            if id != user_id:
+                given[name] = given.get(name, 0) + max(limit, 0)
+    if not user_id:
+        return {name: max(given.get(name, 0), quota.usage.get(name, 0)) for name in DEFAULTS}, {}
+    whole = limits_in_force(quota, defaults)
+    most = {name: max(0, limit - given.get(name, 0)) for name, limit in whole.items() if limit != UNLIMITED}
+    return quota.usage_of(user_id), most
+
+
+def _refuse_out_of_bounds(limits: Mapping[str, int], least: Mapping[str, int], most: Mapping[str, int]) -> None:
     for name, limit in limits.items():
-        if limit != UNLIMITED and limit < usage.get(name, 0):
+        if limit != UNLIMITED and limit < least.get(name, 0):
             raise Invalid(
                 f"Quota limit {limit} for {name} must be greater than or equal to already used and reserved "
-                f"{usage[name]}; set force to go below."
+                f"{least[name]}; set force to go below."
+            )
+        if name in most and (limit == UNLIMITED or limit > most[name]):
+            raise Invalid(
+                f"Quota limit {limit} for {name} must be less than or equal to {most[name]}; set force to go beyond."
             )
 
 

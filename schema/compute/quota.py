@@ -2,7 +2,8 @@
 
 Reserving is decided where the usage is, and appended together with the server's own event, so that of a thousand
 servers created at once exactly as many succeed as the limit allows, and no usage outlives its server.
-`quota-class/default` changes the limits of every project that has none of its own.
+`quota-class/default` changes the limits of every project that has none of its own. Somebody in a project may be given
+limits below its: what they hold is counted by who ordered each server.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
 
     cores: int
     ram_mb: int
+    user_id: str = ""
+    """Who ordered it."""
 
 
 class Quota(State):
@@ -47,6 +50,8 @@ class Quota(State):
 
     limits: dict[str, int] = field(default_factory=dict)
     """Only what was set for this project; -1 is unlimited."""
+    user_limits: dict[str, dict[str, int]] = field(default_factory=dict)
+    """User → what was set for them within this project."""
     held: dict[str, Hold] = field(default_factory=dict)
     """By server id."""
     cores: int = 0
@@ -57,14 +62,28 @@ class Quota(State):
         """What its servers hold together, by the names of the limits."""
         return {"instances": len(self.held), "cores": self.cores, "ram": self.ram_mb}
 
+    def usage_of(self, user_id: str) -> dict[str, int]:
+        """What the servers hold that somebody ordered."""
+        its = [hold for hold in self.held.values() if hold.user_id == user_id]
+        return {
+            "instances": len(its),
+            "cores": sum(hold.cores for hold in its),
+            "ram": sum(hold.ram_mb for hold in its),
+        }
+
 
 class QuotaLimitsSet(Event):
     limits: dict[str, int]
     """The limits that were set; the others stay."""
+    user_id: str = ""
+    """For whom; empty: for the whole project."""
 
 
 class QuotaLimitsCleared(Event):
     """Every limit is the default again."""
+
+    user_id: str = ""
+    """Whose, which are the project's again; empty: the project's and everybody's."""
 
 
 class QuotaReserved(Event):
@@ -73,6 +92,8 @@ class QuotaReserved(Event):
     server_id: str
     cores: int
     ram_mb: int
+    user_id: str = ""
+    """Who ordered it."""
 
 
 class QuotaReleased(Event):
@@ -85,11 +106,16 @@ QuotaEvent = QuotaLimitsSet | QuotaLimitsCleared | QuotaReserved | QuotaReleased
 class SetQuotaLimits(Command):
     limits: dict[str, int]
     force: bool = False
-    """Also below what is in use already."""
+    """Also below what is in use already, or beyond what the project leaves to somebody."""
+    user_id: str = ""
+    """For whom; empty: for the whole project."""
+    defaults: dict[str, int] = field(default_factory=lambda: DEFAULTS)
+    """As in `ReserveQuota`."""
 
 
 class ClearQuotaLimits(Command):
-    pass
+    user_id: str = ""
+    """Whose; empty: the project's and everybody's."""
 
 
 class ReserveQuota(Command):
@@ -100,6 +126,8 @@ class ReserveQuota(Command):
     ram_mb: int
     defaults: dict[str, int] = field(default_factory=lambda: DEFAULTS)
     """What counts where the project has no limit of its own: `handlers.compute.quota.defaults(cloud)`."""
+    user_id: str = ""
+    """Who orders it; empty: whoever did."""
 
 
 class ReleaseQuota(Command):
@@ -110,12 +138,18 @@ class ReleaseQuota(Command):
 
 def evolve(quota: Quota, event: QuotaEvent, at: datetime) -> Quota:
     match event:
-        case QuotaLimitsSet():
+        case QuotaLimitsSet(user_id=""):
             return replace(quota, limits=quota.limits | event.limits)
+        case QuotaLimitsSet():
+            its = quota.user_limits.get(event.user_id, {}) | event.limits
+            return replace(quota, user_limits=quota.user_limits | {event.user_id: its})
+        case QuotaLimitsCleared(user_id=""):
+            return replace(quota, limits={}, user_limits={})
         case QuotaLimitsCleared():
-            return replace(quota, limits={})
+            rest_limits = {id: limits for id, limits in quota.user_limits.items() if id != event.user_id}
+            return replace(quota, user_limits=rest_limits)
         case QuotaReserved():
-            hold = Hold(event.cores, event.ram_mb)
+            hold = Hold(event.cores, event.ram_mb, event.user_id)
             return _holding(quota, quota.held | {event.server_id: hold}, quota.held.get(event.server_id), hold)
         case QuotaReleased():
             rest = {id: hold for id, hold in quota.held.items() if id != event.server_id}

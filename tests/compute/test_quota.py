@@ -159,3 +159,40 @@ def test_usage_is_always_the_sum_of_what_servers_hold_and_never_grows_past_a_lim
         for name in HELD:
             grew = after.usage[name] > before.usage[name]
             assert not grew or limits[name] == UNLIMITED or after.usage[name] <= limits[name]
+
+
+def test_somebodys_limits_stand_within_the_projects():
+    def ordered(server, user, cores=1):
+        return ReserveQuota(server_id=server, cores=cores, ram_mb=512, user_id=user)
+
+    ada = SetQuotaLimits(limits={"instances": 2, "cores": 3}, user_id="ada")
+    given = quota.given(three).when(ada).then(QuotaLimitsSet(limits={"instances": 2, "cores": 3}, user_id="ada"))
+    assert limits_in_force(given.state, DEFAULTS, "ada")["instances"] == 2
+    assert limits_in_force(given.state, DEFAULTS, "bob")["instances"] == 3
+    for server in ("a", "b"):
+        held = QuotaReserved(server_id=server, cores=1, ram_mb=512, user_id="ada")
+        given = given.when(ordered(server, "ada")).then(held)
+    given.when(ordered("c", "ada")).refused("instances: Requested 1, but already used 2 of 2", OverQuota)
+    grown = given.when(reserve("a", 2, 512)).then(QuotaReserved(server_id="a", cores=2, ram_mb=512, user_id="ada"))
+    grown.when(reserve("b", 2, 512)).refused("cores: Requested 1, but already used 3 of 3", OverQuota)
+    bobs = given.when(ordered("c", "bob")).then(QuotaReserved(server_id="c", cores=1, ram_mb=512, user_id="bob"))
+    assert bobs.state.usage_of("ada") == {"instances": 2, "cores": 2, "ram": 1024}
+    bobs.when(ordered("d", "bob")).refused("instances: Requested 1, but already used 3 of 3", OverQuota)
+
+
+def test_what_users_are_given_is_the_projects():
+    given = quota.given(three, QuotaLimitsSet(limits={"instances": 2}, user_id="ada"))
+
+    def limit(instances, user_id="", **more):
+        return SetQuotaLimits(limits={"instances": instances}, user_id=user_id, **more)
+
+    given.when(limit(2, "bob")).refused("must be less than or equal to 1", Invalid)
+    given.when(limit(-1, "bob")).refused("must be less than or equal to 1", Invalid)
+    given.when(limit(2, "bob", force=True)).then(QuotaLimitsSet(limits={"instances": 2}, user_id="bob"))
+    given.when(limit(1)).refused("must be greater than or equal to already used and reserved 2", Invalid)
+    given.when(limit(3, "ada")).then(QuotaLimitsSet(limits={"instances": 3}, user_id="ada"))
+    alone = given.when(ClearQuotaLimits(user_id="ada")).then(QuotaLimitsCleared(user_id="ada"))
+    assert alone.state.limits == {"instances": 3, "cores": 4}
+    alone.when(ClearQuotaLimits(user_id="ada")).then()
+    state = given.when(ClearQuotaLimits()).then(QuotaLimitsCleared()).state
+    assert (state.limits, state.user_limits) == ({}, {})

@@ -128,3 +128,27 @@ async def test_extensions_are_listed(client):
     assert {"os-keypairs", "os-quota-sets"} <= {it["alias"] for it in listed}
     assert (await member("GET", "/extensions/os-keypairs"))["extension"]["name"] == "Keypairs"
     await member("GET", "/extensions/nobody", expect=404)
+
+
+async def test_somebody_has_a_quota_of_their_own(admin, served):
+    path, ada = f"/os-quota-sets/{MINE}", f"/os-quota-sets/{MINE}?user_id=ada"
+    set_ = (await admin("PUT", ada, {"quota_set": {"cores": 4}}))["quota_set"]
+    assert (set_["cores"], set_["instances"]) == (4, 10)
+    assert (await admin("GET", path))["quota_set"]["cores"] == 20
+    assert (await admin("GET", ada))["quota_set"]["cores"] == 4
+    assert (await admin("GET", f"{path}?user_id=bob"))["quota_set"]["cores"] == 20
+    for server_id, user_id in (("s1", "ada"), ("s2", "bob")):
+        reserve = ReserveQuota(server_id=server_id, cores=3, ram_mb=64, user_id=user_id)
+        await served.cloud.executor.execute(Wish(QUOTAS, MINE, reserve))
+    detail = (await admin("GET", f"{path}/detail?user_id=ada"))["quota_set"]
+    assert detail["cores"] == {"limit": 4, "in_use": 3, "reserved": 0}
+    assert (await admin("GET", f"{path}/detail"))["quota_set"]["cores"]["in_use"] == 6
+    over = (await admin("PUT", ada, {"quota_set": {"cores": 21}}, expect=400))["badRequest"]["message"]
+    assert "must be less than or equal to 20" in over
+    under = (await admin("PUT", ada, {"quota_set": {"cores": 2}}, expect=400))["badRequest"]["message"]
+    assert "must be greater than or equal to already used and reserved 3" in under
+    await admin("PUT", ada, {"quota_set": {"cores": 2, "force": True}})
+    await admin("DELETE", ada, expect=202)
+    assert (await admin("GET", ada))["quota_set"]["cores"] == 20
+    await admin("PUT", f"{path}?x=1", {"quota_set": {}}, expect=400)
+    await admin("PUT", f"{path}?x=1", {"quota_set": {}}, version="2.74")
