@@ -37,10 +37,15 @@ async def index(call: Call) -> dict[str, Any]:
     """As Nova has always written groups: only what they let in."""
     server = await server_in_path(call)
     ids = list(dict.fromkeys(id for port in await ports_of(call, server) for id in port.security_group_ids))
+    return {"security_groups": await shown_groups(call, ids)}
+
+
+async def shown_groups(call: Call, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Groups and their rules as compute writes them; those that are gone are left out."""
     groups = await _groups(call, ids)
     remote = {rule.remote_group_id for group in groups for rule in group.rules if rule.remote_group_id}
     named = {group.id: group for group in [*groups, *await _groups(call, sorted(remote - {it.id for it in groups}))]}
-    return {"security_groups": [_view(group, named) for group in groups]}
+    return [_view(group, named) for group in groups]
 
 
 async def add(call: Call) -> None:

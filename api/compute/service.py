@@ -11,13 +11,18 @@ from api.compute import (
     flavor,
     flavor_access,
     flavor_extra_specs,
+    floating_ip_proxy,
     host,
     hypervisor,
+    image_proxy,
     instance_action,
     keypair,
     limits,
     migration,
+    network_proxy,
     quota,
+    removed,
+    security_group_proxy,
     server,
     server_action,
     server_address,
@@ -43,6 +48,7 @@ from api.compute import (
     service_record,
     usage,
     usage_audit,
+    volume_proxy,
 )
 from api.compute.policy import POLICY
 from api.wire import Service, versions
@@ -110,5 +116,11 @@ SERVICE = Service(
         *usage.routes,
         *usage_audit.routes,
         *extension.routes,
+        *image_proxy.routes,
+        *network_proxy.routes,
+        *floating_ip_proxy.routes,
+        *security_group_proxy.routes,
+        *volume_proxy.routes,
+        *removed.routes,
     ],
 )
