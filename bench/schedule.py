@@ -5,6 +5,7 @@ A claim is what the provider's stream decides and folds, and what the index lear
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -17,8 +18,10 @@ from handlers.placement.capacity import CapacityIndex
 from handlers.placement.demand import Request
 from handlers.placement.provider import PROVIDERS
 from handlers.placement.schedule import Placement, Scheduler
+from handlers.placement.wishes import wanted
 from schema.compute.domain import HostFacts
 from schema.compute.host import Host
+from schema.compute.topology import HostCell, units_there
 from schema.placement.provider import PROVIDER, Claim, Inventory, Provider
 
 BORN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -39,6 +42,30 @@ def cloud(hosts: int) -> Scheduler:
         host = Host(id=f"h{number}", created_at=BORN, provider_id=provider.id, facts=facts, up=True)
         index.provider_changed(None, Document(f"provider/{provider.id}", 2, provider))
         index.host_changed(None, Document(f"host/{host.id}", 1, replace(host, enabled=number % 10 != 9)))
+    return Scheduler(index)
+
+
+def pinning(hosts: int) -> Scheduler:
+    """A scheduler over empty hosts of two NUMA nodes, with 28 cores of two threads each for guests alone."""
+    index = CapacityIndex()
+    cells = tuple(
+        HostCell(
+            id=node,
+            cpus=tuple(range(node * 32, node * 32 + 32)),
+            siblings=tuple((node * 32 + core, node * 32 + core + 16) for core in range(16)),
+            memory_mb=131_072,
+        )
+        for node in range(2)
+    )
+    own = tuple(cpu for cell in cells for core in cell.siblings[2:] for cpu in core)
+    facts = HostFacts(hypervisor_type="QEMU", arch="x86_64", cells=cells, dedicated_cpus=own)
+    inventories = {"PCPU": Inventory(total=len(own)), "MEMORY_MB": Inventory(total=262_144)}
+    units = units_there(cells, (), own)
+    for number in range(hosts):
+        provider = Provider(id=f"p{number}", created_at=BORN, name=f"h{number}", inventories=inventories, units=units)
+        host = Host(id=f"h{number}", created_at=BORN, provider_id=provider.id, facts=facts, up=True)
+        index.provider_changed(None, Document(f"provider/{provider.id}", 2, provider))
+        index.host_changed(None, Document(f"host/{host.id}", 1, host))
     return Scheduler(index)
 
 
@@ -64,8 +91,15 @@ def requests(servers: int, kinds: int) -> list[Request]:
     ]
 
 
-def measure(what: str, hosts: int, servers: int, place: Callable[[Scheduler], int]) -> None:
-    scheduler = cloud(hosts)
+def measure(
+    what: str,
+    hosts: int,
+    servers: int,
+    place: Callable[[Scheduler], int],
+    made: Callable[[int], Scheduler] = cloud,
+) -> None:
+    scheduler = made(hosts)
+    gc.collect()
     started = time.process_time()
     placed = place(scheduler)
     seconds = time.process_time() - started
@@ -89,6 +123,11 @@ def main() -> None:
             claim(scheduler.index, answer)
         return len(answers)
 
+    def pinned(scheduler: Scheduler) -> int:
+        own = wanted(2, 2048, {"hw:cpu_policy": "dedicated"}, {})
+        answers = scheduler.place([replace(it, resources={"VCPU": 2, "MEMORY_MB": 2048}, hardware=own) for it in alike])
+        return sum(isinstance(answer, Placement) for answer in answers)
+
     def in_batches(scheduler: Scheduler) -> int:
         return sum(claimed(scheduler, mixed[first : first + 100]) for first in range(0, servers, 100))
 
@@ -97,6 +136,7 @@ def main() -> None:
     measure("one request at a time, four kinds", hosts, servers, lambda scheduler: one_by_one(scheduler, mixed))
     measure("one batch, one kind", hosts, servers, at_once)
     measure("batches of 100, four kinds, with claims", hosts, servers, in_batches)
+    measure("one batch, two CPUs of their own each", hosts, servers, pinned, pinning)
 
 
 if __name__ == "__main__":
