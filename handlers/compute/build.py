@@ -27,7 +27,7 @@ from bus.log import Document
 from handlers.compute.desired import Telling
 from handlers.compute.fate import Wished, cut_off, ending, execute_all, failing, placing, request
 from handlers.compute.move import second_host
-from handlers.compute.moving import arriving, cancelling, confirming, failed_at, failing_move, moving
+from handlers.compute.moving import arriving, cancelling, confirming, failed_at, failing_move, moving, returning
 from handlers.compute.ports import Ports, device_of, ports_of, unwired
 from handlers.compute.server import SERVERS
 from handlers.compute.server_group import BreaksPolicy
@@ -48,6 +48,7 @@ from schema.compute.server_command import (
     GiveUpTask,
     ObserveServer,
     RefusePlacement,
+    ReturnMove,
     SettleNics,
 )
 from schema.compute.server_group import SERVER_GROUP, ServerGroup
@@ -105,6 +106,7 @@ Step = (
     | SettleNics
     | ConfirmResize
     | CancelMove
+    | ReturnMove
     | EndServer
 )
 
@@ -190,6 +192,8 @@ def _moving_on(server: Server, move: Move, sight: _Sight, ports: Ports) -> list[
             return [*([TurnAway(move.tried[-1])] if move.tried else []), Place()]
         case Phase.ARRIVING:
             return _building_there(server, ports, sight)
+        case Phase.RETURNING if not sight.host_alive:
+            return [ReturnMove(migration_id=move.migration_id)]  # should that host be back, it is told to let it go
         case Phase.RETURNING if sight.late:
             slow = f"Host {server.host} did not let it go in time."
             return [GiveUpTask(task=Task.RESIZE_REVERTING, fault=Fault(message=slow))]
@@ -434,6 +438,8 @@ class _Todo:
                 self.wishes.append((server, arriving(server, self._confirm_seconds)))
             case ConfirmResize():
                 self.wishes.append((server, confirming(server, step)))
+            case ReturnMove():
+                self.wishes.append((server, returning(server)))
             case CancelMove():
                 self.wishes.append((server, cancelling(server, step)))
             case FailMove():

@@ -239,7 +239,7 @@ class Telling:
 
     async def _position(self, servers: Sequence[Server]) -> int:
         """Where the log is, if something is to be built: a manifest read before that must not remove it."""
-        building = any(server.task in _BUILDING for server in servers)
+        building = any(server.task in _BUILDING or server.move is not None for server in servers)
         return await self._cloud.log.head() if building else 0
 
     async def _elsewhere(self, servers: Sequence[Server], ways: Ways) -> list[tuple[str, Domain]]:

@@ -243,3 +243,36 @@ async def test_one_that_is_deleted_on_the_way_leaves_nothing(shire):
     await shire.settles(lambda: shire.guests(id) == {})
     assert await shire.held() == {}
     assert await shire.quota(member) == (0, 0)
+
+
+async def test_it_goes_back_from_a_host_that_is_lost(shire):
+    member, admin = await shire.client(), await shire.client("admin")
+    id = (await shire.boot(member))["id"]
+    await shire.steered.host("h2")
+    await shire.act(member, id, "resize", {"flavorRef": "2"})
+    await shire.becomes(admin, id, "VERIFY_RESIZE")
+    await shire.steered.kill("h2")
+    await shire.steered.until(lambda: not shire.steered.reactor.telling.alive("h2"))
+    await shire.act(member, id, "revertResize")
+    shown = await shire.becomes(admin, id, "ACTIVE")
+    assert (shown["OS-EXT-SRV-ATTR:host"], shown["flavor"]["vcpus"]) == ("h1", 1)
+    assert await shire.held() == {"h1": {id: 1}}
+    await shire.steered.host("h2")
+    await shire.settles(lambda: shire.guests(id) == {"h1": "running"})
+
+
+async def test_a_copy_whose_host_is_lost_is_not_started_twice(shire):
+    """It may run there: where it came from it is off, until somebody who knows says otherwise."""
+    member, admin = await shire.client(), await shire.client("admin")
+    id = (await shire.boot(member))["id"]
+    lost = await shire.steered.host("h2")
+    lost.delay = lambda step: 30.0 if isinstance(step, Define) else 0.0
+    await shire.act(member, id, "resize", {"flavorRef": "2"})
+    await shire.settles(lambda: shire.guests(id) == {"h1": "stopped"})
+    await shire.reaches(admin, id, "post-migrating")
+    await shire.steered.kill("h2")
+    shown = await shire.becomes(admin, id, "SHUTOFF")
+    assert (shown["OS-EXT-SRV-ATTR:host"], shown["flavor"]["vcpus"]) == ("h1", 1)
+    assert await shire.held() == {"h1": {id: 1}}
+    await shire.act(member, id, "os-start")
+    await shire.becomes(member, id, "ACTIVE")
