@@ -214,6 +214,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which a resized server is taken to be confirmed; 0: only somebody confirms it."""
     allow_resize_to_same_host: bool = True
     """A server may become of another flavor where it is."""
+    shelved_offload_time: Annotated[int, Meta(ge=-1, le=2**31 - 1)] = 0
+    """How many seconds a shelved server stays on its host before that gives everything of it back; -1: for ever."""
+    reclaim_instance_interval: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    """How many seconds a deleted server can be restored; 0: not at all."""
     database_connections: Annotated[int, Meta(ge=5, le=1000)] = 8
     """PostgreSQL connections of one process, at most."""
     body_limit_bytes: Annotated[int, Meta(ge=1024)] = 2 * 1024 * 1024

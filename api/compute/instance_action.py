@@ -51,6 +51,9 @@ from schema.compute.server_event import (
     UnpauseRequested,
     UnrescueRequested,
 )
+from schema.compute.shelf import OffloadRequested, ShelveRequested, UnshelveRequested
+from schema.compute.snapshot import SnapshotRequested
+from schema.compute.soft_delete import RestoreRequested, SoftDeletionRequested
 from schema.event import Event
 from schema.refusal import Invalid, NotFound
 
@@ -70,6 +73,11 @@ _NAMES: dict[type[Event], tuple[str, str]] = {
     DeletionRequested: ("delete", "compute_terminate_instance"),
     RescueRequested: ("rescue", "compute_rescue_instance"),
     UnrescueRequested: ("unrescue", "compute_unrescue_instance"),
+    ShelveRequested: ("shelve", "compute_shelve_instance"),
+    OffloadRequested: ("shelveOffload", "compute_shelve_offload_instance"),
+    UnshelveRequested: ("unshelve", "compute_unshelve_instance"),
+    SoftDeletionRequested: ("delete", "compute_soft_delete_instance"),
+    RestoreRequested: ("restore", "compute_restore_instance"),
     RebuildRequested: ("rebuild", "compute_rebuild_instance"),
     MoveConfirmed: ("confirmResize", "compute_confirm_resize"),
     MoveReturnRequested: ("revertResize", "compute_revert_resize"),
@@ -93,8 +101,14 @@ _MOVES: dict[MigrationType, tuple[str, str]] = {
 }
 
 
+_SNAPSHOT = ("createImage", "compute_snapshot_instance")
+_BACKUP = ("createBackup", "compute_backup_instance")
+
+
 def _named(event: Event) -> tuple[str, str] | None:
     """What it begins, if it begins an action."""
+    if isinstance(event, SnapshotRequested):
+        return _BACKUP if event.snapshot.backup_type else _SNAPSHOT
     return _MOVES[event.move.type] if isinstance(event, MoveRequested) else _NAMES.get(type(event))
 
 

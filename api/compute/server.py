@@ -11,7 +11,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from api.compute.server_view import View
 from api.wire import Call, Delete, Get, Put
 from bus.execute import Wish
+from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS
+from handlers.compute.soft_delete import deleted_softly
+from schema.compute.quota import ReleaseQuota
 from schema.compute.server import SERVER, Server
 from schema.compute.server_command import ChangeServerDetails, DeleteServer
 from schema.refusal import Invalid, NotFound
@@ -75,8 +78,13 @@ async def update(call: Call) -> dict[str, Any]:
 
 
 async def delete(call: Call) -> None:
+    """What can be taken back for a while counts for no quota meanwhile."""
     server = await server_in_path(call)
-    await call.execute(Wish(SERVERS, server.id, DeleteServer(**by(call))))
+    seconds = call.cloud.settings.reclaim_instance_interval
+    command = DeleteServer(reclaim_seconds=seconds, **by(call))
+    released = [Wish(QUOTAS, server.project_id, ReleaseQuota(server_id=server.id))]
+    also = released if deleted_softly(server, seconds) else []
+    await call.execute(Wish(SERVERS, server.id, command), *also)
 
 
 async def server_in_path(call: Call, *, gone: bool = False) -> Server:

@@ -15,7 +15,6 @@ from handlers.compute.server import SERVERS
 from schema.compute.question import ConsoleOutput, ConsoleText, Unable
 from schema.compute.server_command import (
     Action,
-    DeleteServer,
     HardRebootServer,
     LockServer,
     PauseServer,
@@ -51,10 +50,10 @@ class Console(Struct, forbid_unknown_fields=True):
     length: int | None = None
 
 
-class NotImplementedHere(Refused):
-    """Nova knows this action; Cumulog does not do it (501)."""
+class Gone(Refused):
+    """Nova knew this action once, for hypervisors that it has left behind (410)."""
 
-    status = 501
+    status = 410
 
 
 async def reboot(call: Call) -> None:
@@ -94,11 +93,6 @@ def _tail(text: str, lines: int) -> str:
     return "\n".join(text.split("\n")[-lines:]) if lines else ""
 
 
-async def restore(call: Call) -> None:
-    server = await server_in_path(call)
-    raise Conflict(f"Cannot restore server {server.id}: only what was deleted softly can be, and it was not.")
-
-
 async def _do(call: Call, command: Command) -> None:
     server = await server_in_path(call)
     await call.execute(Wish(SERVERS, server.id, command))
@@ -113,12 +107,8 @@ def _action(word: str, command: type[Action], rule: str) -> Route:
     return _row(word, handler, rule)
 
 
-def _refused(word: str) -> Route:
-    async def handler(call: Call) -> None:
-        await server_in_path(call)
-        raise NotImplementedHere(f"Cumulog cannot do {word} with servers yet.")
-
-    return _row(word, handler, f"{RULE}:update")
+async def gone(call: Call) -> None:
+    raise Gone("This action is not there any more.")
 
 
 def _row(word: str, handler: Callable[[Call], Awaitable[Any]], rule: str, **fields: Any) -> Route:
@@ -137,8 +127,6 @@ routes = [
     _action("unpause", UnpauseServer, "os_compute_api:os-pause-server:unpause"),
     _action("suspend", SuspendServer, "os_compute_api:os-suspend-server:suspend"),
     _action("resume", ResumeServer, "os_compute_api:os-suspend-server:resume"),
-    _action("forceDelete", DeleteServer, "os_compute_api:os-deferred-delete:force"),
-    _row("restore", restore, "os_compute_api:os-deferred-delete:restore"),
     _row("lock", lock, f"{_LOCK}:lock", until="2.72"),
     _row("lock", lock, f"{_LOCK}:lock", body=LockReason, optional_body=True, since="2.73"),
     _row("unlock", unlock, f"{_LOCK}:unlock"),
@@ -152,16 +140,6 @@ routes = [
         answers=200,
         lenient=True,
     ),
-    *map(
-        _refused,
-        (
-            "createImage",
-            "createBackup",
-            "shelve",
-            "shelveOffload",
-            "unshelve",
-            "resetNetwork",
-            "injectNetworkInfo",
-        ),
-    ),
+    _row("resetNetwork", gone, "os_compute_api:os-admin-actions:reset_network"),
+    _row("injectNetworkInfo", gone, "os_compute_api:os-admin-actions:inject_network_info"),
 ]

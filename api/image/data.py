@@ -1,4 +1,4 @@
-"""The data of images on the wire: up once, streamed; down as often as wanted, in ranges; down for agents by ticket."""
+"""The data of images on the wire: up once, streamed; down as often as wanted, in ranges; for agents by ticket."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 from api.image.image import missing, owned, seen
 from api.wire import Call, Get, Put
 from api.wire.body import WrongContentType
+from bus.execute import Wish
+from handlers.compute.server import SERVERS
 from handlers.image import ticket
+from handlers.image.image import IMAGES
 from handlers.image.store import image_store
 from handlers.image.upload import BrokenOff, receive
-from schema.image.image import ACTIVE, DEACTIVATED, IMAGE, Image
+from schema.compute.server_command import ProgressSnapshot
+from schema.image.image import ACTIVE, DEACTIVATED, IMAGE, SAVING, AbandonImageUpload, Image
 from schema.refusal import Forbidden, Invalid, NotFound
 
 log = structlog.get_logger()
@@ -42,6 +46,26 @@ async def download(call: Call) -> web.StreamResponse:
     if not image.data_id:
         return web.Response(status=204, headers=call.headers)
     return _file(call, image)
+
+
+async def upload_by_ticket(call: Call) -> None:
+    """From a host that made it of a server's disk. Brought once, it is not taken again, and what broke off is over."""
+    id = call.path["id"]
+    await ticket.check(call.cloud, call.request.headers.get("X-Auth-Token", ""), id, ticket.WRITING)
+    declared = _declared_bytes(call)
+    try:
+        image: Image = (await call.cloud.documents.get(IMAGE, id)).state
+    except NotFound:
+        raise missing(id) from None
+    if image.data_id:
+        return
+    if image.status == SAVING:
+        broken_off = AbandonImageUpload(upload_id=image.upload_id, reason="Its host begins anew.")
+        [document] = await call.cloud.executor.execute(Wish(IMAGES, id, broken_off))
+        image = document.state
+    begun = Wish(SERVERS, image.properties.get("instance_uuid", ""), ProgressSnapshot(image_id=id, uploading=True))
+    store = image_store(call.cloud.settings)
+    await receive(call.cloud, store, image, _chunks(call), declared_bytes=declared, also=[begun])
 
 
 async def download_by_ticket(call: Call) -> web.StreamResponse:
@@ -97,4 +121,7 @@ routes = [
     Put("/images/{id}/file", upload, may="upload_image", answers=204, streams=True),
     Get("/images/{id}/file", download, may="download_image", streams=True),
 ]
-agent_routes = [Get(ticket.PATH, download_by_ticket, public=True, streams=True)]
+agent_routes = [
+    Get(ticket.PATH, download_by_ticket, public=True, streams=True),
+    Put(ticket.PATH, upload_by_ticket, public=True, streams=True, answers=204),
+]

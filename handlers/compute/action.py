@@ -11,6 +11,7 @@ from typing import NamedTuple
 from schema.compute.server_command import (
     Action,
     AttachNic,
+    BackUpServer,
     ChangeServerPassword,
     ConfirmResize,
     DetachNic,
@@ -18,19 +19,24 @@ from schema.compute.server_command import (
     HardRebootServer,
     LiveMigrateServer,
     MigrateServer,
+    OffloadServer,
     PauseServer,
     RebootServer,
     RebuildServer,
     RescueServer,
     ResizeServer,
+    RestoreServer,
     ResumeServer,
     RevertResize,
+    ShelveServer,
+    SnapshotServer,
     StartServer,
     StopServer,
     SuspendServer,
     TriggerCrashDump,
     UnpauseServer,
     UnrescueServer,
+    UnshelveServer,
 )
 from schema.compute.server_event import (
     PauseRequested,
@@ -52,6 +58,8 @@ from schema.compute.server_event import (
     UnpauseRequested,
     UnrescueRequested,
 )
+from schema.compute.shelf import ServerUnshelved
+from schema.compute.soft_delete import RestoreRequested, ServerRestored, ServerSoftDeleted
 from schema.compute.task import PowerState, Task, VmState
 from schema.event import Command
 
@@ -71,6 +79,7 @@ _STANDING = frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR})
 _PLUGGABLE = frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED})
 _RESTING = frozenset({VmState.ACTIVE, VmState.STOPPED})
 _RESIZED = frozenset({VmState.RESIZED})
+_COPIABLE = frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED})
 BUILT = _STANDING | {VmState.PAUSED, VmState.SUSPENDED}
 
 ACTIONS: dict[type[Command], Row] = {
@@ -102,6 +111,14 @@ ACTIONS: dict[type[Command], Row] = {
     LiveMigrateServer: Row("os-migrateLive", frozenset({VmState.ACTIVE, VmState.PAUSED}), Task.MIGRATING),
     ConfirmResize: Row("confirmResize", _RESIZED),
     RevertResize: Row("revertResize", _RESIZED, Task.RESIZE_REVERTING),
+    SnapshotServer: Row("createImage", _COPIABLE),
+    BackUpServer: Row("createBackup", _COPIABLE),
+    ShelveServer: Row("shelve", _COPIABLE),
+    OffloadServer: Row("shelveOffload", frozenset({VmState.SHELVED})),
+    UnshelveServer: Row("unshelve", frozenset({VmState.SHELVED, VmState.SHELVED_OFFLOADED})),
+    RestoreServer: Row(
+        "restore", frozenset({VmState.SOFT_DELETED}), Task.RESTORING, lambda id: RestoreRequested(request_id=id)
+    ),
     ChangeServerPassword: Row("changePassword", _ACTIVE),
     TriggerCrashDump: Row("trigger_crash_dump", frozenset({VmState.ACTIVE, VmState.PAUSED, VmState.ERROR})),
     AttachNic: Row("attach_interface", _PLUGGABLE),
@@ -122,6 +139,9 @@ OUTCOMES: dict[Task, tuple[PowerState, ServerEvent]] = {
     Task.RESCUING: (PowerState.RUNNING, ServerRescued()),
     Task.UNRESCUING: (PowerState.RUNNING, ServerUnrescued()),
     Task.RESIZE_REVERTING: (PowerState.RUNNING, ServerStarted()),
+    Task.UNSHELVING: (PowerState.RUNNING, ServerUnshelved()),
+    Task.SOFT_DELETING: (PowerState.SHUTDOWN, ServerSoftDeleted()),
+    Task.RESTORING: (PowerState.RUNNING, ServerRestored()),
 }
 """What ends a task: the guest found like this, by a host that has carried the wish out."""
 

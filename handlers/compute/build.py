@@ -31,6 +31,7 @@ from handlers.compute.moving import arriving, cancelling, confirming, failed_at,
 from handlers.compute.ports import Ports, device_of, ports_of, unwired
 from handlers.compute.server import SERVERS
 from handlers.compute.server_group import BreaksPolicy
+from handlers.compute.shelving import offloaded
 from handlers.network.binding import FAILED
 from handlers.placement.provider import NoRoom
 from handlers.placement.schedule import Scheduler
@@ -42,11 +43,14 @@ from schema.compute.server import SERVER, Server, deadline
 from schema.compute.server_command import (
     CancelMove,
     ConfirmResize,
+    DeleteServer,
     EndServer,
     FailBuild,
     FailMove,
+    FinishOffload,
     GiveUpTask,
     ObserveServer,
+    OffloadServer,
     RefusePlacement,
     ReturnMove,
     SettleNics,
@@ -108,6 +112,9 @@ Step = (
     | CancelMove
     | ReturnMove
     | EndServer
+    | DeleteServer
+    | OffloadServer
+    | FinishOffload
 )
 
 _NO_PORTS: Ports = {}
@@ -146,15 +153,19 @@ def advance(
             return _turning_away(server)
         case None if late and server.move is not None:
             return [ConfirmResize(overrides_lock=True)]
+        case None if late and server.vm_state is VmState.SHELVED:
+            return [OffloadServer(overrides_lock=True)]
+        case None if late and server.vm_state is VmState.SOFT_DELETED:
+            return [DeleteServer(overrides_lock=True)]
         case None if late:
             slow = f"Host {server.host} did not plug its network cards in or out in time."
             return [SettleNics(generation=server.generation, fault=slow)]
         case None:
             busy = server.fault or server.unsettled or server.move or server.left
             return [*_turning_away(server), Tell()] if busy else []
-        case Task.SCHEDULING if late:
+        case Task.SCHEDULING | Task.UNSHELVING if server.wants_host and late:
             return [RefusePlacement(fault=Fault(message="No host could be found for the server in time."))]
-        case Task.SCHEDULING:
+        case Task.SCHEDULING | Task.UNSHELVING if server.wants_host:
             return [*_turning_away(server), Place()]
         case Task.SPAWNING if not host_alive:
             return [_failed(server, "was lost.")]
@@ -174,6 +185,8 @@ def advance(
             return [*(TurnAway(host) for host in both if host and host != server.host), Tell()]
         case Task.DELETING if late or not host_alive or server.host is None:
             return [EndServer()]
+        case Task.SHELVING_OFFLOADING if late or not host_alive or server.host is None:
+            return [FinishOffload(host=server.host or "")]
         case task if late:
             why = "" if host_alive else "; it is lost"
             fault = Fault(message=f"Host {server.host} did not finish {task} in time{why}.")
@@ -432,6 +445,8 @@ class _Todo:
                 self.turned_away[step.host].append(server)
             case Forget():
                 self.secret_ids.append(step.secret_id)
+            case FinishOffload():
+                self.wishes.append((server, offloaded(server)))
             case EndServer():
                 self.wishes.append((server, ending(server)))
             case Arrive():
@@ -446,7 +461,7 @@ class _Todo:
                 self.wishes.append((server, failing_move(server, step)))
             case FailBuild():
                 self.wishes.append((server, failing(server, step.fault)))
-            case ObserveServer() | SettleNics():
+            case ObserveServer() | SettleNics() | OffloadServer() | DeleteServer():
                 self.wishes.append((server, (Wish(SERVERS, server.id, step),)))
             case RefusePlacement() | GiveUpTask():
                 self.wishes.append((server, (Wish(SERVERS, server.id, step),)))

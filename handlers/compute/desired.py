@@ -20,12 +20,13 @@ from handlers.compute.moving import moving
 from handlers.compute.network_data import devices, network_data, subnets_of
 from handlers.compute.passage import passages
 from handlers.image import ticket
-from schema.compute.domain import Desired, Domain, ImageRef, ImageTicket, Nic, Passage, Reboots, Seed, encode
+from schema.compute.domain import Desired, Domain, ImageRef, ImageTicket, Nic, Passage, Reboots, Seed, Snapshot, encode
 from schema.compute.host import HOST, Host
 from schema.compute.migration import MIGRATION, OVER
 from schema.compute.move import Move, Phase
 from schema.compute.server import SERVER, Server
 from schema.compute.server_parts import Boot, ServerImage
+from schema.compute.snapshot import SNAPSHOTTING
 from schema.compute.task import WAYS, Power, PowerState, Task, VmState
 from schema.image.image import ACTIVE, IMAGE, Image
 from schema.network.subnet import Subnet
@@ -48,6 +49,9 @@ _POWER_BY_VM_STATE: dict[VmState, Power] = {
     VmState.PAUSED: "paused",
     VmState.SUSPENDED: "suspended",
     VmState.RESCUED: "running",
+    VmState.SHELVED: "stopped",
+    VmState.SHELVED_OFFLOADED: "absent",
+    VmState.SOFT_DELETED: "stopped",
     VmState.DELETED: "absent",
 }
 _POWER_AS_IT_IS: dict[PowerState, Power] = {
@@ -82,7 +86,11 @@ def _power_on_the_way(move: Move) -> Power | None:
 
 
 def domain(
-    server: Server, image: ImageRef | None = None, seed: Seed | None = None, rescue: ImageRef | None = None
+    server: Server,
+    image: ImageRef | None = None,
+    seed: Seed | None = None,
+    rescue: ImageRef | None = None,
+    snapshot: Snapshot | None = None,
 ) -> Domain:
     """What its host should hold of a server.
 
@@ -117,6 +125,7 @@ def domain(
         resized=resizes,
         kept=move is not None and not returning,
         rescue=rescue or _staying_rescued(server),
+        snapshot=snapshot,
         keep_ephemeral=server.rebuild is not None and server.rebuild.keep_ephemeral,
         networks=tuple(
             Nic(port_id=nic.port_id, mac_address=nic.mac_address, tap=tap_name(nic.port_id), mtu=nic.mtu)
@@ -166,6 +175,8 @@ def instance_name(server: Server) -> str:
 
 def _fetched(server: Server) -> ServerImage | None:
     """The image its host needs now."""
+    if server.shelf is not None:
+        return ServerImage(id=server.shelf.image_id)
     return server.rescue_image if server.task is Task.RESCUING else image_wanted(server)
 
 
@@ -261,6 +272,7 @@ class Telling:
         rescued = [server for server in servers if server.task is Task.RESCUING]
         images = await self._images([*fresh, *rescued])
         seeds = await seeds_of(self._cloud, fresh)
+        snapshots = await self._snapshots(servers)
         domains: dict[str, Domain] = {}
         unbuildable: list[Unbuildable] = []
         for server in servers:
@@ -273,13 +285,27 @@ class Telling:
                 if it := _on_the_way(server, server.move, ways.get(server.id)):
                     domains[server.id] = it
             elif server.task not in _BUILDING:
-                domains[server.id] = domain(server)
-            elif (wanted := image_wanted(server)) is not None and wanted.id not in images:
+                domains[server.id] = domain(server, snapshot=snapshots.get(server.id))
+            elif (wanted := _fetched(server)) is not None and wanted.id not in images:
                 unbuildable.append(Unbuildable(server, f"its image {wanted.id} is not there any more"))
             else:
                 image = images[wanted.id] if wanted else None
                 domains[server.id] = domain(server, image, seeds[server.id])
         return domains, unbuildable
+
+    async def _snapshots(self, servers: Sequence[Server]) -> dict[str, Snapshot]:
+        """Where the copies of their disks are to be sent, by server id."""
+        return {
+            server.id: Snapshot(
+                image_id=server.snapshot.image_id,
+                url=ticket.url(self._cloud.settings, server.snapshot.image_id),
+                ticket=ImageTicket(
+                    token=await ticket.sign(self._cloud, server.snapshot.image_id, audience=ticket.WRITING)
+                ),
+            )
+            for server in servers
+            if server.snapshot is not None and server.task in SNAPSHOTTING
+        }
 
     async def _images(self, servers: Sequence[Server]) -> dict[str, ImageRef]:
         ids = list(dict.fromkeys(image.id for server in servers if (image := _fetched(server))))

@@ -17,6 +17,8 @@ from handlers.compute.ports import Known, known_of, port_wishes
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS
+from handlers.compute.shelving import unshelving_request
+from handlers.compute.snapshot_image import image_wishes
 from handlers.placement.claims import claim, released
 from handlers.placement.demand import Group, Request, demanded
 from handlers.placement.hardware import Hardware
@@ -60,7 +62,7 @@ def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset
         near_cidr=_one(hints, "cidr"),
         query=_one(hints, "query"),
     )
-    return moving_request(server, asked)
+    return unshelving_request(server, moving_request(server, asked))
 
 
 def hardware_of(flavor: ServerFlavor, image: ServerImage | None) -> Hardware | None:
@@ -136,15 +138,20 @@ def settling(server: Server, generation: int, fault: str | None) -> tuple[Wish, 
 async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | None]:
     """Each in the name of the request that began the server's task; why it was refused, where it was.
 
-    What follows for the server's ports is wished along with it.
+    What follows for the server's ports and images is wished along with it.
     Raises what an unreachable log raises: the whole is done again then.
     """
     if not wishes:
         return []
-    known = await known_of(cloud, [(server, command) for server, some in wishes for command in _commands(some)])
+    pairs = [(server, command) for server, some in wishes for command in _commands(some)]
+    known = await known_of(cloud, pairs)
+    images = await image_wishes(cloud, pairs)
     outcomes = await asyncio.gather(
         *(
-            cloud.executor.submit((*some, *_with_ports(server, some, known)), Context(request_id=server.request_id))
+            cloud.executor.submit(
+                (*some, *_with_ports(server, some, known), *images.get(server.id, ())),
+                Context(request_id=server.request_id),
+            )
             for server, some in wishes
         ),
         return_exceptions=True,

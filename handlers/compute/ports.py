@@ -31,6 +31,7 @@ from schema.compute.server_command import (
     FailBuild,
     FailMove,
     FinishMove,
+    FinishOffload,
     LoseNic,
     PlaceMove,
     PlaceServer,
@@ -119,6 +120,8 @@ def port_wishes(server: Server, command: Command, known: Known) -> tuple[Wish, .
             return _placed(server, command.host, command.zone, known)
         case PlaceMove() | DepartMove() | FailMove() | FinishMove() | ReturnMove() if server.move is not None:
             return _moved(server, server.move, command, known)
+        case FinishOffload():
+            return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in server.nics)
         case FailBuild() if not _leaving(server, command):
             return tuple(Wish(PORTS, id, UnbindPort(host=command.host)) for id in _its_own(server, known))
     return _released(server, _leaving(server, command), known)
@@ -139,6 +142,8 @@ def _leaving(server: Server, command: Command) -> Sequence[ServerNic]:
     match command:
         case FailBuild() if any(isinstance(event, ServerFaulted) for event in _events(server, command)):
             return server.nics
+        case RefusePlacement() if server.shelf is not None:
+            return ()
         case RefusePlacement() | EndServer():
             return server.nics
         case SettleNics() | LoseNic() | DetachNic():

@@ -19,11 +19,13 @@ from handlers.compute.move import second_host
 from handlers.compute.moving import heard, moving, returning
 from handlers.compute.ports import Ports, ports_of, unwired
 from handlers.compute.server import SERVERS, decide
+from handlers.compute.shelving import offloaded
 from schema.compute.domain import Heartbeat, Observed, PowerSeen, Report, decode_from_host
 from schema.compute.move import Phase
 from schema.compute.server import SERVER, Server
-from schema.compute.server_command import ObserveServer
+from schema.compute.server_command import ObserveServer, ProgressSnapshot
 from schema.compute.server_parts import Fault
+from schema.compute.snapshot import COPYING
 from schema.compute.task import PowerState, Task
 
 log = structlog.get_logger()
@@ -37,6 +39,8 @@ POWER_STATE: dict[PowerSeen, PowerState] = {
     "absent": PowerState.NOSTATE,
 }
 _NO_PORTS: Ports = {}
+_LEAVING = frozenset({Task.DELETING, Task.SHELVING_OFFLOADING})
+"""Its host is to have nothing of it any more."""
 
 
 class Reports:
@@ -132,7 +136,7 @@ class Reports:
         doubtful += [
             stream
             for id in report.removed
-            if (document := known.get(stream := SERVER.stream(id))) is None or document.state.task is not Task.DELETING
+            if (document := known.get(stream := SERVER.stream(id))) is None or document.state.task not in _LEAVING
         ]
         if doubtful:
             self._cloud.executor.forget(doubtful)
@@ -161,6 +165,8 @@ def _gone(server: Server) -> tuple[Wish, ...]:
     """Nothing of it is left on its host."""
     if server.task is Task.DELETING:
         return ending(server)
+    if server.task is Task.SHELVING_OFFLOADING:
+        return offloaded(server)
     if moving(server) and server.move is not None and server.move.phase is Phase.RETURNING:
         return returning(server)
     return ()
@@ -170,6 +176,8 @@ def wishes_of(
     server: Server, host: str, observed: Observed, ports: Ports = _NO_PORTS, confirm_seconds: float = 0
 ) -> tuple[Wish, ...]:
     """What a host's word about a server of its own comes to. `ports`: those of a server that is being built."""
+    if observed.progress and server.task in COPYING and server.snapshot is not None:
+        return (Wish(SERVERS, server.id, ProgressSnapshot(image_id=server.snapshot.image_id)),)
     if observed.generation < server.generation:
         return ()
     fenced = observed.fenced and observed.power == "paused"
@@ -183,6 +191,8 @@ def wishes_of(
         return ()
     if server.task is Task.DELETING and observed.power == "absent":
         return ending(server)
+    if server.task is Task.SHELVING_OFFLOADING:
+        return offloaded(server) if observed.power == "absent" else ()
     seen = ObserveServer(
         host=server.host or "",
         generation=observed.generation,
@@ -190,6 +200,7 @@ def wishes_of(
         fault=observed.fault,
         unwired=tuple(unwired(server, ports)),
         remade=observed.remade,
+        snapshot=observed.snapshot,
     )
     if decide(server, seen):
         return (Wish(SERVERS, server.id, seen),)

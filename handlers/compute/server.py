@@ -9,6 +9,8 @@ from handlers.compute.action import ACTIONS, BUILT, OUTCOMES, row_of
 from handlers.compute.errand import decide_errand, errand_already_so
 from handlers.compute.move import MoveCommand, decide_move, move_already_so
 from handlers.compute.nic import decide_nics, nics_already_so
+from handlers.compute.snapshot import SnapshotCommand, copied, decide_snapshot, snapshot_already_so
+from handlers.compute.soft_delete import decide_deletion, deletion_already_so
 from schema.compute.move import Phase
 from schema.compute.server import SERVER, Server, changes
 from schema.compute.server_command import (
@@ -28,6 +30,7 @@ from schema.compute.server_command import (
     FailBuild,
     FailMove,
     FinishMove,
+    FinishOffload,
     GiveUpTask,
     HardRebootServer,
     LockServer,
@@ -37,6 +40,7 @@ from schema.compute.server_command import (
     PlaceServer,
     PostGuestPassword,
     PrepareMove,
+    ProgressSnapshot,
     RebuildServer,
     RefusePlacement,
     RemoveServerTag,
@@ -49,11 +53,11 @@ from schema.compute.server_command import (
     SettleNics,
     TriggerCrashDump,
     UnlockServer,
+    UnshelveServer,
 )
 from schema.compute.server_event import (
     ActionFailed,
     BuildFailed,
-    DeletionRequested,
     PowerObserved,
     RebuildRequested,
     RescueRequested,
@@ -72,13 +76,23 @@ from schema.compute.server_event import (
     StopRequested,
 )
 from schema.compute.server_parts import Fault
+from schema.compute.shelf import ServerUnshelved
+from schema.compute.snapshot import SNAPSHOTTING
+from schema.compute.soft_delete import ServerSoftDeleted
 from schema.compute.task import PowerState, Task, VmState
 from schema.event import Command
 from schema.refusal import Conflict, Invalid, NotFound, OverQuota
 
 UNBORN = "unborn"
 
-_LIVING = BUILT | {VmState.BUILDING, VmState.RESCUED, VmState.RESIZED}
+_LIVING = BUILT | {
+    VmState.BUILDING,
+    VmState.RESCUED,
+    VmState.RESIZED,
+    VmState.SHELVED,
+    VmState.SHELVED_OFFLOADED,
+    VmState.SOFT_DELETED,
+}
 _EVER = _LIVING | {VmState.DELETED}
 
 ALLOWED: dict[type[Command], frozenset[str]] = {
@@ -106,6 +120,8 @@ ALLOWED: dict[type[Command], frozenset[str]] = {
     FinishMove: BUILT,
     ReturnMove: frozenset({VmState.RESIZED}),
     CancelMove: BUILT,
+    ProgressSnapshot: _LIVING,
+    FinishOffload: _LIVING,
     PlaceServer: _LIVING,
     RefusePlacement: _LIVING,
     FailBuild: _LIVING,
@@ -128,7 +144,7 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
         case CreateServer():
             return [_requested(command)]
         case DeleteServer():
-            return [DeletionRequested(request_id=command.request_id)]
+            return [decide_deletion(server, command)]
         case ChangeServerDetails():
             return [_changed(server, command)]
         case SetServerMetadata() | ReplaceServerMetadata():
@@ -159,6 +175,8 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
             return _rebuild_requested(server, command)
         case _ if isinstance(command, MoveCommand):
             return list(decide_move(server, command))
+        case _ if isinstance(command, SnapshotCommand):
+            return list(decide_snapshot(server, command))
         case PlaceServer():
             return [
                 ServerPlaced(
@@ -169,10 +187,14 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
                     topology=command.topology,
                 )
             ]
+        case RefusePlacement() if server.shelf is not None:
+            return [ActionFailed(task=Task.UNSHELVING, fault=command.fault, decision=command.decision)]
         case RefusePlacement():
             return [ServerFaulted(fault=command.fault, decision=command.decision)]
         case FailBuild():
             return _build_failed(server, command)
+        case GiveUpTask() if command.task is Task.SOFT_DELETING:
+            return [ServerSoftDeleted()]
         case GiveUpTask():
             return [ActionFailed(task=command.task, fault=command.fault)]
         case ObserveServer():
@@ -187,13 +209,15 @@ def _already_so(server: Server, command: Command) -> bool:
         case CreateServer():
             return server.living
         case DeleteServer():
-            return server.task is Task.DELETING or server.deleted_at is not None
+            return deletion_already_so(server, command)
         case ChangeServerPassword() | TriggerCrashDump() | PostGuestPassword() | ClearGuestPassword():
             return errand_already_so(server, command)
         case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
             return nics_already_so(server, command)
         case _ if isinstance(command, MoveCommand):
             return move_already_so(server, command)
+        case _ if isinstance(command, SnapshotCommand):
+            return snapshot_already_so(server, command)
         case Action() if row := row_of(command):
             return row.task is not None and server.task is row.task
         case ChangeServerDetails():
@@ -243,16 +267,18 @@ def _must_be_allowed(server: Server, command: Command) -> None:
     verb = row.verb if row else ""
     if server.vm_state not in ALLOWED[type(command)]:
         raise Conflict(f"Cannot {verb!r} server {server.id} while it is in vm_state {server.vm_state}")
-    if verb and server.host is None:
+    if verb and server.host is None and not isinstance(command, UnshelveServer):
         raise Conflict(f"Cannot {verb!r} server {server.id}: no host has it.")
     if verb and server.task and not (isinstance(command, HardRebootServer) and server.task is Task.REBOOTING):
         raise Conflict(f"Cannot {verb!r} server {server.id} while it is in task_state {server.task}")
     if isinstance(command, ResetServerState) and server.move is not None:
         # What it holds of two hosts is given back by how the move ends, and every move has an end.
         raise Conflict(f"Server {server.id} is on its way to another host; wait for it.")
-    if isinstance(command, PlaceServer) and server.task is not Task.SCHEDULING:
+    if isinstance(command, ResetServerState) and server.vm_state is VmState.SHELVED_OFFLOADED:
+        raise Conflict(f"Server {server.id} is on no host; unshelve it.")
+    if isinstance(command, PlaceServer) and not server.wants_host:
         raise Conflict(f"Server {server.id} wants no host: it is {server.task or server.vm_state} by now.")
-    if isinstance(command, RefusePlacement) and server.task is not Task.SCHEDULING:
+    if isinstance(command, RefusePlacement) and not server.wants_host:
         # Refused, not ignored: its ports must not go with a refusal that came too late.
         raise Conflict(f"Server {server.id} has got a host: it is {_whereabouts(server)}.")
     if isinstance(command, FailBuild) and (server.task is not Task.SPAWNING or server.host != command.host):
@@ -291,7 +317,10 @@ def _build_failed(server: Server, command: FailBuild) -> list[ServerEvent]:
         return [failed]
     tried = ", ".join((*server.failed_hosts, command.host))
     message = f"No host could build the server; tried {tried}. The last one said: {command.fault.message}"
-    return [failed, ServerFaulted(fault=Fault(message=message, details=command.fault.details))]
+    fault = Fault(message=message, details=command.fault.details)
+    if server.shelf is not None:
+        return [failed, ActionFailed(task=Task.UNSHELVING, fault=fault)]
+    return [failed, ServerFaulted(fault=fault)]
 
 
 def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
@@ -306,11 +335,19 @@ def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
         return _followed(server, found)
     if task is Task.REBUILD_DISK:
         return _rebuilt(server, command)
+    if task in SNAPSHOTTING:
+        events = copied(server, command)
+        return [*events, *_followed(server, found)] if events and server.shelf is None else events
+    if task is Task.SOFT_DELETING and command.fault is not None:
+        # Whatever its guest does, it is its owner's no more.
+        return [ServerSoftDeleted(), *([] if found in _DOWN else [PowerObserved(power_state=found)])]
     if task not in OUTCOMES or (task is Task.SPAWNING and command.fault is not None):
         return []
     if task is Task.SPAWNING and command.unwired:
         return _followed(server, found)
     wanted, outcome = OUTCOMES[task]
+    if task is Task.SPAWNING and server.shelf is not None:
+        outcome = ServerUnshelved()
     if command.fault is None and (found is wanted or {found, wanted} <= _DOWN):
         return [outcome]
     if task is Task.SPAWNING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -59,14 +59,18 @@ async def receive(
     *,
     declared_bytes: int | None = None,
     by: Context = SYSTEM,
+    also: Sequence[Wish] = (),
 ) -> Document:
-    """Take in an image's data; the active image. Whatever is raised, the image is queued again and no file is left."""
+    """Take in an image's data; the active image. Whatever is raised, the image is queued again and no file is left.
+
+    `also`: what is wished along with the beginning.
+    """
     execute = cloud.executor.execute
     upload_id = clock.uuid4()
     limit = cloud.settings.image_limit_bytes
     if declared_bytes is not None and declared_bytes > limit:
         raise _too_large(limit)
-    await execute(Wish(IMAGES, image.id, StartImageUpload(upload_id=upload_id, deadline=_lease())), by=by)
+    await execute(Wish(IMAGES, image.id, StartImageUpload(upload_id=upload_id, deadline=_lease())), *also, by=by)
     intake = _Intake(cloud, image, upload_id, limit, by)
     try:
         await store.put(upload_id, intake.through(chunks))

@@ -88,6 +88,18 @@ from schema.compute.server_event import (
     UnrescueRequested,
 )
 from schema.compute.server_parts import Fault, Order, Rebuild, ServerFlavor, ServerImage
+from schema.compute.shelf import (
+    OffloadRequested,
+    ServerOffloaded,
+    ServerShelved,
+    ServerUnshelved,
+    Shelf,
+    ShelfEvent,
+    ShelveRequested,
+    UnshelveRequested,
+)
+from schema.compute.snapshot import Snapshot, SnapshotProgressed, SnapshotRequested, SnapshotTaken
+from schema.compute.soft_delete import RestoreRequested, ServerRestored, ServerSoftDeleted, SoftDeletionRequested
 from schema.compute.task import CARD_SECONDS, WAYS, PowerState, Task, VmState
 from schema.compute.topology import Topology
 from schema.event import Event, Key, Kind, State
@@ -150,6 +162,13 @@ class Server(State):
     """The newest of them that was."""
     rebuild: Rebuild | None = None
     """What its root disk is to be made from now."""
+    snapshot: Snapshot | None = None
+    """What its root disk is being copied into."""
+    shelf: Shelf | None = None
+    """It is shelved, or on the way there or back."""
+    reclaim_seconds: int = 0
+    """How long its deletion may be taken back."""
+    soft_deleted_at: datetime | None = None
     generation: int = 0
     """Rises with every event that changes what the host should hold."""
     soft_reboots: int = 0
@@ -183,7 +202,13 @@ class Server(State):
     @property
     def built(self) -> bool:
         """It has run: its disks are on its host, or (moved) made anew there."""
-        return self.launched_at is not None and self.task is not Task.REBUILD_SPAWNING
+        made_anew = self.task is Task.REBUILD_SPAWNING or self.vm_state is VmState.SHELVED_OFFLOADED
+        return self.launched_at is not None and not made_anew
+
+    @property
+    def wants_host(self) -> bool:
+        """The scheduler is to find it one."""
+        return self.task is Task.SCHEDULING or (self.task is Task.UNSHELVING and self.host is None)
 
 
 _TASKS: dict[type[Event], Task] = {
@@ -195,6 +220,8 @@ _TASKS: dict[type[Event], Task] = {
     ResumeRequested: Task.RESUMING,
     UnrescueRequested: Task.UNRESCUING,
     DeletionRequested: Task.DELETING,
+    OffloadRequested: Task.SHELVING_OFFLOADING,
+    RestoreRequested: Task.RESTORING,
 }
 
 
@@ -208,10 +235,15 @@ _ARRIVALS: dict[type[Event], tuple[VmState, PowerState]] = {
     ServerResumed: (VmState.ACTIVE, PowerState.RUNNING),
     ServerRescued: (VmState.RESCUED, PowerState.RUNNING),
     ServerUnrescued: (VmState.ACTIVE, PowerState.RUNNING),
+    ServerSoftDeleted: (VmState.SOFT_DELETED, PowerState.SHUTDOWN),
+    ServerRestored: (VmState.ACTIVE, PowerState.RUNNING),
 }
 
 
 _OFF = frozenset({PowerState.NOSTATE, PowerState.SHUTDOWN, PowerState.CRASHED})
+_SHELVED = frozenset({VmState.SHELVED, VmState.SHELVED_OFFLOADED})
+_WHATEVER_IT_DOES = _SHELVED | {VmState.BUILDING, VmState.RESCUED, VmState.SOFT_DELETED, VmState.ERROR}
+"""Where a server is, however its guest is found."""
 
 _FOLLOWS: dict[PowerState, VmState] = {
     PowerState.NOSTATE: VmState.STOPPED,
@@ -266,7 +298,8 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
                 failed_hosts=tried,
                 power_state=PowerState.NOSTATE,
             )
-            return _towards(_faulted(failed, event.fault, at), Task.SCHEDULING, server.request_id, at)
+            again = Task.SCHEDULING if server.shelf is None else Task.UNSHELVING
+            return _towards(_faulted(failed, event.fault, at), again, server.request_id, at)
         case ServerFaulted():
             return _at_rest(_faulted(replace(server, nics=()), event.fault, at), VmState.ERROR)
         case RescueRequested():
@@ -304,12 +337,14 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
                 _faulted(server, event.fault, at),
                 rebuild=None,
                 move=replace(server.move, phase=Phase.RESTING) if server.move else None,
+                snapshot=None,
+                shelf=server.shelf if server.vm_state in _SHELVED else None,
                 rescue_image=None if event.task is Task.RESCUING else server.rescue_image,
                 generation=server.generation + 1,
             )
             return _at_rest(withdrawn, server.vm_state)
         case PowerObserved():
-            at_rest = server.vm_state in {VmState.BUILDING, VmState.RESCUED, VmState.ERROR} or server.move is not None
+            at_rest = server.vm_state in _WHATEVER_IT_DOES or server.move is not None
             vm_state = server.vm_state if at_rest else _FOLLOWS[event.power_state]
             return replace(
                 server, power_state=event.power_state, vm_state=vm_state, unbidden=vm_state is not server.vm_state
@@ -329,9 +364,11 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
         case ServerUnlocked():
             return replace(server, locked_by=None, locked_reason=None)
         case ServerStateReset():
-            return _at_rest(replace(server, rebuild=None, rescue_image=None), event.vm_state)
+            reset = replace(server, rebuild=None, rescue_image=None, snapshot=None, shelf=None, soft_deleted_at=None)
+            return _at_rest(reset, event.vm_state)
         case ServerDeleted():
             gone = replace(server, deleted_at=at, power_state=PowerState.NOSTATE, nics=(), move=None)
+            gone = replace(gone, snapshot=None, shelf=None)
             return _at_rest(gone, VmState.DELETED)
         case NicAttached():
             return _with_nics(server, event.nic.port_id, event, at)
@@ -345,7 +382,19 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             return replace(server, password_id="")
         case _ if isinstance(event, MoveEvent):
             return _moved(server, event, at)
-        case Requested() if type(event) in _TASKS:
+        case SnapshotRequested():
+            task = Task.IMAGE_BACKUP if event.snapshot.backup_type else Task.IMAGE_SNAPSHOT
+            return _towards(replace(server, snapshot=event.snapshot), task, event.request_id, at)
+        case SnapshotProgressed():
+            return replace(server, task=event.task, task_since=at)
+        case SnapshotTaken():
+            return _at_rest(replace(server, snapshot=None), server.vm_state)
+        case ShelveRequested() | ServerShelved() | ServerOffloaded() | UnshelveRequested() | ServerUnshelved():
+            return _shelved(server, event, at)
+        case SoftDeletionRequested():
+            kept = replace(server, reclaim_seconds=event.reclaim_seconds, soft_deleted_at=at)
+            return _towards(kept, Task.SOFT_DELETING, event.request_id, at)
+        case Requested() | OffloadRequested() | RestoreRequested() if type(event) in _TASKS:
             return _towards(server, _TASKS[type(event)], event.request_id, at)
     vm_state, power_state = _ARRIVALS[type(event)]
     arrived = replace(
@@ -355,8 +404,31 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
         fault=None,
         unbidden=False,
         rescue_image=server.rescue_image if vm_state is VmState.RESCUED else None,
+        soft_deleted_at=server.soft_deleted_at if vm_state is VmState.SOFT_DELETED else None,
     )
     return _at_rest(arrived, vm_state)
+
+
+def _shelved(server: Server, event: ShelfEvent, at: datetime) -> Server:
+    match event:
+        case ShelveRequested():
+            snapshot = Snapshot(image_id=event.image_id)
+            shelf = Shelf(image_id=event.image_id, offload_seconds=event.offload_seconds)
+            return _towards(replace(server, snapshot=snapshot, shelf=shelf), Task.SHELVING, event.request_id, at)
+        case ServerShelved() if server.shelf is not None:
+            shelf = replace(server.shelf, since=at)
+            off = replace(server, snapshot=None, shelf=shelf, power_state=PowerState.SHUTDOWN, fault=None)
+            return _at_rest(off, VmState.SHELVED)
+        case ServerOffloaded():
+            return _at_rest(_at(server, None, "", "", None), VmState.SHELVED_OFFLOADED)
+        case UnshelveRequested() if server.shelf is not None:
+            order = server.order if event.zone is UNSET else replace(server.order, zone=event.zone)
+            wanted = replace(server, order=order, shelf=replace(server.shelf, host=event.host), failed_hosts=())
+            return _towards(wanted, Task.UNSHELVING, event.request_id, at)
+        case ServerUnshelved():
+            runs = replace(server, shelf=None, power_state=PowerState.RUNNING, fault=None, unbidden=False)
+            return _at_rest(runs, VmState.ACTIVE)
+    return server
 
 
 def _moved(server: Server, event: MoveEvent, at: datetime) -> Server:
@@ -465,7 +537,7 @@ def _back(server: Server, move: Move) -> Server:
     )
 
 
-def _at(server: Server, host: str, provider_id: str, zone: str, topology: Topology | None) -> Server:
+def _at(server: Server, host: str | None, provider_id: str, zone: str, topology: Topology | None) -> Server:
     """On that host, whose guest nothing is known of yet."""
     return replace(
         server,
@@ -496,12 +568,23 @@ _DETAILS = ServerDetailsChanged.__struct_fields__
 
 
 def deadline(server: Server) -> datetime | None:
-    """When the task under way has taken too long, or what is to be done to its cards."""
+    """When the task under way has taken too long, or what is to be done to its cards; or it may not stay as it is."""
     if server.task is None or server.task_since is None:
-        return (server.move.confirm_by if server.move else None) or cards_deadline(server)
+        confirmed_by = server.move.confirm_by if server.move else None
+        return confirmed_by or stay_deadline(server) or cards_deadline(server)
     building = server.task in {Task.SPAWNING, Task.REBUILD_SPAWNING}
     seconds = server.order.build_seconds if building else WAYS[server.task].seconds
     return server.task_since + timedelta(seconds=seconds)
+
+
+def stay_deadline(server: Server) -> datetime | None:
+    """When a shelved server is to leave its host, or a deleted one can be restored no more."""
+    shelf = server.shelf
+    if server.vm_state is VmState.SHELVED and shelf is not None and shelf.since and shelf.offload_seconds > 0:
+        return shelf.since + timedelta(seconds=shelf.offload_seconds)
+    if server.vm_state is VmState.SOFT_DELETED and server.soft_deleted_at is not None:
+        return server.soft_deleted_at + timedelta(seconds=server.reclaim_seconds)
+    return None
 
 
 def cards_deadline(server: Server) -> datetime | None:

@@ -72,7 +72,56 @@ class ResumeServer(Action):
 
 
 class DeleteServer(Action):
+    """`reclaim_seconds`: how long it may be taken back, as far as there is something to take back; 0: not at all."""
+
+    reclaim_seconds: int = 0
+
+
+class RestoreServer(Action):
+    """Goes with the wish that reserves its quota anew."""
+
+
+class SnapshotServer(Action):
+    """Goes with the wish that makes the image."""
+
+    image_id: str
+
+
+class BackUpServer(Action):
+    """Goes with the wish that makes the image. Of those of that type the newest `rotation` are kept."""
+
+    image_id: str
+    backup_type: str
+    rotation: int
+
+
+class ProgressSnapshot(Command):
+    """Its host copies the disk; or (`uploading`) the image service gets the data."""
+
+    image_id: str
+    uploading: bool = False
+
+
+class ShelveServer(Action):
+    """Goes with the wish that makes the image. `offload_seconds`: how long its host keeps it then; negative: ever."""
+
+    image_id: str
+    offload_seconds: int = 0
+
+
+class OffloadServer(Action):
     pass
+
+
+class FinishOffload(Command):
+    """Nothing of it is left on its host. Goes with the wishes that release the claim there."""
+
+    host: str
+
+
+class UnshelveServer(Action):
+    zone: str | UnsetType | None = UNSET
+    host: str = ""
 
 
 class RescueServer(Action):
@@ -326,6 +375,8 @@ class ObserveServer(Command):
     unwired: tuple[str, ...] = ()
     remade: int = 0
     """How often its root disk was made anew there."""
+    snapshot: str = ""
+    """The image its root disk was copied into last."""
 
 
 class EndServer(Command):

@@ -18,6 +18,9 @@ from schema.compute.nic import (
     ServerNic,
 )
 from schema.compute.server_parts import Fault, Order, Rebuild, ServerFlavor, ServerImage
+from schema.compute.shelf import ShelfEvent
+from schema.compute.snapshot import SnapshotEvent
+from schema.compute.soft_delete import SoftDeleteEvent
 from schema.compute.task import PowerState, Task, VmState
 from schema.compute.topology import Topology
 from schema.event import Event
@@ -131,6 +134,8 @@ class ActionFailed(Event):
 
     task: Task
     fault: Fault
+    decision: Decision | None = None
+    """The scheduler's, if it was that there is no host for it."""
 
 
 class PowerObserved(Event):
@@ -261,4 +266,7 @@ ServerEvent = (
     | NicChanged
     | MoveEvent
     | ErrandEvent
+    | SnapshotEvent
+    | ShelfEvent
+    | SoftDeleteEvent
 )

@@ -18,6 +18,10 @@ class VmState(StrEnum):
     RESCUED = "rescued"
     RESIZED = "resized"
     """It is of another size or on another host, and could go back."""
+    SHELVED = "shelved"
+    SHELVED_OFFLOADED = "shelved_offloaded"
+    """It is on no host."""
+    SOFT_DELETED = "soft-delete"
     ERROR = "error"
     DELETED = "deleted"
 
@@ -46,6 +50,17 @@ class Task(StrEnum):
     RESIZE_REVERTING = "resize_reverting"
     MIGRATING = "migrating"
     """It moves while it runs."""
+    IMAGE_SNAPSHOT = "image_snapshot"
+    IMAGE_BACKUP = "image_backup"
+    IMAGE_PENDING_UPLOAD = "image_pending_upload"
+    IMAGE_UPLOADING = "image_uploading"
+    SHELVING = "shelving"
+    SHELVING_IMAGE_PENDING_UPLOAD = "shelving_image_pending_upload"
+    SHELVING_IMAGE_UPLOADING = "shelving_image_uploading"
+    SHELVING_OFFLOADING = "shelving_offloading"
+    UNSHELVING = "unshelving"
+    SOFT_DELETING = "soft-deleting"
+    RESTORING = "restoring"
 
 
 class PowerState(IntEnum):
@@ -90,6 +105,17 @@ WAYS: dict[Task, Way] = {
     Task.RESIZE_FINISH: Way(3600),
     Task.RESIZE_REVERTING: Way(300, "running"),
     Task.MIGRATING: Way(3600),
+    Task.IMAGE_SNAPSHOT: Way(1800),
+    Task.IMAGE_BACKUP: Way(1800),
+    Task.IMAGE_PENDING_UPLOAD: Way(3600),
+    Task.IMAGE_UPLOADING: Way(14_400),
+    Task.SHELVING: Way(1800, "stopped"),
+    Task.SHELVING_IMAGE_PENDING_UPLOAD: Way(3600, "stopped"),
+    Task.SHELVING_IMAGE_UPLOADING: Way(14_400, "stopped"),
+    Task.SHELVING_OFFLOADING: Way(120, "absent", heavy=False),
+    Task.UNSHELVING: Way(120, "running", heavy=False),
+    Task.SOFT_DELETING: Way(150, "stopped", heavy=False),
+    Task.RESTORING: Way(120, "running", heavy=False),
 }
 """A guest has 60 seconds to shut down when asked to, which stopping and rebooting include."""
 CARD_SECONDS = 150

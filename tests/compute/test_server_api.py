@@ -436,7 +436,7 @@ async def test_actions_that_make_no_sense_are_refused(world):
     assert "no such action" in str(await member("POST", path, {"dance": None}, expect=400))
     for wrong in ({}, {"os-start": None, "os-stop": None}, {"reboot": {"type": "GENTLE"}}, {"reboot": None}):
         await member("POST", path, wrong, expect=400)
-    await member("POST", path, {"resetNetwork": None}, expect=501)
+    await member("POST", path, {"resetNetwork": None}, expect=410)
     await member("POST", path, {"changePassword": {"adminPass": "x"}}, expect=409)
     await member("POST", path, {"os-resetState": {"state": "error"}}, expect=403)
     await member("POST", f"/servers/{GONE}/action", {"os-start": None}, expect=404)

@@ -1,0 +1,142 @@
+"""Images made of servers: their record, and what a server's fate means for them, in the very append that decides it.
+
+failed, or the server ended meanwhile ─▶ the image that has no data yet goes
+unshelved, or ended on the shelf ─▶ the image it was kept as goes       backed up ─▶ the oldest of the series go
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from bus.cloud import Cloud
+from bus.documents import Where
+from bus.execute import Wish
+from handlers.compute.quota import QUOTAS
+from handlers.compute.server import decide
+from handlers.image.image import IMAGES
+from schema.compute.quota import ReleaseQuota
+from schema.compute.server import Server
+from schema.compute.server_event import ActionFailed, ServerDeleted
+from schema.compute.shelf import ServerUnshelved
+from schema.compute.snapshot import SnapshotTaken
+from schema.compute.task import Task
+from schema.event import Command, Event
+from schema.image.image import IMAGE, PRIVATE, SHARED, CreateImage, DeleteImage, Image, ShareImage
+from schema.refusal import Refused
+
+SNAPSHOT, BACKUP = "snapshot", "backup"
+
+_NOT_INHERITED = re.compile(
+    r"cache_in_nova|bittorrent|img_signature.*|cinder_encryption_key_.*|os_glance_.*|owner_specified\..*"
+    r"|cumulog_built_in|instance_uuid|user_id|image_type|backup_type|base_image_ref"
+)
+"""Properties that are of one image only, and say nothing of a copy of what was made from it."""
+
+
+def making(
+    server: Server,
+    base: Image | None,
+    *,
+    image_id: str,
+    name: str,
+    project_id: str,
+    user_id: str,
+    backup_type: str = "",
+    metadata: Mapping[str, str] | None = None,
+) -> tuple[Wish, ...]:
+    """The wishes for the record of an image of this server, without data. `base`: what it was made from, if known."""
+    inherited = (base.properties if base else {}) | (server.image.properties if server.image else {})
+    properties = {key: value for key, value in inherited.items() if not _NOT_INHERITED.fullmatch(key)}
+    properties |= {
+        "instance_uuid": server.id,
+        "user_id": user_id,
+        "image_type": BACKUP if backup_type else SNAPSHOT,
+        "base_image_ref": server.image.id if server.image else "",
+        "owner_id": server.project_id,
+        "image_location": "snapshot",
+        "image_state": "available",
+        **(metadata or {}),
+        **({"backup_type": backup_type} if backup_type else {}),
+    }
+    another = project_id != server.project_id
+    record = CreateImage(
+        name=name,
+        project_id=project_id,
+        visibility=SHARED if another else PRIVATE,
+        min_disk_gb=max(base.min_disk_gb if base else 0, server.flavor.disk_gb),
+        min_ram_mb=base.min_ram_mb if base else 0,
+        disk_format="qcow2",
+        container_format="bare",
+        properties=properties,
+    )
+    shared = (Wish(IMAGES, image_id, ShareImage(project_id=server.project_id)),) if another else ()
+    return (Wish(IMAGES, image_id, record), *shared)
+
+
+async def base_of(cloud: Cloud, server: Server) -> Image | None:
+    """The image a server was made from, as far as it is remembered."""
+    if server.image is None:
+        return None
+    stream = IMAGE.stream(server.image.id)
+    document = (await cloud.executor.load([stream])).get(stream)
+    return document.state if document is not None else None
+
+
+async def image_wishes(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -> dict[str, tuple[Wish, ...]]:
+    """What goes with these commands about servers, by server id. No query where nothing is copied or shelved."""
+    wishes: dict[str, tuple[Wish, ...]] = {}
+    for server, command in wanted:
+        if server.snapshot is None and server.shelf is None and server.task is not Task.RESTORING:
+            continue
+        events = _events(server, command)
+        going = [*_going(server, events), *await _rotated(cloud, server, events)]
+        if unrestored(events):
+            wishes[server.id] = (Wish(QUOTAS, server.project_id, ReleaseQuota(server_id=server.id)),)
+        if going:
+            found = await cloud.log.load([IMAGE.stream(id) for id, _ in going])
+            images: dict[str, Image] = {document.id: document.state for document in found.values()}
+            wishes[server.id] = tuple(
+                Wish(IMAGES, id, DeleteImage())
+                for id, always in going
+                if (image := images.get(id)) and image.living and not image.protected and (always or not image.data_id)
+            )
+    return wishes
+
+
+def unrestored(events: Sequence[Event]) -> bool:
+    return any(isinstance(event, ActionFailed) and event.task is Task.RESTORING for event in events)
+
+
+def _going(server: Server, events: Sequence[Event]) -> list[tuple[str, bool]]:
+    """Images that go: (id, whether also if it has data)."""
+    going: list[tuple[str, bool]] = []
+    for event in events:
+        match event:
+            case ServerUnshelved() if server.shelf:
+                going.append((server.shelf.image_id, True))
+            case ServerDeleted():
+                going += [(server.shelf.image_id, True)] if server.shelf else []
+                going += [(server.snapshot.image_id, False)] if server.snapshot and not server.shelf else []
+            case ActionFailed() if server.snapshot:
+                going.append((server.snapshot.image_id, server.shelf is not None))
+    return going
+
+
+async def _rotated(cloud: Cloud, server: Server, events: Sequence[Event]) -> list[tuple[str, bool]]:
+    """Those of a series of backups that are too many now, the oldest first to go."""
+    snapshot = server.snapshot
+    if snapshot is None or not snapshot.backup_type or not any(isinstance(it, SnapshotTaken) for it in events):
+        return []
+    series = {"instance_uuid": server.id, "image_type": BACKUP, "backup_type": snapshot.backup_type}
+    found = await cloud.documents.find(IMAGE, where=[Where("properties", "contains", series)], sort=(), limit=None)
+    newest = sorted(found, key=lambda it: (it.state.created_at, it.id == snapshot.image_id), reverse=True)
+    return [(document.id, True) for document in newest[snapshot.rotation :]]
+
+
+def _events(server: Server, command: Command) -> Sequence[Event]:
+    """What the command will come to; nothing where it will be refused, and the whole append with it."""
+    try:
+        return decide(server, command)
+    except Refused:
+        return ()
