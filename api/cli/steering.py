@@ -112,7 +112,7 @@ async def _driver(settings: Settings, host: str) -> Driver:
         folder = settings.home / "simulated"
         folder.mkdir(parents=True, exist_ok=True)
         return SimulatedDriver(host, state=folder / f"{host}.json", booted_at=booted_at(), hardware=settings.hardware)
-    from agents.hypervisor.libvirt import open_driver
+    from agents.hypervisor.libvirt_opening import open_driver
 
     return await open_driver(settings, host, _place(settings, host).namespace, host_names(settings).index(host))
 

@@ -1,0 +1,129 @@
+"""Makes a guest of libvirt's, and leaves nothing of it: files before the domain, and removed before it.
+
+So whatever a crash leaves is still seen, and cleaned up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import msgspec
+
+from agents.hypervisor import config_drive, disk, libvirt_domain, moving
+from agents.hypervisor.domain_xml import Disk, Remembered, domain_xml
+from agents.hypervisor.driver import StepFailed
+from agents.hypervisor.libvirt_guests import Guests
+from agents.hypervisor.plan import Adopt
+from schema.compute.domain import Domain
+
+_EVERYTHING = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+async def define(guests: Guests, domain: Domain, position: int) -> None:
+    folder = guests.of(domain.server_id)
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o711)
+    root = folder / "disk"
+    if domain.copy_from is not None:
+        await moving.copied(domain, folder, guests.sockets, lambda words: guests.on_progress(domain.server_id, words))
+    if domain.image and not root.exists():
+        if domain.built:
+            raise StepFailed(f"the root disk of this server is gone from host {guests.host}; rebuild it")
+        base = await guests.images.get(domain.image, lambda done, whole: downloading(guests, domain, done, whole))
+        point(folder / "base", base)
+        await disk.overlay(root, base, domain.image.disk_format, domain.disk_gb * disk.GIB)
+    elif domain.built and not root.exists():
+        raise StepFailed(f"the disks of this server are gone from host {guests.host}; rebuild it")
+    elif not root.exists():
+        await disk.blank(root, max(domain.disk_gb, 1) * disk.GIB)
+    await furnish(guests, domain)
+    await guests.libvirt.call(lambda connection: define_again(guests, connection, domain, position), "defining it")
+
+
+async def prepare(guests: Guests, domain: Domain) -> None:
+    folder = guests.of(domain.server_id)
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o711)
+    await moving.prepared(domain, folder)
+    await furnish(guests, domain)
+    moving.note(folder, moving.AWAITING, domain.generation)
+
+
+async def adopt(guests: Guests, step: Adopt) -> None:
+    folder = guests.of(step.server_id)
+    try:
+        await guests.on(
+            step.server_id,
+            "noting its generation",
+            lambda domain: libvirt_domain.adopt(domain, step, guests.boot),
+        )
+    except libvirt.libvirtError:
+        if moving.noted(folder, moving.SENT) is None:
+            raise
+        moving.note(folder, moving.SENT, step.generation)
+    else:
+        (folder / moving.AWAITING).unlink(missing_ok=True)
+        (folder / moving.SENT).unlink(missing_ok=True)
+
+
+async def furnish(guests: Guests, domain: Domain) -> None:
+    """Whatever it has beside its root disk, if that is not there yet."""
+    folder = guests.of(domain.server_id)
+    if domain.ephemeral_gb:
+        await disk.blank(folder / "ephemeral", domain.ephemeral_gb * disk.GIB)
+    if domain.swap_mb:
+        await disk.blank(folder / "swap", domain.swap_mb * 1024 * 1024)
+    drive = folder / "config-drive.iso"
+    if domain.config_drive and not drive.exists():
+        await asyncio.to_thread(config_drive.write, domain, drive)
+        drive.chmod(0o600)
+
+
+def define_again(guests: Guests, connection: Any, domain: Domain, position: int = 0, **changes: Any) -> None:
+    """Write the definition, keeping what is remembered of it but for those changes."""
+    known = libvirt_domain.lookup(connection, domain.server_id)
+    memory = libvirt_domain.remembered(known) if known else Remembered(position=position, remade=domain.remade)
+    if not known:
+        memory = msgspec.structs.replace(memory, resized=domain.resized)
+    memory = msgspec.structs.replace(memory, **changes)
+    folder = guests.of(domain.server_id)
+    names = (*(("rescue",) if memory.rescued else ()), "disk", "ephemeral", "swap")
+    disks = [Disk(path=folder / name) for name in names if (folder / name).exists()]
+    drive = folder / "config-drive.iso"
+    if drive.exists():
+        disks.append(Disk(path=drive, format="raw", readonly=True, serial="config-drive"))
+    xml = domain_xml(domain, kvm=guests.kvm, disks=disks, console_log=folder / "console.log", memory=memory)
+    connection.defineXML(xml)
+
+
+async def remove(guests: Guests, id: str) -> None:
+    await guests.libvirt.call(lambda connection: _remove(guests, connection, id), "removing it")
+
+
+def _remove(guests: Guests, connection: Any, id: str) -> None:
+    domain = libvirt_domain.lookup(connection, id)
+    if domain:
+        libvirt_domain.power_off(domain)
+    shutil.rmtree(guests.of(id), ignore_errors=True)
+    if domain:
+        domain.undefineFlags(_EVERYTHING)
+
+
+def downloading(guests: Guests, domain: Domain, done: int, whole: int) -> None:
+    of = f" of {whole / 1e6:.0f}" if whole else ""
+    guests.on_progress(domain.server_id, f"downloading its image: {done / 1e6:.0f}{of} MB")
+
+
+def point(link: Path, to: Path) -> None:
+    """Note what the disk is laid over, for as long as it is."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(to)
