@@ -1,9 +1,10 @@
 """What a fleet costs: python bench/fleet.py [SERVERS] [HOSTS] [NETWORKS] [TOTAL] [rabbitmq]
 
-A whole cloud as `up` starts it, with simulated hosts, a PostgreSQL of its own with fsync. SERVERS servers with a port
-each are ordered at concurrency 16 over HTTP, in NETWORKS networks, until all are ACTIVE; more are made, up to TOTAL, by
-orders of many; then lists, what servers say of themselves, every action, the evacuation of a whole host, and deletes. In the end nothing is under way,
-`drift` finds nothing and `verify` neither. The load's own CPU is not counted; that of the simulated hosts is.
+A whole cloud as `up` starts it, with simulated hosts and a PostgreSQL of its own with fsync. SERVERS servers with a
+port each are ordered at concurrency 16 over HTTP, in NETWORKS networks (0: without ports), until all are ACTIVE; more
+are made, up to TOTAL, by orders of many; then lists, why servers are where they are, every action, the evacuation of a
+whole host, and deletes. In the end nothing is under way, and neither `drift` nor `verify` finds anything. The load's
+own CPU is not counted; that of the simulated hosts is.
 """
 
 import asyncio
@@ -103,7 +104,20 @@ class Member(Caller):
         for word in ("BUILD", "ERROR", "REBOOT", "HARD_REBOOT"):
             path = f"/compute/v2.1/servers?all_tenants=1&status={word}&limit=1"
             found[word] = len((await self.json("GET", path))["servers"])
-        for task in ("powering-off", "powering-on", "rebooting", "pausing", "unpausing", "suspending", "resuming", "rescuing", "unrescuing", "deleting", "rebuilding", "rebuild_spawning"):
+        for task in (
+            "powering-off",
+            "powering-on",
+            "rebooting",
+            "pausing",
+            "unpausing",
+            "suspending",
+            "resuming",
+            "rescuing",
+            "unrescuing",
+            "deleting",
+            "rebuilding",
+            "rebuild_spawning",
+        ):
             path = f"/compute/v2.1/servers?all_tenants=1&task_state={task}&limit=1"
             found[task] = len((await self.json("GET", path))["servers"])
         return found
@@ -122,8 +136,8 @@ async def measure(cloud: Cloud, servers: int, hosts: int, networks: int, total: 
         ids: list[str] = []
 
         def order(name: str, **more: Any) -> dict[str, Any]:
-            network = nets[len(ids) % len(nets)]
-            asked = {"name": name, "flavorRef": flavor, "imageRef": image, "networks": [{"uuid": network}]}
+            cards: Any = [{"uuid": nets[len(ids) % len(nets)]}] if nets else "none"
+            asked = {"name": name, "flavorRef": flavor, "imageRef": image, "networks": cards}
             return {"server": asked | more}
 
         async def one(caller: Member) -> None:
@@ -141,7 +155,7 @@ async def measure(cloud: Cloud, servers: int, hosts: int, networks: int, total: 
         cloud.memory(f"with {servers} servers")
         await told_why(cloud, member, ids)
         cloud.start()
-        more = max(0, total - len(ids) - 0)
+        more = max(0, total - len(ids))
         for start in range(0, more, AT_ONCE):
             count = min(AT_ONCE, more - start)
             ids += [""] * count

@@ -20,6 +20,7 @@ from agents.network.driver import Faults, NetworkDriver
 from agents.network.link import NetworkLink
 from agents.network.outbox import Outbox, Seen
 from agents.network.store import Held, NoStore, Store
+from agents.network.told import told
 from agents.network.world import World
 from agents.tenure import Tenure
 from bus import clock
@@ -149,7 +150,8 @@ class NetworkAgent:
         self._tenure.meet(word.epoch)
         before = self._world.pieces
         if word.full:
-            pieces = dict(word.pieces)
+            pieces: dict[str, Piece] = {}
+            told(pieces, word, self.host)
             touched = {key for key in before.keys() | pieces.keys() if before.get(key) != pieces.get(key)}
         elif word.since > self.position:
             self._beat_now()  # something between was lost
@@ -157,11 +159,8 @@ class NetworkAgent:
         elif word.position <= self.position:
             return
         else:
-            pieces = before | word.pieces
-            touched = {key for key, piece in word.pieces.items() if before.get(key) != piece}
-            for key in word.gone:
-                if pieces.pop(key, None) is not None:
-                    touched.add(key)
+            pieces = dict(before)
+            touched = told(pieces, word, self.host)
         self.position = word.position
         self._world = World(pieces, endpoint_ip=self._facts.endpoint_ip)
         self._wake_save.set()

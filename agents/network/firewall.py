@@ -23,7 +23,7 @@ from agents.network.rules_watch import RulesWatch
 from agents.network.ruleset import Place, Ruleset, both, plan, read
 from agents.network.switch import CannotWire, bridge_name
 from agents.network.world import World
-from schema.network.wiring import Members, Piece, WiredGroup, WiredNetwork, WiredPort
+from schema.network.wiring import Member, Members, Piece, WiredGroup, WiredNetwork, WiredPort
 
 log = structlog.get_logger()
 
@@ -207,6 +207,8 @@ def _lost(before: Piece, after: Piece | None) -> bool:
             return not set(before.rules) <= rules
         case Members():
             return not set(before.addresses) <= set(after.addresses if isinstance(after, Members) else ())
+        case Member():
+            return after is None
         case WiredPort():
             return (
                 not isinstance(after, WiredPort)

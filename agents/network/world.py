@@ -4,37 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Any, TypeVar
 
-from schema.network.wiring import Members, Peer, Piece, WiredGroup, WiredNetwork, WiredPort, WiredRouter
+from msgspec.structs import replace
+
+from schema.network.wiring import (
+    Endpoint,
+    Member,
+    Members,
+    Peer,
+    Piece,
+    WiredGroup,
+    WiredNetwork,
+    WiredPort,
+    WiredRouter,
+)
+
+P = TypeVar("P")
 
 
 class World:
-    """Frozen: a new one is made when pieces change. `pieces` by key, as in schema/network/wiring.py."""
+    """Frozen: a new one is made when pieces change. `pieces` by key, as in schema/network/wiring.py.
+
+    What is told by element is put together here: a network has its endpoints, a group its members.
+    """
 
     def __init__(self, pieces: Mapping[str, Piece], *, endpoint_ip: str = "") -> None:
         self.pieces = dict(pieces)
         self.endpoint_ip = endpoint_ip
         """This host's own tunnel endpoint."""
-        self.ports: dict[str, WiredPort] = {}
-        self.peers: dict[str, Peer] = {}
-        self.networks: dict[str, WiredNetwork] = {}
-        self.groups: dict[str, WiredGroup] = {}
-        self.members: dict[str, Members] = {}
-        self.routers: dict[str, WiredRouter] = {}
+
+    @cached_property
+    def ports(self) -> dict[str, WiredPort]:
+        return {it.id: it for it in self._all(WiredPort)}
+
+    @cached_property
+    def peers(self) -> dict[str, Peer]:
+        return {it.id: it for it in self._all(Peer)}
+
+    @cached_property
+    def groups(self) -> dict[str, WiredGroup]:
+        return {it.id: it for it in self._all(WiredGroup)}
+
+    @cached_property
+    def routers(self) -> dict[str, WiredRouter]:
+        return {it.id: it for it in self._all(WiredRouter)}
+
+    @cached_property
+    def networks(self) -> dict[str, WiredNetwork]:
+        found = {it.id: it for it in self._all(WiredNetwork)}
+        ips: dict[str, set[str]] = {}
+        for it in self._all(Endpoint):
+            ips.setdefault(it.network_id, set()).add(it.ip)
+        for id in ips.keys() & found.keys():
+            found[id] = replace(found[id], endpoints=tuple(sorted(ips[id].union(found[id].endpoints))))
+        return found
+
+    @cached_property
+    def members(self) -> dict[str, Members]:
+        found = {it.id: it for it in self._all(Members)}
+        addresses: dict[str, set[str]] = {}
+        for it in self._all(Member):
+            addresses.setdefault(it.id, set()).add(it.address)
+        for id in addresses.keys() & found.keys():
+            found[id] = replace(found[id], addresses=tuple(sorted(addresses[id].union(found[id].addresses))))
+        return found
+
+    @cached_property
+    def _by_kind(self) -> dict[type, list[Any]]:
+        found: dict[type, list[Any]] = {}
         for piece in self.pieces.values():
-            match piece:
-                case WiredPort():
-                    self.ports[piece.id] = piece
-                case Peer():
-                    self.peers[piece.id] = piece
-                case WiredNetwork():
-                    self.networks[piece.id] = piece
-                case WiredGroup():
-                    self.groups[piece.id] = piece
-                case Members():
-                    self.members[piece.id] = piece
-                case WiredRouter():
-                    self.routers[piece.id] = piece
+            found.setdefault(type(piece), []).append(piece)
+        return found
+
+    def _all(self, kind: type[P]) -> list[P]:
+        return self._by_kind.get(kind, [])
 
     @cached_property
     def ports_of(self) -> dict[str, list[WiredPort]]:

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from bus.away import AWAY
 from bus.cloud import Cloud
-from projections.network.host import Delta, Deltas, behind
+from projections.network.delta import Delta, Deltas
+from projections.network.host import behind
 from schema.network.host import NETWORK_HOST, NetworkHost
 from schema.network.wiring import Piece, PreSharedKey, SiteConnection, WiredRouter, Wiring, encode, link_name
 
@@ -75,6 +76,7 @@ class Telling:
             full=delta.full,
             pieces=await self._with_keys(delta.pieces),
             gone=tuple(delta.gone),
+            common=tuple(it.encoded for it in delta.common),
         )
         await self._cloud.broker.tell(link_name(name), encode(wiring))
 

@@ -1,23 +1,25 @@
 """What each host must have, piece by piece, as of the position that last changed it: what network agents are told from.
 
-    events ─▶ model ─▶ pieces that differ from the table's ─▶ network_host_v1 ─┬─▶ after the commit: deltas
+    events ─▶ model ─▶ pieces that differ from the table's ─▶ network_host_v2 ─┬─▶ after the commit: deltas
                                                                                 └─▶ `behind`: what a host lacks
-A piece that is gone stays as a tombstone, so that a delta can say so. Whoever is behind the horizon, before which
-tombstones are missing, is told everything.
+
+What hosts have in common is there once, under a holder of its own. A piece that is gone stays as a tombstone, so that a
+delta can say so. Whoever is behind the horizon, before which tombstones are missing, is told everything.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import asyncpg
-import msgspec
 
 from bus.consumer import Apply, Projection
 from bus.log import Recorded
 from bus.postgres_log import document
+from projections.network.delta import Common, Delta, Deltas, deltas
 from projections.network.model import KINDS, Model, Place
 from schema.network.wiring import Piece, decode_piece, encode
 
@@ -29,10 +31,10 @@ PRUNED_EVERY_POSITIONS = 10_000
 
 NETWORK_HOSTS = Projection(
     "network.host",
-    version=1,
+    version=2,
     reads=chain.from_iterable(kind.events for kind in KINDS),
     tables="""
-CREATE TABLE IF NOT EXISTS network_host_v1 (
+CREATE TABLE IF NOT EXISTS network_host_v2 (
     host     text COLLATE "C" NOT NULL,
     key      text COLLATE "C" NOT NULL,
     position bigint  NOT NULL,
@@ -40,50 +42,87 @@ CREATE TABLE IF NOT EXISTS network_host_v1 (
     piece    jsonb,
     PRIMARY KEY (host, key)
 );
-CREATE INDEX IF NOT EXISTS network_host_v1_since ON network_host_v1 (host, position);
-CREATE INDEX IF NOT EXISTS network_host_v1_gone ON network_host_v1 (position) WHERE gone;
-CREATE TABLE IF NOT EXISTS network_host_v1_horizon (position bigint NOT NULL);
+CREATE INDEX IF NOT EXISTS network_host_v2_since ON network_host_v2 (host, position);
+CREATE INDEX IF NOT EXISTS network_host_v2_gone ON network_host_v2 (position) WHERE gone;
+CREATE TABLE IF NOT EXISTS network_host_v2_horizon (position bigint NOT NULL);
 """,
 )
 
 
-class Delta(msgspec.Struct):
-    """What changed for one host since a position, up to another; `full`: everything it must have."""
-
-    since: int
-    position: int
-    full: bool = False
-    pieces: dict[str, Piece] = msgspec.field(default_factory=dict)
-    gone: list[str] = msgspec.field(default_factory=list)
-
-
-Deltas = dict[str, Delta]
-"""By host."""
-
-
 async def behind(pool: asyncpg.Pool, holding: Mapping[str, int]) -> Deltas:
-    """What hosts lack that hold everything up to these positions. One query for all of them.
+    """What hosts lack that hold everything up to these positions. A few queries for all of them.
 
     Hosts that lack nothing are left out; all are while the projection is yet to be built.
     """
-    horizon, head = await pool.fetchrow(_HORIZON)
-    if horizon is None:
-        return {}
-    # Whoever holds what is yet to happen has it from a log that was restored since.
-    asked = {host: position if horizon <= position <= head else 0 for host, position in holding.items()}
-    found = {
-        host: Delta(since=0, position=horizon, full=True)
-        for host, position in holding.items()
-        if not horizon <= position <= head
-    }
-    for host, key, position, piece in await pool.fetch(_BEHIND, list(asked), list(asked.values())):
-        delta = found.setdefault(host, Delta(since=asked[host], position=0, full=asked[host] == 0))
-        delta.position = max(delta.position, position)
-        if piece is not None:
-            delta.pieces[key] = decode_piece(piece)
-        elif not delta.full:
-            delta.gone.append(key)
+    # One snapshot: what is told as of a position must be all there is up to it.
+    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        horizon, head = await connection.fetchrow(_HORIZON)
+        if horizon is None:
+            return {}
+        # Whoever holds what is yet to happen has it from a log that was restored since.
+        asked = {host: position if horizon <= position <= head else 0 for host, position in holding.items()}
+        found = {
+            host: Delta(since=0, position=horizon, full=True)
+            for host, position in holding.items()
+            if not horizon <= position <= head
+        }
+        for host, key, position, piece in await connection.fetch(_BEHIND, list(asked), list(asked.values())):
+            delta = found.setdefault(host, Delta(since=asked[host], position=0, full=asked[host] == 0))
+            delta.position = max(delta.position, position)
+            if piece is not None:
+                delta.pieces[key] = decode_piece(piece)
+            elif not delta.full:
+                delta.gone.append(key)
+        follows = await connection.fetch(_FOLLOWS, list(asked), list(asked.values()))
+        news = await _news(connection, follows)
+    for host, name, since in follows:
+        common = news[name].since(since)
+        if common is not None:
+            delta = found.setdefault(host, Delta(since=asked[host], position=0, full=asked[host] == 0))
+            delta.position = max(delta.position, news[name].position)
+            delta.common.append(common)
     return found
+
+
+class _News:
+    """What changed of one thing that hosts have in common, in the order of positions."""
+
+    def __init__(self) -> None:
+        self._positions: list[int] = []
+        self._rows: list[tuple[str, Piece | None]] = []
+        self._commons: dict[int, Common] = {}
+
+    @property
+    def position(self) -> int:
+        """The newest."""
+        return self._positions[-1]
+
+    def add(self, position: int, key: str, piece: Piece | None) -> None:
+        self._positions.append(position)
+        self._rows.append((key, piece))
+
+    def since(self, position: int) -> Common | None:
+        """The same object for all who lack the same; None: nothing."""
+        start = bisect_right(self._positions, position)
+        if start == len(self._rows):
+            return None
+        if start not in self._commons:
+            rows = self._rows[start:]
+            self._commons[start] = Common(
+                {key: piece for key, piece in rows if piece is not None}, [key for key, piece in rows if piece is None]
+            )
+        return self._commons[start]
+
+
+async def _news(connection: Any, follows: Iterable[tuple[str, str, int]]) -> dict[str, _News]:
+    """By name, of all that is followed, from where the one begins who lacks the most."""
+    sinces: dict[str, int] = {}
+    for _, name, since in follows:
+        sinces[name] = min(since, sinces.get(name, since))
+    news = {name: _News() for name in sinces}
+    for name, key, position, piece in await connection.fetch(_COMMON, list(sinces), list(sinces.values())):
+        news[name].add(position, key, decode_piece(piece) if piece is not None else None)
+    return news
 
 
 async def hosts_of(pool: asyncpg.Pool, network_id: str = "") -> dict[str, set[str]]:
@@ -133,49 +172,42 @@ class Keeper:
             prefix = kind.stream("")
             model.load(kind, self._floor, [it for it in documents if it.stream.startswith(prefix)])
         model.take()
-        self._newest = dict(await tx.fetch("SELECT host, max(position) FROM network_host_v1 GROUP BY host"))
-        if await tx.fetchval("SELECT max(position) FROM network_host_v1_horizon") is None:
-            await tx.execute("INSERT INTO network_host_v1_horizon VALUES ($1)", self._floor)
-        held = await tx.fetch("SELECT host, key FROM network_host_v1 WHERE NOT gone")
+        self._newest = dict(await tx.fetch(_NEWEST))
+        if await tx.fetchval("SELECT max(position) FROM network_host_v2_horizon") is None:
+            await tx.execute("INSERT INTO network_host_v2_horizon VALUES ($1)", self._floor)
+        held = await tx.fetch("SELECT host, key FROM network_host_v2 WHERE NOT gone")
         return [
             *((row[0], row[1]) for row in held),
-            *((host, key) for host in model.hosts() for key in model.keys(host)),
+            *((holder, key) for holder in model.holders() for key in model.keys(holder)),
         ]
 
     async def _put(self, tx: Any, touched: Iterable[Place], position: int) -> Deltas:
-        deltas: Deltas = {}
+        changed: dict[Place, Piece | None] = {}
         for places in _portions(list(touched)):
-            await self._put_some(tx, places, position, deltas)
-        for host in deltas:
-            self._newest[host] = position
-        return deltas
+            changed |= await self._put_some(tx, places, position)
+        assert self._model is not None
+        return deltas(self._model, self._newest, position, changed)
 
-    async def _put_some(self, tx: Any, places: Sequence[Place], position: int, deltas: Deltas) -> None:
+    async def _put_some(self, tx: Any, places: Sequence[Place], position: int) -> dict[Place, Piece | None]:
         model = self._model
         assert model is not None
-        pieces = {(host, key): model.piece(host, key) for host, key in places}
+        pieces = {(holder, key): model.piece(holder, key) for holder, key in places}
         changed = await tx.fetch(
             _PUT,
-            [host for host, _ in pieces],
+            [holder for holder, _ in pieces],
             [key for _, key in pieces],
             [encode(piece).decode() if piece is not None else None for piece in pieces.values()],
             [model.news_by_generation(key) for _, key in pieces],
             position,
         )
-        for host, key in changed:
-            delta = deltas.setdefault(host, Delta(since=self._newest.get(host, 0), position=position))
-            piece = pieces[host, key]
-            if piece is not None:
-                delta.pieces[key] = piece
-            else:
-                delta.gone.append(key)
+        return {(holder, key): pieces[holder, key] for holder, key in changed}
 
     async def _prune(self, tx: Any, position: int) -> None:
         self._pruned = position
         oldest = position - KEPT_POSITIONS
-        if await tx.fetchval("SELECT EXISTS (SELECT FROM network_host_v1 WHERE gone AND position <= $1)", oldest):
-            await tx.execute("DELETE FROM network_host_v1 WHERE gone AND position <= $1", oldest)
-            await tx.execute("UPDATE network_host_v1_horizon SET position = greatest(position, $1)", oldest)
+        if await tx.fetchval("SELECT EXISTS (SELECT FROM network_host_v2 WHERE gone AND position <= $1)", oldest):
+            await tx.execute("DELETE FROM network_host_v2 WHERE gone AND position <= $1", oldest)
+            await tx.execute("UPDATE network_host_v2_horizon SET position = greatest(position, $1)", oldest)
 
 
 @NETWORK_HOSTS.begins
@@ -198,7 +230,7 @@ _PUT = """
 WITH said AS (
   SELECT s.host, s.key, s.piece::jsonb AS piece, s.exactly, t.piece AS before, coalesce(t.gone, true) AS nothing
   FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[]) AS s (host, key, piece, exactly)
-  LEFT JOIN network_host_v1 t ON t.host = s.host AND t.key = s.key
+  LEFT JOIN network_host_v2 t ON t.host = s.host AND t.key = s.key
 ), differing AS (
   SELECT host, key, piece FROM said
   WHERE CASE
@@ -207,20 +239,43 @@ WITH said AS (
     ELSE piece - 'generation' IS DISTINCT FROM before - 'generation'
   END
 )
-INSERT INTO network_host_v1 (host, key, position, gone, piece)
+INSERT INTO network_host_v2 (host, key, position, gone, piece)
 SELECT host, key, $5, piece IS NULL, piece FROM differing
 ON CONFLICT (host, key) DO UPDATE SET position = EXCLUDED.position, gone = EXCLUDED.gone, piece = EXCLUDED.piece
 RETURNING host, key
 """
 """Only what differs is written; for some a generation alone makes no difference."""
 
-_HORIZON = "SELECT (SELECT max(position) FROM network_host_v1_horizon), (SELECT position FROM head)"
+_HORIZON = "SELECT (SELECT max(position) FROM network_host_v2_horizon), (SELECT position FROM head)"
 
-_HOSTS_OF = "SELECT key, host FROM network_host_v1 WHERE key LIKE $1 AND NOT gone"
+_HOSTS_OF = "SELECT key, host FROM network_host_v2 WHERE key LIKE $1 AND NOT gone"
 
 _BEHIND = """
 SELECT a.host, t.key, t.position, t.piece
 FROM unnest($1::text[], $2::bigint[]) AS a (host, position)
-JOIN network_host_v1 t ON t.host = a.host AND t.position > a.position
+JOIN network_host_v2 t ON t.host = a.host AND t.position > a.position
 ORDER BY t.position
 """
+
+_FOLLOWS = """
+SELECT a.host, '*' || t.key, CASE WHEN t.position > a.position THEN 0 ELSE a.position END
+FROM unnest($1::text[], $2::bigint[]) AS a (host, position)
+JOIN network_host_v2 t ON t.host = a.host AND NOT t.gone AND (t.key LIKE 'network/%' OR t.key LIKE 'members/%')
+"""
+"""Whoever does not know that it follows, lacks all of it."""
+
+_COMMON = """
+SELECT t.host, t.key, t.position, t.piece
+FROM unnest($1::text[], $2::bigint[]) AS c (name, since)
+JOIN network_host_v2 t ON t.host = c.name AND t.position > c.since
+ORDER BY t.position
+"""
+
+_NEWEST = """
+SELECT t.host, greatest(max(t.position), max(c.position))
+FROM network_host_v2 t
+LEFT JOIN (SELECT host, max(position) AS position FROM network_host_v2 WHERE host LIKE '*%' GROUP BY host) c
+  ON c.host = '*' || t.key AND NOT t.gone
+WHERE t.host NOT LIKE '*%' GROUP BY t.host
+"""
+"""Host → position of the newest of what it must have."""

@@ -1,6 +1,10 @@
 """What every host must have, kept in memory from the log: which pieces an event touches, and what they are now.
 
-    event ─▶ fold the one thing it is about ─▶ seats and tallies ─▶ touched (host, key) pairs ─▶ `piece(host, key)`
+    event ─▶ fold the one thing it is about ─▶ seats and tallies ─▶ touched (holder, key) pairs ─▶ `piece(holder, key)`
+
+A holder is a host, or what hosts have in common: the peers and endpoints of a network, the members of a group. Every
+host that holds `network/…` or `members/…` follows the common of that name, so that a port is one piece there, however
+many hosts there are.
 
 Pure, and incremental: an event costs what it touches, never a walk over all ports. A new kind needs its name in
 `KINDS`, a row in `_changes`, and (where it shows in a piece) a line in projections/network/pieces.py.
@@ -9,7 +13,7 @@ Pure, and incremental: an event costs what it touches, never a walk over all por
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,8 +26,8 @@ from projections.network.pieces import (
     ROUTER_FEET,
     Sources,
     addresses_of,
+    endpoint,
     feet_of,
-    members,
     named_members,
     networks_of,
     peer,
@@ -45,7 +49,7 @@ from schema.network.security_group import SECURITY_GROUP, SecurityGroup
 from schema.network.subnet import SUBNET, Subnet
 from schema.network.subnet_pool import SUBNET_POOL, SubnetPool
 from schema.network.vpn_connection import VPN_CONNECTION, VpnConnection
-from schema.network.wiring import Piece
+from schema.network.wiring import Member, Members, Piece
 
 KINDS: tuple[Kind[Any], ...] = (
     NETWORK_HOST,
@@ -64,7 +68,11 @@ KINDS: tuple[Kind[Any], ...] = (
 
 S = TypeVar("S", bound=State)
 Place = tuple[str, str]
-"""(host, key) of a piece."""
+"""(holder, key) of a piece."""
+COMMON = "*"
+"""How the name of a holder begins that is no host; the key follows that is the same of all hosts that follow it."""
+FOLLOWED = frozenset({"network", "members"})
+"""What keys begin with that have something in common behind them."""
 
 
 class Seat(msgspec.Struct, frozen=True):
@@ -96,6 +104,7 @@ class Model:
         self._group_hosts = Tally()
         """Security group → host → how many ports there are in it."""
         self._group_addresses: dict[str, Counter[str]] = {}
+        """Security group → how many ports in it have an address."""
         self._referrers = Index()
         """Group or address group → security groups whose rules name it."""
         self._ports_of_network = Index()
@@ -121,7 +130,6 @@ class Model:
             dhcp=self._dhcp_of_network,
             floating=self._floating_of_router,
             connections=self._connections_of_router,
-            presence=self._presence,
         )
         self._changes: dict[str, Callable[[Any, Any], None]] = {
             QOS_POLICY.name: self._policy_changed,
@@ -158,23 +166,36 @@ class Model:
 
     # What it says
 
-    def piece(self, host: str, key: str) -> Piece | None:
-        """What the host must have under that key; None: nothing."""
+    def piece(self, holder: str, key: str) -> Piece | None:
+        """What the holder must have under that key; None: nothing."""
         what, _, id = key.partition("/")
+        if holder.startswith(COMMON):
+            return self._common_piece(holder.partition("/")[2], what, id)
         match what:
             case "port":
-                return wired_port(self._sources, id) if self._is_guest(host, id) else None
-            case "peer":
-                return self._peer(host, id)
+                return wired_port(self._sources, id) if self._is_guest(holder, id) else None
             case "network":
-                return wired_network(self._sources, id, host) if host in self._presence[id] else None
+                return wired_network(self._sources, id, holder) if holder in self._presence[id] else None
             case "group":
-                return wired_group(self._sources, id) if host in self._group_hosts[id] else None
+                return wired_group(self._sources, id) if holder in self._group_hosts[id] else None
             case "members":
-                return self._members(host, id)
+                return Members(id=id) if self._names(holder, id) else None
             case "router":
                 router = self.get(ROUTER, id)
-                return wired_router(self._sources, id) if router is not None and router.host == host else None
+                return wired_router(self._sources, id) if router is not None and router.host == holder else None
+        return None
+
+    def _common_piece(self, of: str, what: str, id: str) -> Piece | None:
+        match what:
+            case "peer":
+                seat = self._seat_of(id)
+                return peer(self._sources, id, seat.host) if seat is not None and seat.network_id == of else None
+            case "endpoint":
+                host = id.partition("/")[2]
+                return endpoint(self._sources, of, host) if host in self._presence[of] else None
+            case "member":
+                address = id.partition("/")[2]
+                return Member(id=of, address=address) if address in self._addresses(of) else None
         return None
 
     def news_by_generation(self, key: str) -> bool:
@@ -189,25 +210,42 @@ class Model:
         router = self.get(ROUTER, id)
         return router is not None and not router.wired and router.fault is None
 
-    def hosts(self) -> set[str]:
-        """Every host that must have something."""
-        return {*self._seated_on, *self._routers_of_host}
+    def holders(self) -> set[str]:
+        """Every host that must have something, and all that hosts have in common."""
+        networks = {f"{COMMON}network/{id}" for id in self._seated_in}
+        groups = {*self._group_addresses, *(document.id for document in self._mirrors[ADDRESS_GROUP.name].values())}
+        return {*self._seated_on, *self._routers_of_host, *networks, *(f"{COMMON}members/{id}" for id in groups)}
 
-    def keys(self, host: str) -> set[str]:
-        """Of everything that a host must have."""
+    def keys(self, holder: str) -> set[str]:
+        """Of everything that a holder must have."""
+        found = self._common_keys(holder) if holder.startswith(COMMON) else self._host_keys(holder)
+        return {key for key in found if self.piece(holder, key) is not None}
+
+    def _common_keys(self, holder: str) -> set[str]:
+        what, _, of = holder.removeprefix(COMMON).partition("/")
+        if what == "members":
+            return {f"member/{of}/{address}" for address in self._addresses(of)}
+        peers = {f"peer/{id}" for id in self._seated_in[of]}
+        return peers | {f"endpoint/{of}/{host}" for host in self._presence[of]}
+
+    def _host_keys(self, host: str) -> set[str]:
         seats = {id: seat for id in self._seated_on[host] if (seat := self._seat_at(id, host)) is not None}
-        networks = {seat.network_id for seat in seats.values()}
         groups = {group for seat in seats.values() for group in seat.group_ids}
         found = {f"port/{id}" for id, seat in seats.items() if seat.guest}
-        found |= {f"network/{id}" for id in networks}
-        found |= {f"peer/{id}" for network in networks for id in self._seated_in[network]}
+        found |= {f"network/{seat.network_id}" for seat in seats.values()}
         found |= {f"group/{id}" for id in groups}
         found |= {f"members/{id}" for group in groups for id in self._named_by(group)}
-        found |= {f"router/{id}" for id in self._routers_of_host[host]}
-        return {key for key in found if self.piece(host, key) is not None}
+        return found | {f"router/{id}" for id in self._routers_of_host[host]}
 
-    def everything(self, host: str) -> dict[str, Piece]:
-        return {key: piece for key in self.keys(host) if (piece := self.piece(host, key)) is not None}
+    def everything(self, holder: str) -> dict[str, Piece]:
+        return {key: piece for key in self.keys(holder) if (piece := self.piece(holder, key)) is not None}
+
+    def followers(self, common: str) -> list[str]:
+        """The hosts that have it."""
+        what, _, of = common.removeprefix(COMMON).partition("/")
+        if what == "network":
+            return list(self._presence[of]) if self.get(NETWORK, of) is not None else []
+        return list({host: None for group in self._referrers[of] for host in self._group_hosts[group]})
 
     def get(self, kind: Kind[S], id: str | None) -> S | None:
         """A thing as it is now."""
@@ -229,17 +267,14 @@ class Model:
         """Where it really is."""
         return next((seat for seat in self._seats.get(port_id, ()) if not seat.standby), None)
 
-    def _peer(self, host: str, port_id: str) -> Piece | None:
-        seat = self._seat_of(port_id)
-        if seat is None or seat.host == host or host not in self._presence[seat.network_id]:
-            return None
-        return peer(self._sources, port_id, seat.host)
+    def _names(self, host: str, id: str) -> bool:
+        """Whether a group there has a rule that names this one."""
+        return any(host in self._group_hosts[group] for group in self._referrers[id])
 
-    def _members(self, host: str, id: str) -> Piece | None:
-        if not any(host in self._group_hosts[group] for group in self._referrers[id]):
-            return None
+    def _addresses(self, id: str) -> Collection[str]:
+        """Of a group or address group."""
         named = self.get(ADDRESS_GROUP, id)
-        return members(id, named.addresses if named is not None else self._group_addresses.get(id, ()))
+        return named.addresses if named is not None else self._group_addresses.get(id, ())
 
     # What follows from what
 
@@ -319,8 +354,8 @@ class Model:
                 self._touch(host, f"members/{named}")
 
     def _address_group_changed(self, before: AddressGroup | None, after: AddressGroup | None) -> None:
-        if _differ(before, after, "addresses"):
-            self._touch_members(_id(before, after))
+        was, now = ({*it.addresses} if it is not None else set() for it in (before, after))
+        self._touch_members(_id(before, after), was ^ now)
 
     def _router_changed(self, before: Router | None, after: Router | None) -> None:
         id = _id(before, after)
@@ -361,7 +396,8 @@ class Model:
         if _reach(before) == _reach(after):
             return
         for network_id in {self._seats[port_id][0].network_id for port_id in self._seated_on[id]}:
-            self._touch_network(network_id)
+            self._touch(id, f"network/{network_id}")
+            self._touch_endpoint(network_id, id)
         for port_id in self._seated_on[id]:
             self._touch_peer(port_id)
 
@@ -403,7 +439,7 @@ class Model:
                     del addresses[address]
             if not addresses:
                 del self._group_addresses[group]
-            self._touch_members(group)
+            self._touch_members(group, was.get(group, frozenset()) ^ now.get(group, frozenset()))
 
     # Seats
 
@@ -475,15 +511,14 @@ class Model:
 
     # Touching
 
-    def _touch(self, host: str, key: str) -> None:
-        if host:
-            self._touched[host, key] = None
+    def _touch(self, holder: str, key: str) -> None:
+        if holder:
+            self._touched[holder, key] = None
 
     def _touch_at(self, port_id: str, seat: Seat) -> None:
         if seat.guest:
             self._touch(seat.host, f"port/{port_id}")
-        for host in self._presence[seat.network_id]:
-            self._touch(host, f"peer/{port_id}")
+        self._touch(f"{COMMON}network/{seat.network_id}", f"peer/{port_id}")
 
     def _touch_port(self, port_id: str) -> None:
         for seat in self._seats.get(port_id, ()):
@@ -493,8 +528,7 @@ class Model:
     def _touch_peer(self, port_id: str) -> None:
         seat = self._seat_of(port_id)
         if seat is not None:
-            for host in self._presence[seat.network_id]:
-                self._touch(host, f"peer/{port_id}")
+            self._touch(f"{COMMON}network/{seat.network_id}", f"peer/{port_id}")
 
     def _touch_floating_peers(self, router_id: str) -> None:
         for floating in self._floating_of_router[router_id]:
@@ -506,21 +540,21 @@ class Model:
             self._touch(host, f"network/{network_id}")
 
     def _touch_presence(self, seat: Seat) -> None:
-        """A network came to a host, or left it: all of it there, and its endpoints everywhere."""
+        """A network came to a host, or left it."""
         self._touch(seat.host, f"network/{seat.network_id}")
-        self._touch_network(seat.network_id)
-        for port_id in self._seated_in[seat.network_id]:
-            self._touch(seat.host, f"peer/{port_id}")
+        self._touch_endpoint(seat.network_id, seat.host)
+
+    def _touch_endpoint(self, network_id: str, host: str) -> None:
+        self._touch(f"{COMMON}network/{network_id}", f"endpoint/{network_id}/{host}")
 
     def _touch_group_at(self, group_id: str, host: str) -> None:
         self._touch(host, f"group/{group_id}")
         for named in self._named_by(group_id):
             self._touch(host, f"members/{named}")
 
-    def _touch_members(self, id: str) -> None:
-        for group in self._referrers[id]:
-            for host in self._group_hosts[group]:
-                self._touch(host, f"members/{id}")
+    def _touch_members(self, id: str, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            self._touch(f"{COMMON}members/{id}", f"member/{id}/{address}")
 
     def _touch_router(self, router_id: str | None) -> None:
         router = self.get(ROUTER, router_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol, cast
 
 import msgspec
@@ -20,9 +20,9 @@ from schema.network.vpn_connection import VPN_CONNECTION, VpnConnection
 from schema.network.wiring import (
     Address,
     BandwidthLimit,
+    Endpoint,
     FloatingAddress,
     Forwarding,
-    Members,
     Peer,
     Quality,
     RouterPort,
@@ -48,12 +48,6 @@ class Ids(Protocol):
     def __getitem__(self, key: str) -> Sequence[str]: ...
 
 
-class Hosts(Protocol):
-    """Network → the hosts that have it."""
-
-    def __getitem__(self, key: str) -> Mapping[str, int]: ...
-
-
 class Sources(msgspec.Struct, frozen=True):
     """Where pieces take from: any thing by kind and id, and the ways between them."""
 
@@ -64,7 +58,6 @@ class Sources(msgspec.Struct, frozen=True):
     dhcp: Ids
     floating: Ids
     connections: Ids
-    presence: Hosts
 
 
 def wired_port(of: Sources, id: str) -> WiredPort | None:
@@ -118,7 +111,14 @@ def peer(of: Sources, id: str, host: str) -> Peer | None:
         endpoint_ip=at.facts.endpoint_ip if at is not None else "",
         hostname=port.dns_name,
         more_macs=_more_macs(port),
+        host=host,
     )
+
+
+def endpoint(of: Sources, network_id: str, host: str) -> Endpoint | None:
+    """Where a host takes a network's tunnels; None: nowhere."""
+    at = of.get(NETWORK_HOST, host)
+    return Endpoint(network_id=network_id, host=host, ip=at.facts.endpoint_ip) if at and at.facts.endpoint_ip else None
 
 
 def _more_macs(port: Port) -> tuple[str, ...]:
@@ -132,7 +132,6 @@ def wired_network(of: Sources, id: str, host: str) -> WiredNetwork | None:
         return None
     segment = _segment(network, of.get(NETWORK_HOST, host))
     dhcp: Port | None = of.get(PORT, min(of.dhcp[id], default=None))
-    others = (of.get(NETWORK_HOST, other) for other in of.presence[id] if other != host)
     return WiredNetwork(
         id=id,
         project_id=network.project_id,
@@ -143,7 +142,6 @@ def wired_network(of: Sources, id: str, host: str) -> WiredNetwork | None:
         external=bool(network.external_for),
         dns_domain=network.dns_domain,
         subnets=tuple(wired_subnet(of.get(SUBNET, subnet)) for subnet in sorted(of.subnets[id])),
-        endpoints=tuple(sorted({it.facts.endpoint_ip for it in others if it is not None and it.facts.endpoint_ip})),
         dhcp_port_id=dhcp.id if dhcp else "",
         dhcp_mac=dhcp.mac_address if dhcp else "",
         dhcp_addresses=_addresses(of, dhcp.fixed_ips) if dhcp else (),
@@ -176,10 +174,6 @@ def wired_group(of: Sources, id: str) -> WiredGroup | None:
     if group is None:
         return None
     return WiredGroup(id=id, stateful=group.stateful, rules=tuple(_rule(rule) for rule in group.rules))
-
-
-def members(id: str, addresses: Iterable[str]) -> Members:
-    return Members(id=id, addresses=tuple(sorted(addresses)))
 
 
 def named_members(group: SecurityGroup | None) -> frozenset[str]:

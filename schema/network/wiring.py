@@ -9,13 +9,20 @@ they travel on the bus as JSON and may be lost, doubled and late: a delta that d
 asked for again.
 
     port/<id>      a port bound to this host            network/<id>   a network some piece here lies in
-    peer/<id>      a port elsewhere in such a network   group/<id>     a security group of a port here
-    members/<id>   the addresses of a group or address group that a rule here names
-    router/<id>    a router that lives here
+    router/<id>    a router that lives here             group/<id>     a security group of a port here
+    members/<id>   a group or address group that a rule here names
+
+What all hosts that have a network, or somebody's members, must have is common to them and told by element, `News`; it
+goes from a host with the piece it is of:
+
+    peer/<id>                 a port elsewhere in such a network
+    endpoint/<network>/<host> a host that has it, too
+    member/<id>/<address>     an address of a group or address group
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 import msgspec
@@ -109,6 +116,16 @@ class Peer(Word, tag="peer"):
     hostname: str = ""
     more_macs: tuple[str, ...] = ()
     """Others it may send from (address pairs). Several ports may have one: who has it now, only they know."""
+    host: str = ""
+    """Where it is: there it is no peer."""
+
+
+class Endpoint(Word, tag="endpoint"):
+    """Where another host that has the network takes tunnels."""
+
+    network_id: str
+    host: str
+    ip: str
 
 
 class HostRoute(Word):
@@ -140,7 +157,7 @@ class WiredNetwork(Word, tag="network"):
     dns_domain: str = ""
     subnets: tuple[WiredSubnet, ...] = ()
     endpoints: tuple[str, ...] = ()
-    """Tunnel endpoints of the other hosts that have this network: broadcasts go to each."""
+    """Tunnel endpoints of the other hosts that have this network: broadcasts go to each. Told as `Endpoint`s."""
     dhcp_port_id: str = ""
     """The one `network:dhcp` port of the network: each host that has the network answers DHCP, DNS, metadata at it."""
     dhcp_mac: str = ""
@@ -171,10 +188,18 @@ class WiredGroup(Word, tag="group"):
 
 
 class Members(Word, tag="members"):
-    """Addresses (or CIDRs) of a remote group or address group, of both families, sorted."""
+    """Addresses (or CIDRs) of a remote group or address group, of both families, sorted. Told as `Member`s."""
 
     id: str
     addresses: tuple[str, ...] = ()
+
+
+class Member(Word, tag="member"):
+    """One address (or CIDR) of a remote group or address group."""
+
+    id: str
+    """The group's."""
+    address: str
 
 
 class RouterPort(Word):
@@ -274,7 +299,7 @@ class WiredRouter(Word, tag="router"):
     """Subnet → address scope, of those its feet lie in that are in one."""
 
 
-Piece = WiredPort | Peer | WiredNetwork | WiredGroup | Members | WiredRouter
+Piece = WiredPort | Peer | Endpoint | WiredNetwork | WiredGroup | Members | Member | WiredRouter
 
 
 class NetworkHostFacts(Word):
@@ -298,6 +323,15 @@ class Wiring(Word, tag=True):
     position: int
     since: int = 0
     full: bool = False
+    pieces: dict[str, Piece] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
+    common: tuple[msgspec.Raw, ...] = ()
+    """`News`, in their order and before all else; the same for many hosts, and written once for all of them."""
+
+
+class News(Word):
+    """What changed of what hosts have in common. Some of it may be of the very host that is told."""
+
     pieces: dict[str, Piece] = field(default_factory=dict)
     gone: tuple[str, ...] = ()
 
@@ -386,15 +420,22 @@ _encoder = msgspec.json.Encoder()
 _to_host = msgspec.json.Decoder(ToNetworkHost)
 _from_host = msgspec.json.Decoder(FromNetworkHost)
 _piece: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Piece)
+_news = msgspec.json.Decoder(News)
 
 
-def encode(message: ToNetworkHost | FromNetworkHost | Piece) -> bytes:
+def encode(message: ToNetworkHost | FromNetworkHost | Piece | News) -> bytes:
     return _encoder.encode(message)
 
 
 def decode_to_host(message: bytes) -> ToNetworkHost:
     """Raises msgspec.DecodeError or msgspec.ValidationError."""
     return cast(ToNetworkHost, _to_host.decode(message))
+
+
+@lru_cache(maxsize=16)
+def decode_news(message: bytes) -> News:
+    """Raises as `decode_to_host`. All hosts that one process plays share what they were told the same of."""
+    return _news.decode(message)
 
 
 def decode_from_host(message: bytes) -> FromNetworkHost:

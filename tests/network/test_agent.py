@@ -165,7 +165,7 @@ async def test_an_agent_that_was_away_resumes_with_a_delta(wired, tmp_path: Path
 
 
 async def _gone(wired: Wired, key: str) -> bool:
-    return bool(await wired.cloud.pool.fetchval("SELECT gone FROM network_host_v1 WHERE key = $1", key))
+    return bool(await wired.cloud.pool.fetchval("SELECT gone FROM network_host_v2 WHERE key = $1", key))
 
 
 async def test_an_agent_starts_wired_without_a_control_plane(settings, tmp_path: Path, wired):
@@ -196,7 +196,7 @@ async def test_a_lost_word_is_made_good_by_the_next_heartbeat(settings, fresh_da
 
 
 async def _in_table(wired: Wired, key: str) -> bool:
-    return bool(await wired.cloud.pool.fetchval("SELECT EXISTS (SELECT FROM network_host_v1 WHERE key = $1)", key))
+    return bool(await wired.cloud.pool.fetchval("SELECT EXISTS (SELECT FROM network_host_v2 WHERE key = $1)", key))
 
 
 async def test_a_delta_that_does_not_follow_is_asked_for_again(wired):

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agents.network.world import World
 from bus.log import Actor, Document, Recorded
-from projections.network.model import KINDS, Model
+from projections.network.delta import deltas
+from projections.network.model import COMMON, KINDS, Model, Place
 from schema.event import Event, Kind
 from schema.network.floating_ip import FLOATING_IP, FloatingIpAssociated, FloatingIpCreated, FloatingIpUpdated
 from schema.network.host import NETWORK_HOST, NetworkHostFactsChanged, NetworkHostRegistered
@@ -50,13 +52,13 @@ from schema.network.wiring import (
     Members,
     NetworkHostFacts,
     Peer,
+    Piece,
     Quality,
-    WiredNetwork,
     WiredPort,
     WiredRouter,
 )
 from tests.network.history import HAPPENINGS
-from tests.network.wiring import bound
+from tests.network.wiring import bound, holding, take
 
 BEGINNING = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -93,7 +95,8 @@ class History:
 
 
 def everything(model: Model) -> dict[str, dict[str, Any]]:
-    return {host: found for host in model.hosts() if (found := model.everything(host))}
+    hosts = [holder for holder in model.holders() if not holder.startswith(COMMON)]
+    return {host: found for host in hosts if (found := holding(model, host))}
 
 
 class Follower:
@@ -101,14 +104,15 @@ class Follower:
 
     def __init__(self) -> None:
         self.held: dict[str, dict[str, Any]] = {}
+        self._pieces: dict[Place, Piece | None] = {}
+        self._newest: dict[str, int] = {}
 
     def follow(self, model: Model) -> None:
-        for host, key in model.take():
-            piece = model.piece(host, key)
-            if piece is None:
-                self.held.get(host, {}).pop(key, None)
-            else:
-                self.held.setdefault(host, {})[key] = piece
+        pieces = {place: model.piece(*place) for place in model.take()}
+        changed = {place: piece for place, piece in pieces.items() if self._pieces.get(place) != piece}
+        self._pieces |= changed
+        for host, delta in deltas(model, self._newest, 1, changed).items():
+            take(self.held.setdefault(host, {}), delta, host)
 
     @property
     def holding(self) -> dict[str, dict[str, Any]]:
@@ -168,13 +172,13 @@ def guest(history: History, id: str, ip: str, host: str = "", **fields: Any) -> 
 
 
 def test_a_host_has_its_ports_their_networks_and_the_ports_elsewhere_in_them(history: History):
-    here = history.model.everything("h1")
-    assert set(here) == {"port/p1", "network/n1", "peer/p2"}
+    here = holding(history.model, "h1")
+    assert set(here) == {"port/p1", "network/n1", "peer/p2", "endpoint/n1/h2"}
+    mac, ips = "fa:16:3e:00:00:12", ("10.0.0.12",)
     assert here["peer/p2"] == Peer(
-        id="p2", network_id="n1", mac_address="fa:16:3e:00:00:12", ips=("10.0.0.12",), endpoint_ip="172.31.0.2"
+        id="p2", network_id="n1", mac_address=mac, ips=ips, endpoint_ip="172.31.0.2", host="h2"
     )
-    network = here["network/n1"]
-    assert isinstance(network, WiredNetwork)
+    network = World(here).networks["n1"]
     assert (network.endpoints, network.segmentation_id) == (("172.31.0.2",), 5)
 
 
@@ -188,22 +192,24 @@ def test_the_host_a_port_may_move_to_has_it_before_it_moves(history: History):
         NETWORK_HOST, "h3", NetworkHostRegistered(agent_id="a", facts=NetworkHostFacts(endpoint_ip="172.31.0.3"))
     )
     history.happens(PORT, "p1", PortBindingAdded(binding=Binding(host="h3", status="INACTIVE")))
-    there = history.model.everything("h3")
-    assert set(there) == {"port/p1", "network/n1", "peer/p1", "peer/p2"}
+    there = holding(history.model, "h3")
+    others = {"endpoint/n1/h1", "endpoint/n1/h2"}
+    assert set(there) == {"port/p1", "network/n1", "peer/p1", "peer/p2", *others}
     assert there["peer/p1"].endpoint_ip == "172.31.0.1", "until then it is where it was"  # type: ignore[union-attr]
-    assert history.model.everything("h2")["peer/p1"] == there["peer/p1"]
+    assert holding(history.model, "h2")["peer/p1"] == there["peer/p1"]
     assert ("h3", "port/p1") in history.model.take()
     history.happens(PORT, "p1", PortBindingActivated(host="h3"))
-    assert set(history.model.everything("h3")) == {"port/p1", "network/n1", "peer/p2"}
-    assert set(history.model.everything("h1")) == {"port/p1", "network/n1", "peer/p1", "peer/p2"}
-    assert history.model.everything("h2")["peer/p1"].endpoint_ip == "172.31.0.3"  # type: ignore[union-attr]
+    assert set(holding(history.model, "h3")) == {"port/p1", "network/n1", "peer/p2", *others}
+    others = {"endpoint/n1/h2", "endpoint/n1/h3"}
+    assert set(holding(history.model, "h1")) == {"port/p1", "network/n1", "peer/p1", "peer/p2", *others}
+    assert holding(history.model, "h2")["peer/p1"].endpoint_ip == "172.31.0.3"  # type: ignore[union-attr]
     history.happens(PORT, "p1", PortBindingRemoved(host="h1"))
-    assert history.model.everything("h1") == {}
+    assert holding(history.model, "h1") == {}
 
 
 def test_an_event_touches_what_it_is_about_and_no_more(history: History):
     history.happens(PORT, "p2", PortUpdated(dns_name="web"))
-    assert set(history.model.take()) == {("h2", "port/p2"), ("h1", "peer/p2"), ("h2", "peer/p2")}
+    assert set(history.model.take()) == {("h2", "port/p2"), ("*network/n1", "peer/p2")}
     history.happens(SUBNET, "s1", AddressAllocated(ip="10.0.0.99", port_id="p9"))
     assert history.model.take() == []
 
@@ -236,33 +242,41 @@ def test_members_are_all_addresses_of_the_ports_in_a_named_group_wherever_they_a
     pair = AddressPair(ip="192.0.2.0/24", mac_address="fa:16:3e:00:00:14")
     guest(history, "p4", "10.0.0.14", security_group_ids=("web",), allowed_address_pairs=(pair,))
     assert ("h1", "members/web") in history.model.take()
-    assert history.model.piece("h1", "members/web") == Members(id="web", addresses=("10.0.0.14", "192.0.2.0/24"))
-    assert history.model.piece("h2", "members/web") is None
+    members = World(holding(history.model, "h1")).members
+    assert members == {"web": Members(id="web", addresses=("10.0.0.14", "192.0.2.0/24"))}
+    assert not World(holding(history.model, "h2")).members
     history.happens(PORT, "p4", PortDeleted())
-    assert history.model.piece("h1", "members/web") == Members(id="web")
+    assert World(holding(history.model, "h1")).members == {"web": Members(id="web")}
 
 
 def test_the_feet_of_a_router_are_peers_of_where_it_lives(history: History):
     guest(history, "p5", "10.0.0.1", device_owner="network:router_interface", device_id="r1")
     foot = RouterInterface(port_id="p5", network_id="n1", subnet_ids=("s1",))
     history.happens(ROUTER, "r1", RouterCreated(name="r"), RouterInterfaceAdded(interface=foot))
-    assert "peer/p5" not in history.model.everything("h1")
+    assert "peer/p5" not in holding(history.model, "h1")
     history.happens(ROUTER, "r1", RouterScheduled(host="h2"))
-    there = history.model.everything("h1")["peer/p5"]
+    there = holding(history.model, "h1")["peer/p5"]
     assert isinstance(there, Peer)
     assert there.endpoint_ip == "172.31.0.2"
-    router = history.model.everything("h2")["router/r1"]
+    router = holding(history.model, "h2")["router/r1"]
     assert isinstance(router, WiredRouter)
     assert [port.addresses[0].ip for port in router.ports] == ["10.0.0.1"]
     history.happens(ROUTER, "r1", RouterScheduled(host="h3"))
-    assert "router/r1" not in history.model.everything("h2")
-    assert set(history.model.everything("h3")) == {"router/r1", "network/n1", "peer/p1", "peer/p2"}
+    assert "router/r1" not in holding(history.model, "h2")
+    assert set(holding(history.model, "h3")) == {
+        "router/r1",
+        "network/n1",
+        "peer/p1",
+        "peer/p2",
+        "endpoint/n1/h1",
+        "endpoint/n1/h2",
+    }
 
 
 def test_a_port_without_port_security_needs_no_groups(history: History):
     history.happens(SECURITY_GROUP, "web", SecurityGroupCreated(name="web", project_id="p"))
     guest(history, "p6", "10.0.0.16", "h1", security_group_ids=("web",), port_security_enabled=False)
-    here = history.model.everything("h1")
+    here = holding(history.model, "h1")
     assert "group/web" not in here
     port = here["port/p6"]
     assert isinstance(port, WiredPort)
@@ -328,13 +342,13 @@ def test_peers_are_told_the_macs_a_port_may_send_from():
     history.happens(NETWORK, "n", NetworkCreated())
     for id, host in (("p", "h"), ("q", "i")):
         history.happens(PORT, id, PortCreated(parent_id="n", mac_address=f"fa:16:3e:00:00:0{host}"), bound(host))
-    assert history.model.piece("h", "peer/q").more_macs == ()
+    assert history.model.piece("*network/n", "peer/q").more_macs == ()
     history.model.take()
     own = AddressPair(ip="192.0.2.2", mac_address="fa:16:3e:00:00:0i")
     other = AddressPair(ip="192.0.2.1", mac_address="00:00:5E:00:01:07")
     history.happens(PORT, "q", PortUpdated(allowed_address_pairs=(own, other)))
-    assert ("h", "peer/q") in history.model.take()
-    assert history.model.piece("h", "peer/q").more_macs == ("00:00:5e:00:01:07",)
+    assert ("*network/n", "peer/q") in history.model.take()
+    assert history.model.piece("*network/n", "peer/q").more_macs == ("00:00:5e:00:01:07",)
 
 
 def test_a_router_is_told_the_address_scopes_of_its_subnets():

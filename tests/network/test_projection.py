@@ -15,19 +15,20 @@ from bus.memory_broker import MemoryBroker
 from bus.rebuild import rebuild
 from projections import projections
 from projections.network import host as host_projection
-from projections.network.host import NETWORK_HOSTS, Deltas, behind
+from projections.network.delta import Delta, Deltas
+from projections.network.host import NETWORK_HOSTS, behind
 from schema.event import Event, Kind
 from schema.network.host import NETWORK_HOST, NetworkHostRegistered
 from schema.network.network import NETWORK, NetworkCreated, Segment
 from schema.network.port import PORT, PortCreated, PortDeleted, PortWired
 from schema.network.wiring import NetworkHostFacts, Piece, Wiring, encode
 from tests.network.history import HAPPENINGS
-from tests.network.wiring import bound, ended, happened
+from tests.network.wiring import bound, ended, happened, take
 
 pytestmark = pytest.mark.law
 
 ROWS = """
-SELECT host, key, piece - 'generation' AS piece FROM network_host_v1 WHERE NOT gone ORDER BY host, key
+SELECT host, key, piece - 'generation' AS piece FROM network_host_v2 WHERE NOT gone ORDER BY host, key
 """
 
 
@@ -115,18 +116,19 @@ async def test_a_worker_that_begins_again_writes_nothing_that_is_there(cloud: Cl
     async with Watched(cloud):
         await happening.some(chance, 120)
         await reached(cloud)
-    before = await cloud.pool.fetch("SELECT * FROM network_host_v1 ORDER BY host, key")
+    before = await cloud.pool.fetch("SELECT * FROM network_host_v2 ORDER BY host, key")
     async with Watched(cloud) as watched:
         facts = NetworkHostFacts(endpoint_ip="172.31.9.9")
         await cloud.executor.execute(happened(NETWORK_HOST, "other", NetworkHostRegistered(agent_id="a", facts=facts)))
         await reached(cloud)
-    after = await cloud.pool.fetch("SELECT * FROM network_host_v1 ORDER BY host, key")
+    after = await cloud.pool.fetch("SELECT * FROM network_host_v2 ORDER BY host, key")
     assert after == before
     assert watched.told == [] or all(key.startswith(("port/", "router/")) for key in _keys(watched.told))
 
 
 def _keys(told: list[Deltas]) -> list[str]:
-    return [key for deltas in told for delta in deltas.values() for key in (*delta.pieces, *delta.gone)]
+    every = [delta for deltas in told for delta in deltas.values()]
+    return [key for it in (*every, *(it for delta in every for it in delta.common)) for key in (*it.pieces, *it.gone)]
 
 
 @pytest.mark.parametrize("seed", [11, 12])
@@ -147,7 +149,7 @@ async def test_whoever_follows_deltas_or_asks_for_what_it_lacks_holds_everything
         for host, delta in deltas.items():
             assert delta.since == positions.get(host, 0) < delta.position
             positions[host] = delta.position
-            _take(followed.setdefault(host, {}), delta.pieces, delta.gone)
+            take(followed.setdefault(host, {}), delta, host)
     assert await _ask(cloud, asking) == {}
     held = {host: followed.get(host, {}) for host in asking}
     assert {host: pieces for host, (_, pieces) in asking.items()} == held
@@ -157,15 +159,9 @@ async def _ask(cloud: Cloud, asking: dict[str, tuple[int, dict[str, Piece]]]) ->
     lacking = await behind(cloud.pool, {host: position for host, (position, _) in asking.items()})
     for host, delta in lacking.items():
         pieces = {} if delta.full else dict(asking[host][1])
-        _take(pieces, delta.pieces, delta.gone)
+        take(pieces, delta, host)
         asking[host] = (delta.position, pieces)
     return lacking
-
-
-def _take(held: dict[str, Piece], pieces: dict[str, Piece], gone: list[str]) -> None:
-    held |= pieces
-    for key in gone:
-        held.pop(key, None)
 
 
 async def test_who_holds_something_from_before_the_tombstones_is_told_everything(cloud: Cloud, monkeypatch):
@@ -175,13 +171,13 @@ async def test_who_holds_something_from_before_the_tombstones_is_told_everything
         await cloud.executor.execute(happened(PORT, "p1", PortCreated(parent_id="n1", mac_address="p1"), bound("h1")))
         await cloud.executor.execute(happened(PORT, "p2", PortCreated(parent_id="n1", mac_address="p2"), bound("h1")))
         await reached(cloud)
-        held = await cloud.pool.fetchval("SELECT max(position) FROM network_host_v1")
+        held = await cloud.pool.fetchval("SELECT max(position) FROM network_host_v2")
         await cloud.executor.execute(happened(PORT, "p1", PortDeleted()))
         for number in range(10):
             elsewhere = PortCreated(parent_id="n9", mac_address=str(number))
             await cloud.executor.execute(happened(PORT, f"x{number}", elsewhere, bound("h9")))
             await reached(cloud)
-    assert not await cloud.pool.fetchval("SELECT EXISTS (SELECT FROM network_host_v1 WHERE key = 'port/p1')")
+    assert not await cloud.pool.fetchval("SELECT EXISTS (SELECT FROM network_host_v2 WHERE key = 'port/p1')")
     told = (await behind(cloud.pool, {"h1": held}))["h1"]
     assert told.full
     assert set(told.pieces) == {"port/p2"}
@@ -224,15 +220,14 @@ async def test_a_thousand_hosts_that_restart_are_told_what_changed_and_no_more(c
         )
         await asyncio.gather(*(_born(cloud, n) for n in range(2000)))
         await reached(cloud)
-        rows = await cloud.pool.fetch("SELECT host, max(position) FROM network_host_v1 GROUP BY host")
-        holding = {row[0]: row[1] for row in rows}
+        full = await behind(cloud.pool, {f"h{n}": 0 for n in range(1000)})
+        holding = {host: delta.position for host, delta in full.items()}
         assert len(holding) == 1000
-        full = await behind(cloud.pool, dict.fromkeys(holding, 0))
         await asyncio.gather(*(_born(cloud, n) for n in range(2000, 2020)))
         await reached(cloud)
     lacking = await behind(cloud.pool, holding)
     written = await cloud.pool.fetchval(
-        "SELECT sum(length(piece::text)) FROM network_host_v1 WHERE position > $1", max(holding.values())
+        "SELECT sum(length(piece::text)) FROM network_host_v2 WHERE position > $1", max(holding.values())
     )
     said = sum(_bytes(delta) for delta in lacking.values())
     assert not any(delta.full for delta in lacking.values())
@@ -246,7 +241,7 @@ async def _born(cloud: Cloud, number: int) -> None:
     await cloud.executor.execute(happened(PORT, f"p{number}", created, bound(f"h{number % 1000}")))
 
 
-def _bytes(delta: host_projection.Delta) -> int:
+def _bytes(delta: Delta) -> int:
     wiring = Wiring(
         epoch=1,
         position=delta.position,
@@ -254,5 +249,6 @@ def _bytes(delta: host_projection.Delta) -> int:
         full=delta.full,
         pieces=delta.pieces,
         gone=tuple(delta.gone),
+        common=tuple(it.encoded for it in delta.common),
     )
     return len(encode(wiring))

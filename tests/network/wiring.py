@@ -13,6 +13,7 @@ from agents.network.agent import NetworkAgent
 from agents.network.link import BrokerNetworkLink
 from agents.network.simulated import SimulatedNetwork
 from agents.network.store import Store
+from agents.network.told import told
 from bus.broker import Broker
 from bus.cloud import Cloud, open_cloud
 from bus.config import Networking, Settings
@@ -22,12 +23,14 @@ from bus.log import Document
 from handlers.network.reports import NetworkReports
 from handlers.network.telling import Telling
 from projections import projections
+from projections.network.delta import Common, Delta
 from projections.network.host import NETWORK_HOSTS
+from projections.network.model import COMMON, FOLLOWED, Model
 from schema.event import Event, Kind
 from schema.network.network import NETWORK, NetworkCreated, Segment
 from schema.network.port import PORT, FixedIp, PortBound, PortCreated
 from schema.network.subnet import SUBNET, SubnetCreated
-from schema.network.wiring import link_name
+from schema.network.wiring import Piece, Wiring, link_name
 
 
 class Happened(msgspec.Struct, frozen=True):
@@ -111,6 +114,21 @@ class Wired:
             cloud.pool, cloud.log, cloud.broker, cloud.checkpoints, NETWORK_HOSTS, self.telling.nudge
         )
         return self.start(worker.run)
+
+
+def take(held: dict[str, Piece], delta: Delta, host: str) -> None:
+    """What a host holds, after it was told."""
+    common = tuple(it.encoded for it in delta.common)
+    word = Wiring(epoch=1, position=1, pieces=delta.pieces, gone=tuple(delta.gone), common=common)
+    told(held, word, host)
+
+
+def holding(model: Model, host: str) -> dict[str, Piece]:
+    """All that a host must hold, with what it has in common with others."""
+    pieces, held = model.everything(host), dict[str, Piece]()
+    commons = [Common(model.everything(COMMON + key)) for key in pieces if key.partition("/")[0] in FOLLOWED]
+    take(held, Delta(since=0, position=1, full=True, pieces=pieces, common=commons), host)
+    return held
 
 
 def bound(host: str) -> PortBound:

@@ -16,8 +16,8 @@ from agents.network.world import World as Wired
 from bus.memory_log import MemoryLog
 from handlers.compute.ports import device_of
 from handlers.network.routing import feet
-from projections.network.host import Delta, Deltas
-from projections.network.model import Model, Place
+from projections.network.delta import Common, Delta, Deltas, deltas
+from projections.network.model import COMMON, FOLLOWED, Model, Place
 from schema.compute.move import Phase
 from schema.compute.server import Server
 from schema.event import State
@@ -29,6 +29,7 @@ from schema.network.security_group import SecurityGroup
 from schema.network.subnet import Subnet
 from schema.network.trunk import Trunk
 from schema.network.wiring import Piece, link_name
+from tests.network.wiring import holding
 from tests.simulation.bus import HostEnd
 from tests.simulation.loop import Owner
 
@@ -63,32 +64,43 @@ class Book:
         for event in fresh:
             self.model.apply(event)
         self.position = fresh[-1].position
-        deltas: Deltas = {}
-        for host, key in self.model.take():
-            piece = self.model.piece(host, key)
-            if self._rows.get((host, key), (0, None))[1] == piece:
-                continue
-            self._rows[host, key] = (self.position, piece)
-            delta = deltas.setdefault(host, Delta(since=self._newest.get(host, 0), position=self.position))
-            self._put(delta, key, piece)
-        for host in deltas:
-            self._newest[host] = self.position
-        return deltas
+        changed: dict[Place, Piece | None] = {}
+        for place in self.model.take():
+            piece = self.model.piece(*place)
+            if self._rows.get(place, (0, None))[1] != piece:
+                self._rows[place] = (self.position, piece)
+                changed[place] = piece
+        return deltas(self.model, self._newest, self.position, changed)
 
     async def lacking(self, holding: Mapping[str, int]) -> Deltas:
         found: Deltas = {}
-        for (host, key), (position, piece) in self._rows.items():
-            since = holding.get(host)
-            if since is None or position <= since:
-                continue
+
+        def of(host: str, since: int, position: int) -> Delta:
             delta = found.setdefault(host, Delta(since=since, position=0, full=since == 0))
             delta.position = max(delta.position, position)
-            if piece is not None or not delta.full:
-                self._put(delta, key, piece)
+            return delta
+
+        for host, since in holding.items():
+            follows: dict[str, int] = {}
+            for (holder, key), (position, piece) in self._rows.items():
+                if holder != host:
+                    continue
+                if piece is not None and key.partition("/")[0] in FOLLOWED:
+                    follows[COMMON + key] = since if position <= since else 0
+                if position > since:
+                    delta = of(host, since, position)
+                    if piece is not None or not delta.full:
+                        self._put(delta, key, piece)
+            for (holder, key), (position, piece) in self._rows.items():
+                if holder in follows and position > follows[holder]:
+                    delta = of(host, since, position)
+                    if not delta.common:
+                        delta.common.append(Common())
+                    self._put(delta.common[0], key, piece)
         return found
 
     @staticmethod
-    def _put(delta: Delta, key: str, piece: Piece | None) -> None:
+    def _put(delta: Delta | Common, key: str, piece: Piece | None) -> None:
         if piece is not None:
             delta.pieces[key] = piece
         else:
@@ -154,7 +166,7 @@ def as_the_log_says(world: World) -> Iterator[str]:
     for machine in world.machines:
         if machine.gone:
             continue
-        wanted, wired = world.book.model.everything(machine.name), machine.wiring.driver.world.pieces
+        wanted, wired = holding(world.book.model, machine.name), machine.wiring.driver.world.pieces
         for key in sorted(wanted.keys() | wired.keys()):
             if _apart_from_generation(key, wanted.get(key)) != _apart_from_generation(key, wired.get(key)):
                 yield f"{machine.name} has {key} as {wired.get(key)}, the log says {wanted.get(key)}"

@@ -1,0 +1,82 @@
+"""What changed for hosts: their own pieces, and what they have in common with others, which is written down once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+import msgspec
+
+from projections.network.model import COMMON, FOLLOWED, Model, Place
+from schema.network.wiring import News, Piece, encode
+
+
+class Common:
+    """What changed of what hosts have in common."""
+
+    def __init__(self, pieces: dict[str, Piece] | None = None, gone: list[str] | None = None) -> None:
+        self.pieces = pieces if pieces is not None else {}
+        self.gone = gone if gone is not None else []
+
+    @cached_property
+    def encoded(self) -> msgspec.Raw:
+        """As it is told, however many are told."""
+        return msgspec.Raw(encode(News(pieces=self.pieces, gone=tuple(self.gone))))
+
+
+class Delta(msgspec.Struct):
+    """What changed for one host since a position, up to another; `full`: everything it must have."""
+
+    since: int
+    position: int
+    full: bool = False
+    pieces: dict[str, Piece] = msgspec.field(default_factory=dict)
+    gone: list[str] = msgspec.field(default_factory=list)
+    common: list[Common] = msgspec.field(default_factory=list)
+    """Before all else, in their order; the same object for all who are told the same."""
+
+
+Deltas = dict[str, Delta]
+"""By host."""
+
+
+def deltas(model: Model, newest: dict[str, int], position: int, changed: Mapping[Place, Piece | None]) -> Deltas:
+    """What pieces that changed at a position come to for each host; who begins to follow is told the whole.
+
+    `newest`: host → position of the newest it has; moved on.
+    """
+    found: Deltas = {}
+
+    def of(host: str) -> Delta:
+        if host not in found:
+            found[host] = Delta(since=newest.get(host, 0), position=position)
+        return found[host]
+
+    commons: dict[str, Common] = {}
+    for (holder, key), piece in changed.items():
+        _put(commons.setdefault(holder, Common()) if holder.startswith(COMMON) else of(holder), key, piece)
+    wholes: dict[str, Common] = {}
+    for delta in found.values():
+        for name in _followed(delta.pieces):
+            if name not in wholes:
+                wholes[name] = Common(model.everything(name))
+            delta.common.append(wholes[name])
+    for name, common in commons.items():
+        for host in model.followers(name):
+            if name.removeprefix(COMMON) not in of(host).pieces:
+                of(host).common.append(common)
+    for host in found:
+        newest[host] = position
+    return found
+
+
+def _followed(keys: Iterable[str]) -> list[str]:
+    """What is common to all who hold one of these."""
+    return [f"{COMMON}{key}" for key in keys if key.partition("/")[0] in FOLLOWED]
+
+
+def _put(of: Delta | Common, key: str, piece: Piece | None) -> None:
+    if piece is not None:
+        of.pieces[key] = piece
+    else:
+        of.gone.append(key)
