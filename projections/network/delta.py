@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 
 import msgspec
@@ -40,7 +40,14 @@ Deltas = dict[str, Delta]
 """By host."""
 
 
-def deltas(model: Model, newest: dict[str, int], position: int, changed: Mapping[Place, Piece | None]) -> Deltas:
+class Change(msgspec.Struct, frozen=True):
+    """What a piece is now. `fresh`: there was none before."""
+
+    piece: Piece | None
+    fresh: bool = False
+
+
+def deltas(model: Model, newest: dict[str, int], position: int, changed: Mapping[Place, Change]) -> Deltas:
     """What pieces that changed at a position come to for each host; who begins to follow is told the whole.
 
     `newest`: host → position of the newest it has; moved on.
@@ -53,26 +60,23 @@ def deltas(model: Model, newest: dict[str, int], position: int, changed: Mapping
         return found[host]
 
     commons: dict[str, Common] = {}
-    for (holder, key), piece in changed.items():
-        _put(commons.setdefault(holder, Common()) if holder.startswith(COMMON) else of(holder), key, piece)
     wholes: dict[str, Common] = {}
-    for delta in found.values():
-        for name in _followed(delta.pieces):
+    for (holder, key), change in changed.items():
+        if holder.startswith(COMMON):
+            _put(commons.setdefault(holder, Common()), key, change.piece)
+            continue
+        _put(of(holder), key, change.piece)
+        if change.fresh and key.partition("/")[0] in FOLLOWED:
+            name = COMMON + key
             if name not in wholes:
                 wholes[name] = Common(model.everything(name))
-            delta.common.append(wholes[name])
+            of(holder).common.append(wholes[name])
     for name, common in commons.items():
         for host in model.followers(name):
-            if name.removeprefix(COMMON) not in of(host).pieces:
-                of(host).common.append(common)
+            of(host).common.append(common)
     for host in found:
         newest[host] = position
     return found
-
-
-def _followed(keys: Iterable[str]) -> list[str]:
-    """What is common to all who hold one of these."""
-    return [f"{COMMON}{key}" for key in keys if key.partition("/")[0] in FOLLOWED]
 
 
 def _put(of: Delta | Common, key: str, piece: Piece | None) -> None:

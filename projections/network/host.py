@@ -19,7 +19,7 @@ import asyncpg
 from bus.consumer import Apply, Projection
 from bus.log import Recorded
 from bus.postgres_log import document
-from projections.network.delta import Common, Delta, Deltas, deltas
+from projections.network.delta import Change, Common, Delta, Deltas, deltas
 from projections.network.model import KINDS, Model, Place
 from schema.network.wiring import Piece, decode_piece, encode
 
@@ -182,13 +182,13 @@ class Keeper:
         ]
 
     async def _put(self, tx: Any, touched: Iterable[Place], position: int) -> Deltas:
-        changed: dict[Place, Piece | None] = {}
+        changed: dict[Place, Change] = {}
         for places in _portions(list(touched)):
             changed |= await self._put_some(tx, places, position)
         assert self._model is not None
         return deltas(self._model, self._newest, position, changed)
 
-    async def _put_some(self, tx: Any, places: Sequence[Place], position: int) -> dict[Place, Piece | None]:
+    async def _put_some(self, tx: Any, places: Sequence[Place], position: int) -> dict[Place, Change]:
         model = self._model
         assert model is not None
         pieces = {(holder, key): model.piece(holder, key) for holder, key in places}
@@ -200,7 +200,7 @@ class Keeper:
             [model.news_by_generation(key) for _, key in pieces],
             position,
         )
-        return {(holder, key): pieces[holder, key] for holder, key in changed}
+        return {(holder, key): Change(pieces[holder, key], fresh) for holder, key, fresh in changed}
 
     async def _prune(self, tx: Any, position: int) -> None:
         self._pruned = position
@@ -232,17 +232,18 @@ WITH said AS (
   FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[]) AS s (host, key, piece, exactly)
   LEFT JOIN network_host_v2 t ON t.host = s.host AND t.key = s.key
 ), differing AS (
-  SELECT host, key, piece FROM said
+  SELECT host, key, piece, nothing FROM said
   WHERE CASE
     WHEN piece IS NULL THEN NOT nothing
     WHEN nothing OR exactly THEN piece IS DISTINCT FROM before
     ELSE piece - 'generation' IS DISTINCT FROM before - 'generation'
   END
+), put AS (
+  INSERT INTO network_host_v2 (host, key, position, gone, piece)
+  SELECT host, key, $5, piece IS NULL, piece FROM differing
+  ON CONFLICT (host, key) DO UPDATE SET position = EXCLUDED.position, gone = EXCLUDED.gone, piece = EXCLUDED.piece
 )
-INSERT INTO network_host_v2 (host, key, position, gone, piece)
-SELECT host, key, $5, piece IS NULL, piece FROM differing
-ON CONFLICT (host, key) DO UPDATE SET position = EXCLUDED.position, gone = EXCLUDED.gone, piece = EXCLUDED.piece
-RETURNING host, key
+SELECT host, key, nothing FROM differing
 """
 """Only what differs is written; for some a generation alone makes no difference."""
 

@@ -16,7 +16,7 @@ from agents.network.world import World as Wired
 from bus.memory_log import MemoryLog
 from handlers.compute.ports import device_of
 from handlers.network.routing import feet
-from projections.network.delta import Common, Delta, Deltas, deltas
+from projections.network.delta import Change, Common, Delta, Deltas, deltas
 from projections.network.model import COMMON, FOLLOWED, Model, Place
 from schema.compute.move import Phase
 from schema.compute.server import Server
@@ -64,12 +64,13 @@ class Book:
         for event in fresh:
             self.model.apply(event)
         self.position = fresh[-1].position
-        changed: dict[Place, Piece | None] = {}
+        changed: dict[Place, Change] = {}
         for place in self.model.take():
             piece = self.model.piece(*place)
-            if self._rows.get(place, (0, None))[1] != piece:
+            before = self._rows.get(place, (0, None))[1]
+            if before != piece:
                 self._rows[place] = (self.position, piece)
-                changed[place] = piece
+                changed[place] = Change(piece, before is None)
         return deltas(self.model, self._newest, self.position, changed)
 
     async def lacking(self, holding: Mapping[str, int]) -> Deltas:
