@@ -36,6 +36,7 @@ from schema.compute.server_command import (
     ReturnMove,
     RevertResize,
 )
+from schema.compute.topology import Topology
 from schema.refusal import Conflict, Invalid
 
 MoveCommand = (
@@ -103,7 +104,8 @@ def move_already_so(server: Server, command: MoveCommand) -> bool:
         case MoveServer():
             return move is not None and move.migration_id == command.move.migration_id
         case PlaceMove():
-            return _is(move, command.migration_id) and target(server) == command.host
+            there = (target(server), _topology_there(server))
+            return _is(move, command.migration_id) and there == (command.host, command.topology)
         case PrepareMove():
             return _is(move, command.migration_id, Phase.LEAVING)
         case CancelMove():
@@ -126,6 +128,12 @@ def target(server: Server) -> str:
     if move is None or move.phase is Phase.SEEKING:
         return ""
     return move.target_host or server.host or ""
+
+
+def _topology_there(server: Server) -> Topology | None:
+    """What it has for itself at the host it is on its way to."""
+    move = server.move
+    return move.target_topology if move is not None and move.target_host else server.topology
 
 
 def second_host(server: Server) -> str:

@@ -237,7 +237,8 @@ def _already_so(server: Server, command: Command) -> bool:
         case ResetServerState():
             return server.vm_state is command.vm_state and server.task is None
         case PlaceServer():
-            return server.host == command.host
+            # On the same host, but on other CPUs: refused, or the claim would be of what its guest does not have.
+            return (server.host, server.topology) == (command.host, command.topology)
         case RefusePlacement():
             return server.task is None
         case FailBuild():

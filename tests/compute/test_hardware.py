@@ -17,12 +17,15 @@ from handlers.compute.flavor import FLAVORS
 from handlers.compute.server import SERVERS
 from schema.compute.flavor import CreateFlavor, SetFlavorExtraSpecs
 from schema.compute.host import HOST
-from schema.compute.server_command import CreateServer, DeleteServer
+from schema.compute.server_command import CreateServer, DeleteServer, PlaceServer
 from schema.compute.server_parts import Order, ServerFlavor
+from schema.compute.topology import GuestCell, Topology
 from schema.placement.provider import PROVIDER
 from schema.placement.resource_class import RESOURCE_CLASS
+from schema.refusal import Conflict
 from tests.compute.steering import PROJECT, Steered, steered
 from tests.compute.test_resize import Shire
+from tests.compute.test_server import placed, requested, server
 from tests.compute.test_server_api import IMAGE, wanted, world  # noqa: F401
 from tests.serving import serving
 
@@ -141,6 +144,14 @@ async def test_two_schedulers_that_race_for_the_last_one(knowing, fresh_database
 
 async def nothing(documents):
     """What another reactor does, this one does not."""
+
+
+def test_a_server_that_is_placed_keeps_its_cpus():
+    """Two processes may place it on the same host: the second must not claim other CPUs there for it."""
+    one, other = [Topology(cells=(GuestCell(id=0, host_cell=0, cpus=(0,), memory_mb=1, pins={0: n}),)) for n in (2, 3)]
+    placing = PlaceServer(host="h1", provider_id="p1", zone="nova", topology=one)
+    given = server.given(requested).when(placing).then(msgspec.structs.replace(placed, topology=one))
+    given.when(msgspec.structs.replace(placing, topology=other)).refused("wants no host", Conflict)
 
 
 # At the door

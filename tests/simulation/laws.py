@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from bus import clock
+from handlers.compute.fate import hardware_of
 from handlers.compute.moving import flavor_wanted
 from handlers.placement.demand import demanded
 from schema.compute.migration import OVER, Migration
@@ -15,6 +16,7 @@ from schema.compute.move import MoveRequested, Phase
 from schema.compute.quota import Quota
 from schema.compute.server import Server, deadline
 from schema.compute.task import VmState
+from schema.compute.topology import units_taken
 from schema.event import kind_of
 from schema.placement.consumer import Consumer
 from schema.placement.provider import Provider
@@ -48,6 +50,7 @@ def at_every_moment(world: World) -> Iterator[str]:
         claims = {consumer: it[id] for consumer, it in held.items() if id in it}
         if claims != dict(provider.claims):
             yield f"provider {id} and its consumers disagree: {provider.claims} and {claims}"
+    yield from _nothing_is_given_twice(servers.values(), providers)
     quota = world.states(Quota).get(PROJECT, Quota())
     living = [server for server in servers.values() if server.living]
     if set(quota.held) != {server.id for server in living}:
@@ -86,9 +89,42 @@ def _claims_of(servers: Iterable[Server]) -> Iterator[tuple[str, dict[str, dict[
             continue
         flavor = flavor_wanted(server)
         resources = demanded(flavor.vcpus, flavor.ram_mb, flavor.disk_gb, flavor.extra_specs)
+        hardware = hardware_of(flavor, server.image)
+        if hardware is not None:
+            resources = hardware.demand(resources)
         provider = (move.target_provider if move else "") or server.provider_id
         if provider:
             yield server.id, {provider: dict(resources)}
+
+
+def _nothing_is_given_twice(servers: Iterable[Server], providers: Mapping[str, Provider]) -> Iterator[str]:
+    """A CPU is one guest's, from its claim to its release, and the guest knows which."""
+    for id, provider in providers.items():
+        for unit, amount in sum(map(Counter, provider.held.values()), Counter[str]()).items():
+            if amount > provider.units.get(unit, 0):
+                yield f"provider {id} gave away {amount} of {unit}, it has {provider.units.get(unit, 0)}"
+    held = {(consumer, id): its for id, it in providers.items() for consumer, its in it.held.items()}
+    known = dict(_units_of(servers))
+    for which in held.keys() | known.keys():
+        if held.get(which, {}) != known.get(which, {}):
+            yield f"{which} has {held.get(which) or 'no units'} and knows of {known.get(which) or 'none'}"
+
+
+def _units_of(servers: Iterable[Server]) -> Iterator[tuple[tuple[str, str], dict[str, int]]]:
+    """(Consumer, provider) → the units it should have there."""
+    for server in servers:
+        move = server.move
+        if not server.living:
+            continue
+        if move is not None and move.held and move.source_topology:
+            yield (move.migration_id, move.source_provider), units_taken(move.source_topology, ())
+        if move is not None and move.phase is Phase.SEEKING:
+            continue
+        elsewhere = move is not None and bool(move.target_provider)
+        topology = move.target_topology if move and elsewhere else server.topology
+        if topology is not None:
+            provider = move.target_provider if move and elsewhere else server.provider_id
+            yield (server.id, provider), units_taken(topology, ())
 
 
 def of_the_log(world: World) -> Iterator[str]:

@@ -10,6 +10,7 @@ from agents.hypervisor.agent import Agent
 from agents.hypervisor.plan import Pause, Step
 from agents.hypervisor.simulated import Simulated, SimulatedDriver
 from agents.link import BrokerLink
+from bus.config import Hardware
 from schema.compute.server_parts import ServerFlavor
 from tests.simulation.bus import HostEnd
 from tests.simulation.loop import Owner
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 SMALL = ServerFlavor(id="1", name="small", vcpus=1, ram_mb=512, disk_gb=1)
+PINNED = msgspec.structs.replace(SMALL, id="2", name="pinned", extra_specs={"hw:cpu_policy": "dedicated"})
+OWN_CPUS = 2
+"""Of each host, besides those that guests share."""
 LEASE_SECONDS = 6.0
 
 
@@ -55,8 +59,9 @@ class Machine:
         self.owner = Owner(self.name)
         driver = self.driver = Hypervisor(
             self.name,
-            vcpus=self.servers,
-            memory_mb=self.servers * SMALL.ram_mb,
+            vcpus=self.servers + OWN_CPUS,
+            memory_mb=(self.servers + OWN_CPUS) * SMALL.ram_mb,
+            hardware=Hardware(simulated_cells=1, dedicated_cpus=f"{self.servers}-{self.servers + OWN_CPUS - 1}"),
             disk_gb=100,
             delay=self._delay,
             failure=self._failure,

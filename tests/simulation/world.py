@@ -54,7 +54,7 @@ from schema.network.wiring import link_name
 from schema.refusal import Refused
 from tests.simulation.bus import Network
 from tests.simulation.loop import Owner, VirtualLoop
-from tests.simulation.machine import LEASE_SECONDS, SMALL, Machine
+from tests.simulation.machine import LEASE_SECONDS, PINNED, SMALL, Machine
 from tests.simulation.networks import NETWORK_LEASE_SECONDS, Book
 from tests.simulation.operators import Operators
 from tests.simulation.process import IMAGE, Process
@@ -300,11 +300,12 @@ class World:
         secret_id = f"boot-{id}" if self.random.random() < 0.5 else ""
         sealed = [await cloud.vault.seal(secret_id, PROJECT, b"{}")] if secret_id else []
         order = Order(user_id="ada", secret_id=secret_id, build_seconds=self.random.choice([3, 20, 60]))
-        quota = ReserveQuota(server_id=id, cores=SMALL.vcpus, ram_mb=SMALL.ram_mb)
+        flavor = PINNED if self.random.random() < 0.2 else SMALL
+        quota = ReserveQuota(server_id=id, cores=flavor.vcpus, ram_mb=flavor.ram_mb)
 
         async def attempt(picks: Picks) -> None:
             its = await self.tenants.cards.of_a_new_server(cloud, picks, id)
-            command = CreateServer(name="web", project_id=PROJECT, order=order, flavor=SMALL, nics=its.nics)
+            command = CreateServer(name="web", project_id=PROJECT, order=order, flavor=flavor, nics=its.nics)
             await cloud.executor.execute(Wish(SERVERS, id, command, sealed), Wish(QUOTAS, PROJECT, quota), *its.wishes)
 
         await with_addresses(cloud, attempt)
