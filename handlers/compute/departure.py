@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from bus import clock
 from bus.cloud import Cloud
+from bus.documents import Documents
 from bus.execute import AlreadyTaken, Wish
 from bus.log import Document, Secret
 from handlers.compute.moving import beginning
@@ -22,6 +24,9 @@ from schema.refusal import Conflict
 
 ATTEMPTS = 20
 """Numbers tried for a new migration while others take them. They are unique; some are left out."""
+
+_numbers: WeakKeyDictionary[Documents, int] = WeakKeyDictionary()
+"""The newest that this process has taken."""
 
 Execute = Callable[..., Awaitable[list[Document]]]
 
@@ -57,10 +62,8 @@ async def begin(
 ) -> None:
     """Have it begin. `project_id`, `user_id`: of who asks. Raises Refused."""
     move = action.move
-    number = await cloud.documents.count(MIGRATION, gone=None)
     for attempt in range(ATTEMPTS):
-        # A thousand servers of one host leave it together: who meets others gets out of their way, further each time.
-        number += 1 + int(clock.fraction() * (2**attempt - 1))
+        number = await _number(cloud, attempt)
         migration = BeginMigration(
             number=number,
             migration_type=move.type,
@@ -81,6 +84,19 @@ async def begin(
             continue
         return
     raise Conflict("Others are moving servers at the same time; try again.")
+
+
+async def _number(cloud: Cloud, attempt: int) -> int:
+    """One that nobody of this process has taken, and (after the first attempt) probably nobody else.
+
+    A thousand servers of one host leave it together: who meets others gets out of their way, further each time.
+    """
+    known = _numbers.get(cloud.documents)
+    if known is None or attempt:
+        known = max(await cloud.documents.count(MIGRATION, gone=None), _numbers.get(cloud.documents, 0))
+    number = max(known, _numbers.get(cloud.documents, 0)) + 1 + int(clock.fraction() * (2**attempt - 1))
+    _numbers[cloud.documents] = number
+    return number
 
 
 def _quota(cloud: Cloud, server: Server, move: Move) -> tuple[Wish, ...]:
