@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
 from agents.hypervisor.driver import Driver, NoAgent, NotRunning, StepFailed, Unsupported
 from agents.hypervisor.relay import Relay
+from schema.compute.domain import ImageRef
 from schema.compute.question import (
     Answer,
     Ask,
+    CacheImages,
     ConsoleOutput,
     ConsoleText,
     CrashGuest,
@@ -24,6 +31,8 @@ from schema.compute.question import (
     Why,
 )
 
+log = structlog.get_logger()
+
 _WHY: dict[type[StepFailed], Why] = {Unsupported: "unsupported", NotRunning: "not_running", NoAgent: "no_agent"}
 
 
@@ -33,6 +42,7 @@ class Answering:
     def __init__(self, driver: Driver, relay: Relay | None = None) -> None:
         self._driver = driver
         self._relay = relay or Relay()
+        self._fetching: set[asyncio.Task[None]] = set()
 
     async def answer(self, ask: Ask) -> Answer:
         try:
@@ -43,7 +53,19 @@ class Answering:
             return Unable(fault=str(failure), why=_WHY.get(type(failure), "failed"))
 
     async def close(self) -> None:
+        fetching = list(self._fetching)
+        for task in fetching:
+            task.cancel()
+        await asyncio.gather(*fetching, return_exceptions=True)
         await self._relay.close()
+
+    async def _fetch(self, images: Sequence[ImageRef]) -> None:
+        """One after the other, so that servers that are made meanwhile have most of the network."""
+        for image in images:
+            try:
+                await self._driver.fetch_image(image)
+            except StepFailed as failure:
+                log.warning("an image could not be had in advance", image=image.id, why=str(failure))
 
     async def _answer(self, ask: Ask) -> Answer:
         match ask:
@@ -76,6 +98,11 @@ class Answering:
                 return await self._driver.measure_move(ask.server_id)
             case ForceMove():
                 await self._driver.force_move(ask.server_id)
+                return Done()
+            case CacheImages():
+                task = asyncio.create_task(self._fetch(ask.images), name="images in advance")
+                self._fetching.add(task)
+                task.add_done_callback(self._fetching.discard)
                 return Done()
             case ListGuests():
                 return GuestList(guests=tuple((await self._driver.observe()).values()))

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from agents.hypervisor.plan import Step
-from schema.compute.domain import HostFacts, Observed
+from schema.compute.domain import HostFacts, ImageRef, Observed
 from schema.compute.question import ConsoleKind, Diagnosis, MoveMeasured
 
 OnChange = Callable[[str], None]
@@ -74,6 +74,9 @@ class Driver(Protocol):
 
     async def console(self, server_id: str, lines: int | None) -> str:
         """The end of its console. Raises StepFailed if it has none."""
+
+    async def fetch_image(self, image: ImageRef) -> None:
+        """Have it at hand for the next server that is made from it. Raises StepFailed."""
 
     async def find_console(self, server_id: str, kind: ConsoleKind) -> Dial:
         """How a running guest's screen or serial line is opened. Raises NotRunning, Unsupported."""

@@ -59,7 +59,7 @@ from agents.hypervisor.plan import (
 from agents.hypervisor.tap_watch import TapWatch
 from agents.network.namespace import Namespace
 from bus.config import Hardware
-from schema.compute.domain import Domain, HostFacts, Observed
+from schema.compute.domain import Domain, HostFacts, ImageRef, Observed
 from schema.compute.question import ConsoleKind, Diagnosis, MoveMeasured
 
 _SYSTEM_SOCKETS = moving.Sockets(Path("/run/libvirt/p"), Path("/run/libvirt/p"), Path("/run/libvirt/libvirt-sock"))
@@ -219,6 +219,9 @@ class LibvirtDriver:
     async def console(self, server_id: str, lines: int | None) -> str:
         path = self._guests.of(server_id) / "console.log"
         return await asyncio.to_thread(console.end_of_console, path, lines)
+
+    async def fetch_image(self, image: ImageRef) -> None:
+        await self.images.get(image, lambda done, whole: None)
 
     async def find_console(self, server_id: str, kind: ConsoleKind) -> Dial:
         ask = functools.partial(self._guests.ask, server_id)

@@ -44,7 +44,7 @@ from agents.hypervisor.plan import (
     Unresize,
 )
 from bus.config import Hardware
-from schema.compute.domain import Domain, HostFacts, Observed, PowerSeen
+from schema.compute.domain import Domain, HostFacts, ImageRef, Observed, PowerSeen
 from schema.compute.question import ConsoleKind, Diagnosis, DiskUse, MoveMeasured, NicUse
 
 SAVE_SECONDS = 0.2
@@ -96,6 +96,8 @@ class SimulatedDriver:
     ) -> None:
         self.host = host
         self.domains: dict[str, Simulated] = {}
+        self.images: set[str] = set()
+        """Those that it was told to have at hand."""
         self.measured: dict[str, float] = {}
         """What it says its metrics are."""
         self.delay = delay
@@ -177,6 +179,9 @@ class SimulatedDriver:
         if lines is None:
             return domain.console
         return "".join(domain.console.splitlines(keepends=True)[-lines:]) if lines > 0 else ""
+
+    async def fetch_image(self, image: ImageRef) -> None:
+        self.images.add(image.id)
 
     async def find_console(self, server_id: str, kind: ConsoleKind) -> Dial:
         domain = self._awake(server_id)

@@ -13,13 +13,17 @@ from bus import clock
 from bus.execute import AlreadyTaken, Wish
 from bus.log import Document
 from handlers.compute.aggregate import HOST_AGGREGATES, adding, removing, with_metadata
+from handlers.compute.image_cache import ask_to_cache
 from schema.compute.aggregate import AGGREGATE, ZONE, Aggregate, CreateAggregate, DeleteAggregate, RenameAggregate
 from schema.compute.host import HOST
+from schema.image.image import ACTIVE, IMAGE, Image
 from schema.refusal import Conflict, Invalid, NotFound
 
 RULE = "os_compute_api:os-aggregates"
 ATTEMPTS = 20
 """Numbers tried for a new aggregate while others take them."""
+IMAGES = 100
+"""That may be asked for at once."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 ZoneName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^:]*$")]
@@ -49,6 +53,14 @@ class HostBody(Struct, forbid_unknown_fields=True):
 
 class MetadataBody(Struct, forbid_unknown_fields=True):
     metadata: dict[Annotated[str, Meta(min_length=1, max_length=255)], Annotated[str, Meta(max_length=255)] | None]
+
+
+class CachedImage(Struct, forbid_unknown_fields=True):
+    id: Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class CacheBody(Struct, forbid_unknown_fields=True):
+    cache: Annotated[list[CachedImage], Meta(min_length=1, max_length=IMAGES)]
 
 
 async def index(call: Call) -> dict[str, Any]:
@@ -132,6 +144,21 @@ async def set_metadata(call: Call) -> dict[str, Any]:
     return {"aggregate": _view(call, document)}
 
 
+async def cache_images(call: Call) -> None:
+    """Its hosts begin to fetch these images; those that are down do not."""
+    aggregate: Aggregate = (await _by_id(call)).state
+    ids = [image.id for image in call.body.cache]
+    if len(set(ids)) < len(ids):
+        raise Invalid("Invalid input for field cache: it names an image twice")
+    found = await call.cloud.documents.get_many(IMAGE, ids)
+    for id in ids:
+        image: Image | None = found[id].state if id in found else None
+        if image is None or image.status != ACTIVE:
+            raise Invalid(f"Image {id} could not be found.", code="ImageNotFound")
+    hosts = [name for name in aggregate.hosts if (it := call.cloud.mirror(HOST).get(name)) and it.state.alive]
+    await ask_to_cache(call.cloud, hosts, [found[id].state for id in ids])
+
+
 def _rezoned(call: Call, aggregate: Aggregate, metadata: dict[str, str | None]) -> tuple[Wish, ...]:
     """New metadata; servers are in the zone they were put in, so a zone with servers does not change its name."""
     if (metadata.get(ZONE, aggregate.zone) or "") != aggregate.zone:
@@ -192,6 +219,14 @@ routes = [
     Get("/os-aggregates/{id}", show, may=f"{RULE}:show"),
     Put("/os-aggregates/{id}", update, may=f"{RULE}:update", body=UpdateBody),
     Delete("/os-aggregates/{id}", delete, may=f"{RULE}:delete", answers=200),
+    Post(
+        "/os-aggregates/{id}/images",
+        cache_images,
+        may="compute:aggregates:images",
+        body=CacheBody,
+        answers=202,
+        since="2.81",
+    ),
     _action("add_host", add_host, HostBody),
     _action("remove_host", remove_host, HostBody),
     _action("set_metadata", set_metadata, MetadataBody),

@@ -158,6 +158,18 @@ def _staying_rescued(server: Server) -> ImageRef | None:
     return ImageRef(id=server.rescue_image.id, url="")
 
 
+def image_ref(cloud: Cloud, image: Image, leave: ImageTicket) -> ImageRef:
+    """Where a host gets it, and how it knows that it has got it."""
+    return ImageRef(
+        id=image.id,
+        url=ticket.url(cloud.settings, image.id),
+        checksum=image.hash_value if image.hash_algorithm == "sha512" else "",
+        disk_format=image.disk_format or "qcow2",
+        size_bytes=image.size,
+        ticket=leave,
+    )
+
+
 def image_wanted(server: Server) -> ServerImage | None:
     """The image its root disk is of, or is to be made of now."""
     return server.rebuild.image if server.rebuild else server.image
@@ -311,20 +323,10 @@ class Telling:
         ids = list(dict.fromkeys(image.id for server in servers if (image := _fetched(server))))
         documents = await self._cloud.executor.load([IMAGE.stream(id) for id in ids]) if ids else {}
         return {
-            document.id: self._image(document.state, await self._ticket(document.id))
+            document.id: image_ref(self._cloud, document.state, await self._ticket(document.id))
             for document in documents.values()
             if document.state.living and document.state.status == ACTIVE
         }
-
-    def _image(self, image: Image, leave: ImageTicket) -> ImageRef:
-        return ImageRef(
-            id=image.id,
-            url=ticket.url(self._cloud.settings, image.id),
-            checksum=image.hash_value if image.hash_algorithm == "sha512" else "",
-            disk_format=image.disk_format or "qcow2",
-            size_bytes=image.size,
-            ticket=leave,
-        )
 
     async def _ticket(self, image_id: str) -> ImageTicket:
         known = self._tickets.get(image_id)

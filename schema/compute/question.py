@@ -10,7 +10,7 @@ from typing import Literal, cast
 import msgspec
 from msgspec import field
 
-from schema.compute.domain import Observed, Secret, Word
+from schema.compute.domain import ImageRef, Observed, Secret, Word
 
 ConsoleKind = Literal["vnc", "serial", "spice"]
 
@@ -59,6 +59,12 @@ class CrashGuest(Word, tag=True):
 
 class ListGuests(Word, tag=True):
     """All it holds of Cumulog's, looked at now. `GuestList`."""
+
+
+class CacheImages(Word, tag=True):
+    """Have these images at hand before a server wants them. `Done`: it begins, and nobody is told how it ends."""
+
+    images: tuple[ImageRef, ...]
 
 
 class OpenPassage(Secret, tag=True):
@@ -181,6 +187,7 @@ Ask = (
     | SetPassword
     | CrashGuest
     | ListGuests
+    | CacheImages
     | OpenPassage
     | MeasureMove
     | ForceMove

@@ -145,3 +145,13 @@ async def test_only_unused_images_are_cleaned_away(cache, store):
     assert path.exists()
     old.clean(in_use=())
     assert not path.exists()
+
+
+async def test_the_driver_has_an_image_at_hand_in_advance(store, tmp_path):
+    libvirt = pytest.importorskip("agents.hypervisor.libvirt")
+    driver = libvirt.LibvirtDriver("host-1", "test:///default", tmp_path)
+    ref = image(store)
+    await driver.fetch_image(ref)
+    await driver.fetch_image(ref)
+    assert driver.images.path(ref).read_bytes() == CONTENT
+    assert store.asked == 1
