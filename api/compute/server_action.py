@@ -141,5 +141,4 @@ routes = [
         lenient=True,
     ),
     _row("resetNetwork", gone, "os_compute_api:os-admin-actions:reset_network"),
-    _row("injectNetworkInfo", gone, "os_compute_api:os-admin-actions:inject_network_info"),
 ]

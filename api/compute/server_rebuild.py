@@ -89,6 +89,10 @@ async def rebuild(call: Call) -> Reply:
     document = (await call.execute(*wishes))[-1]
     shown = await View(call).one(document.state, updated=True)
     shown["server"]["adminPass"] = boot.admin_password
+    if call.version >= (2, 54):
+        shown["server"]["key_name"] = document.state.order.key_name
+    if call.version >= (2, 57):
+        shown["server"]["user_data"] = boot.user_data or None
     return Reply(shown, headers={"Location": call.url(f"/servers/{server.id}")})
 
 

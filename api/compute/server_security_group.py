@@ -14,10 +14,11 @@ from api.wire import Call, Get, Post
 from bus.documents import AnyOf, Where
 from bus.execute import OtherVersion, Wish
 from handlers.compute.cards import CardWanted
+from handlers.compute.following import NicReactor
 from handlers.network.default_group import ensure_default_group
 from handlers.network.port import PORTS
 from handlers.network.security_group import standing
-from schema.compute.server import Server
+from schema.compute.server import SERVER, Server
 from schema.network.port import Port, UpdatePort
 from schema.network.security_group import DEFAULT, SECURITY_GROUP, SecurityGroup, SecurityRule
 from schema.refusal import Conflict, Invalid, NotFound
@@ -61,6 +62,7 @@ async def add(call: Call) -> None:
         return {port.id: (*port.security_group_ids, id) for port in fit}
 
     await _regroup(call, server, with_it, id)
+    await _shown_at_once(call, server)
 
 
 async def remove(call: Call) -> None:
@@ -77,6 +79,7 @@ async def remove(call: Call) -> None:
         return {port.id: tuple(it for it in port.security_group_ids if it != id) for port in those}
 
     await _regroup(call, server, without_it)
+    await _shown_at_once(call, server)
 
 
 async def groups_asked(
@@ -140,6 +143,11 @@ async def _regroup(call: Call, server: Server, change: Callable[[Sequence[Port]]
                 raise
         else:
             return
+
+
+async def _shown_at_once(call: Call, server: Server) -> None:
+    """Whoever looks next sees it, without waiting for the cards to follow their ports."""
+    await NicReactor(call.cloud).catch_up({SERVER.stream(server.id)})
 
 
 async def _groups(call: Call, ids: Sequence[str]) -> list[SecurityGroup]:

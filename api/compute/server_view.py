@@ -83,6 +83,14 @@ def addresses(server: Server) -> dict[str, list[dict[str, Any]]]:
     return shown
 
 
+def briefly(shown: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Addresses with nothing but their version."""
+    return {
+        label: [{"version": it["version"], "addr": it["addr"]} for it in addresses]
+        for label, addresses in shown.items()
+    }
+
+
 def security_groups(server: Server) -> list[str]:
     """Names of the groups its ports are in."""
     return list(dict.fromkeys(name for nic in server.nics if not nic.port_gone for name in nic.security_groups))
@@ -116,9 +124,9 @@ class View:
     async def one(self, server: Server, *, updated: bool = False) -> dict[str, Any]:
         """The answer that shows one server. `updated`: after a change, of which Nova says less before 2.75."""
         if updated and self._version < (2, 75):
-            return {"server": self._core(server)}
-        user_data = await self._user_data([server])
-        shown = self._whole(server, user_data)
+            shown = self._core(server) | {"addresses": briefly(addresses(server))}
+        else:
+            shown = self._whole(server, await self._user_data([server]))
         if self._version >= (2, 71):
             shown["server_groups"] = [server.order.group_id] if server.order.group_id else []
         return {"server": shown}

@@ -142,7 +142,7 @@ class NicReactor:
 
     async def react(self, documents: Sequence[Document]) -> None:
         """Have the servers that these are about show them as they are."""
-        await self._catch_up(await self._servers(documents))
+        await self.catch_up(await self._servers(documents))
 
     async def sweep(self) -> None:
         """Look at some of the servers that have cards, whatever happened; in a while at all of them, and again.
@@ -153,12 +153,13 @@ class NicReactor:
             return
         where = [Where("nics", "is", True)]
         page = await self._cloud.documents.find(SERVER, where=where, limit=SWEPT_AT_ONCE, marker=self._swept)
-        await self._catch_up({document.stream for document in page})
+        await self.catch_up({document.stream for document in page})
         full = len(page) == SWEPT_AT_ONCE
         self._swept = page[-1].id if full else None
         self._sweep_at = 0.0 if full else clock.monotonic() + SWEEP_SECONDS
 
-    async def _catch_up(self, streams: set[str]) -> None:
+    async def catch_up(self, streams: set[str]) -> None:
+        """Have these servers show their cards as they are."""
         for _ in range(LOOKS):
             if not streams:
                 return

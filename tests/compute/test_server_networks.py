@@ -232,3 +232,49 @@ async def test_the_same_order_again_is_the_same_server(world):
     again = await member("POST", "/servers", body, expect=202, key=key)
     assert first["server"]["id"] == again["server"]["id"]
     assert len(await world.ports(project_id=PROJECT)) == 2
+
+
+async def test_after_a_change_older_versions_say_less(world):
+    network, member = await world.network(), await world.client()
+    id = (await orders(world, [{"uuid": network}], member=member))["id"]
+    await world.becomes(member, id, "ACTIVE")
+    image = (await member("GET", f"/servers/{id}"))["server"]["image"]["id"]
+
+    async def rebuilt(version):
+        body = {"rebuild": {"imageRef": image}}
+        shown = (await member("POST", f"/servers/{id}/action", body, expect=202, version=version))["server"]
+        await world.becomes(member, id, "ACTIVE")
+        return shown
+
+    [address] = (await rebuilt("2.53"))["addresses"]["blue"]
+    assert set(address) == {"version", "addr"}
+    shown = await rebuilt("2.57")
+    assert (shown["key_name"], shown["user_data"]) == (None, None)
+    assert "server_groups" not in shown
+    assert (await rebuilt("2.71"))["server_groups"] == []
+    shown = await rebuilt("2.75")
+    assert "OS-EXT-IPS:type" in shown["addresses"]["blue"][0]
+    assert (shown["user_data"], shown["OS-EXT-STS:vm_state"]) == (None, "active")
+    [address] = (await member("PUT", f"/servers/{id}", {"server": {}}, version="2.1"))["server"]["addresses"]["blue"]
+    assert set(address) == {"version", "addr"}
+
+
+async def test_groups_that_a_server_leaves_are_not_shown_any_more(world):
+    network, member = await world.network(), await world.client()
+    id = (await orders(world, [{"uuid": network}], member=member))["id"]
+    await world.becomes(member, id, "ACTIVE")
+    path = f"/servers/{id}/action"
+    await member("POST", path, {"removeSecurityGroup": {"name": "default"}}, expect=202)
+    assert "security_groups" not in (await member("GET", f"/servers/{id}"))["server"]
+    await member("POST", path, {"addSecurityGroup": {"name": "default"}}, expect=202)
+    assert (await member("GET", f"/servers/{id}"))["server"]["security_groups"] == [{"name": "default"}]
+
+
+async def test_administrators_may_tell_a_guest_its_networks_anew(world):
+    network, member, admin = await world.network(), await world.client(), await world.client("admin")
+    id = (await orders(world, [{"uuid": network}], member=member))["id"]
+    await world.becomes(member, id, "ACTIVE")
+    path = f"/servers/{id}/action"
+    await member("POST", path, {"injectNetworkInfo": None}, expect=403)
+    await admin("POST", path, {"injectNetworkInfo": None}, expect=202)
+    await admin("POST", path, {"resetNetwork": None}, expect=410)
