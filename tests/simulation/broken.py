@@ -50,6 +50,27 @@ def capacity_ignored() -> None:
     schedule.Scheduler.place = crowd  # type: ignore[method-assign]
 
 
+def cpus_given_twice() -> None:
+    """A provider does not look whether somebody has a CPU already, and no more does the scheduler."""
+    from handlers.placement import provider
+    from handlers.placement.capacity import CapacityIndex
+
+    provider._units_free = lambda *_: None
+    CapacityIndex.units_free = CapacityIndex.units_there  # type: ignore[method-assign]
+
+
+def placed_on_other_cpus() -> None:
+    """A server that is placed is claimed other CPUs for."""
+    from handlers.compute import server as rules
+
+    already_so = rules._already_so
+
+    def careless(server: Any, command: Any) -> bool:
+        return (type(command).__name__ == "PlaceServer" and server.host == command.host) or already_so(server, command)
+
+    rules._already_so = careless
+
+
 def reactor_drops_servers() -> None:
     """The follow-through overlooks some servers."""
     from handlers.compute.build import ServerReactor
@@ -311,6 +332,8 @@ WAYS: dict[str, Callable[[], None]] = {
         claim_not_released,
         quota_not_released,
         capacity_ignored,
+        cpus_given_twice,
+        placed_on_other_cpus,
         reactor_drops_servers,
         late_failure_believed,
         races_not_noticed,
