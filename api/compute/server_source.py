@@ -8,6 +8,7 @@ from typing import Any
 
 from api.wire import Call
 from bus.documents import Where
+from handlers.compute import image_properties
 from handlers.compute.flavor import flavor_seen_by
 from handlers.placement.hardware import Hardware, check_aliases
 from handlers.placement.wishes import wanted
@@ -101,7 +102,10 @@ def _booted_image(devices: Sequence[dict[str, Any]], image_id: str) -> str:
 
 def check_hardware(call: Call, flavor: Flavor | ServerFlavor, image: Image | ServerImage | None) -> Hardware | None:
     """What the two want of a host for itself. Raises Invalid where they contradict each other, or name what is not."""
-    hardware = wanted(flavor.vcpus, flavor.ram_mb, flavor.extra_specs, image.properties if image else {})
+    properties = image.properties if image else {}
+    image_properties.check(properties)
+    image_properties.check_against(flavor.extra_specs, properties)
+    hardware = wanted(flavor.vcpus, flavor.ram_mb, flavor.extra_specs, properties)
     check_aliases(hardware, call.cloud.settings.scheduler.pci_aliases)
     return hardware
 
