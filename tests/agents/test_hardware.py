@@ -5,6 +5,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from agents.hypervisor.hardware import cells, dedicated, devices
+from agents.hypervisor.libvirt import LibvirtDriver
 from agents.hypervisor.meter import Meter
 from agents.hypervisor.simulated import SimulatedDriver
 from agents.hypervisor.traits import traits
@@ -118,3 +119,23 @@ def test_the_meter_tells_shares_of_the_time_between(tmp_path):
         "cpu.iowait.percent": 0.2,
     }
     assert Meter(tmp_path / "none").read() == {}
+
+
+@pytest.mark.live
+@pytest.mark.xdist_group("live")
+async def test_a_real_host_tells_what_it_has(libvirtd, hypervisor_folder):
+    said = Hardware(dedicated_cpus="1-8191", devices=("ffff:ffff",))
+    driver = LibvirtDriver("host-1", libvirtd.uri, hypervisor_folder / "hypervisor", hardware=said)
+    await driver.start(lambda id: None, lambda id, words: None)
+    try:
+        facts = await driver.facts()
+    finally:
+        await driver.close()
+    cpus = [cpu for cell in facts.cells for cpu in cell.cpus]
+    assert len(cpus) == facts.vcpus
+    assert facts.dedicated_cpus == tuple(cpu for cpu in cpus if cpu)
+    assert all(cell.memory_mb > 0 for cell in facts.cells)
+    assert facts.devices == ()
+    assert "COMPUTE_NODE" in facts.traits
+    metrics = driver.metrics()
+    assert set(metrics) == {f"cpu.{it}percent" for it in ("", "user.", "kernel.", "idle.", "iowait.")} or not metrics
