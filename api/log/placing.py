@@ -21,13 +21,16 @@ from bus.log import Recorded
 from handlers.compute.considering import considered
 from handlers.placement.schedule import NoValidHost, Placement, told
 from schema.compute.flavor import FLAVOR, Flavor
+from schema.compute.move import MoveFailed, MovePlaced
 from schema.compute.server import Server
-from schema.compute.server_event import ServerFaulted, ServerPlaced
+from schema.compute.server_event import ActionFailed, ServerFaulted, ServerPlaced
 from schema.compute.server_parts import Order, ServerImage
+from schema.event import Event
 from schema.image.image import ACTIVE, IMAGE
 from schema.placement.decision import Decision
 from schema.refusal import Invalid
 
+_DECIDING = (ServerPlaced, ServerFaulted, MovePlaced, MoveFailed, ActionFailed)
 AT_ONCE = 100
 """Servers asked about at once, at most."""
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -82,7 +85,7 @@ def decisions(events: Iterable[Recorded]) -> list[dict[str, Any]]:
     return [
         {"position": recorded.position, "at": recorded.at, **_shown(recorded.event.decision, _host(recorded.event))}
         for recorded in events
-        if isinstance(recorded.event, ServerPlaced | ServerFaulted) and recorded.event.decision is not None
+        if isinstance(recorded.event, _DECIDING) and recorded.event.decision is not None
     ]
 
 
@@ -106,8 +109,8 @@ def _shown(decision: Decision, host: str | None) -> dict[str, Any]:
     return {"host": host, "words": explained(decision, host), "decision": decision}
 
 
-def _host(event: ServerPlaced | ServerFaulted) -> str | None:
-    return event.host if isinstance(event, ServerPlaced) else None
+def _host(event: Event) -> str | None:
+    return event.host if isinstance(event, ServerPlaced | MovePlaced) else None
 
 
 def _flavor(call: Call, asked: str) -> Flavor:

@@ -89,7 +89,8 @@ def placing_move(server: Server, answer: Placement | NoValidHost) -> tuple[Wish,
     move = _move(server)
     if isinstance(answer, NoValidHost):
         fault = Fault(message=_with_last(server, answer.reason), details=told(answer.decision.remedy))
-        return failing_move(server, FailMove(migration_id=move.migration_id, host="", fault=fault))
+        failed = FailMove(migration_id=move.migration_id, host="", fault=fault, decision=answer.decision)
+        return failing_move(server, failed)
     placed = PlaceMove(
         migration_id=move.migration_id,
         host=answer.host,

@@ -7,9 +7,11 @@ import pytest
 
 from agents.hypervisor.plan import Define, Resize, Stop
 from api.compute.service import SERVICE
+from api.log.placing import decisions
 from bus.execute import Wish
 from handlers.compute.flavor import FLAVORS
 from schema.compute.flavor import CreateFlavor
+from schema.compute.server import SERVER
 from schema.placement.consumer import CONSUMER
 from schema.placement.provider import PROVIDER
 from tests.compute.steering import Steered
@@ -201,6 +203,10 @@ async def test_without_room_it_stays_as_it_is(shire):
     shown = await shire.becomes(admin, id, "ACTIVE")
     assert shown["OS-EXT-SRV-ATTR:host"] == "h1"
     assert await shire.held() == {"h1": {id: 1}}
+    stream = await shire.cloud.log.read_stream(SERVER.stream(id), 0)
+    [placed, failed] = decisions(stream)
+    assert (placed["host"], failed["host"]) == ("h1", None)
+    assert "Of 1 host" in failed["words"][0]
 
 
 async def test_what_makes_no_sense_is_refused(shire):
