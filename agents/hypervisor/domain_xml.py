@@ -259,7 +259,11 @@ def has_agent(properties: Mapping[str, str]) -> bool:
     return properties.get("hw_qemu_guest_agent", "").lower() in _YES
 
 
-def quiesce(properties: Mapping[str, str]) -> Literal["no", "try", "must"]:
+Quiesce = Literal["no", "try", "must"]
+"""Whether a guest's agent is to make its file systems quiet for the moment that a copy is of."""
+
+
+def quiesce(properties: Mapping[str, str]) -> Quiesce:
     """Whether a copy of its disk wants its agent to make the file systems quiet first, by what the image says."""
     if properties.get("os_require_quiesce", "").lower() in _YES:
         return "must"

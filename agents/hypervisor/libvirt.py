@@ -23,10 +23,9 @@ from agents.hypervisor import (
     libvirt_power,
     libvirt_remaking,
     libvirt_resizing,
+    libvirt_snapshot,
     moving,
-    snapshotting,
 )
-from agents.hypervisor.domain_xml import quiesce
 from agents.hypervisor.driver import Dial, NotRunning, OnChange, OnProgress, Passing, StepFailed, Stream
 from agents.hypervisor.libvirt_connection import Connection
 from agents.hypervisor.libvirt_guests import Guests, is_uuid
@@ -59,7 +58,7 @@ from agents.hypervisor.plan import (
 from agents.hypervisor.tap_watch import TapWatch
 from agents.network.namespace import Namespace
 from bus.config import Hardware
-from schema.compute.domain import Domain, HostFacts, ImageRef, Observed
+from schema.compute.domain import HostFacts, ImageRef, Observed
 from schema.compute.question import ConsoleKind, Diagnosis, MoveMeasured
 
 _SYSTEM_SOCKETS = moving.Sockets(Path("/run/libvirt/p"), Path("/run/libvirt/p"), Path("/run/libvirt/libvirt-sock"))
@@ -110,6 +109,7 @@ class LibvirtDriver:
 
         await self._libvirt.open(on_change, returned)
         await self._taps.start(on_change)
+        await libvirt_snapshot.tidy(self._guests)
         tidying = libvirt_housekeeping.keep_tidy(self._guests)
         self._tidying = asyncio.create_task(tidying, name=f"{self.host} keeps tidy")
 
@@ -163,7 +163,7 @@ class LibvirtDriver:
             case Unrescue():
                 await libvirt_remaking.unrescue(guests, step.domain)
             case TakeSnapshot():
-                await self._send_copy(step.domain)
+                await libvirt_snapshot.send_copy(guests, step.domain)
             case Resize():
                 await libvirt_resizing.resize(guests, step.domain)
             case Unresize():
@@ -196,25 +196,6 @@ class LibvirtDriver:
                 await libvirt_cards.unplug(guests, id, step.tap)
             case Adopt():
                 await libvirt_making.adopt(guests, step)
-
-    async def _send_copy(self, domain: Domain) -> None:
-        id, wanted, folder = domain.server_id, domain.snapshot, self._guests.of(domain.server_id)
-        if wanted is None:
-            raise StepFailed("there is no image to copy its root disk into")
-
-        def on_bytes(doing: str) -> Callable[[int, int], None]:
-            return lambda done, whole: self._guests.on_progress(
-                id, f"{doing}: {done / 1e6:.0f} of {whole / 1e6:.0f} MB"
-            )
-
-        on_it = functools.partial(self._guests.on, id)
-        copy, quiet = folder / "copy", quiesce(domain.properties)
-        try:
-            await snapshotting.copy_disk(folder / "disk", copy, on_it, on_bytes("copying its disk"), quiesce=quiet)
-            await snapshotting.send(wanted, copy, on_bytes("sending its image"))
-        finally:
-            copy.unlink(missing_ok=True)
-        await on_it("noting its image", lambda it: libvirt_domain.remember(it, snapshot=wanted.image_id))
 
     async def console(self, server_id: str, lines: int | None) -> str:
         path = self._guests.of(server_id) / "console.log"

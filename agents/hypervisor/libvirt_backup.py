@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import libvirt
 
+from agents.hypervisor.domain_xml import Quiesce
 from agents.hypervisor.driver import StepFailed
-
-if TYPE_CHECKING:
-    from agents.hypervisor.snapshotting import Quiesce
 
 
 def begin(domain: Any, root: Path, copy: Path, quiesce: Quiesce) -> None:

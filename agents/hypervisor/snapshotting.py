@@ -1,23 +1,14 @@
-"""A copy of a guest's root disk, whole and of one moment, and its way into the image service.
-
-    off, suspended ─▶ qemu-img convert        running, paused ─▶ QEMU's own backup: the guest goes on meanwhile
-                                      └─▶ a file beside the disk ─▶ PUT, with a ticket ─▶ the file goes
-
-Whatever ends it on the way leaves no file and no job behind; done again, it begins anew.
-"""
+"""The way of an image from a host into the image service: one PUT, with a ticket, tried anew where that helps."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Literal
 
 import aiohttp
 import structlog
 
-from agents.hypervisor import disk
 from agents.hypervisor.driver import StepFailed
 from schema.compute.domain import Snapshot
 
@@ -28,34 +19,9 @@ RETRY_SECONDS = 1.0
 CHUNK_BYTES = 1024 * 1024
 ANSWER_SECONDS = 120.0
 """How long the image service may take to say something when it has all of it."""
-LOOK_SECONDS = 0.2
 
-Quiesce = Literal["no", "try", "must"]
-"""Whether the guest's agent is to bring its file systems in order, for as long as the copy takes to begin."""
 OnBytes = Callable[[int, int], None]
 """(bytes so far, bytes in all)"""
-OnDomain = Callable[[str, Callable[[Any], Any]], Awaitable[Any]]
-"""Does something with the libvirt domain, in a thread: (what it is, how)."""
-
-
-async def copy_disk(root: Path, copy: Path, on_domain: OnDomain, on_bytes: OnBytes, *, quiesce: Quiesce) -> None:
-    """A file of its own with what is on the disk now. Raises StepFailed."""
-    from agents.hypervisor import libvirt_backup
-
-    await on_domain("ending what was begun", libvirt_backup.abandon)
-    copy.unlink(missing_ok=True)  # noqa: ASYNC240  a local file
-    if not await on_domain("looking at it", lambda domain: bool(domain.isActive())):
-        await disk.flatten(root, copy)
-        return
-    try:
-        await on_domain("copying its disk", lambda domain: libvirt_backup.begin(domain, root, copy, quiesce))
-        while (at := await on_domain("copying its disk", libvirt_backup.progress)) is not None:
-            on_bytes(*at)
-            await asyncio.sleep(LOOK_SECONDS)
-    except BaseException:
-        with contextlib.suppress(StepFailed):
-            await on_domain("ending the copy", libvirt_backup.abandon)
-        raise
 
 
 async def send(snapshot: Snapshot, data: Path | bytes, on_bytes: OnBytes) -> None:

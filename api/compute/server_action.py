@@ -12,6 +12,7 @@ from api.compute.server import OVERRIDES_LOCK, RULE, by, server_in_path
 from api.wire import Call, Post, Route
 from bus.execute import Wish
 from handlers.compute.server import SERVERS
+from handlers.compute.snapshot_image import image_wishes
 from schema.compute.question import ConsoleOutput, ConsoleText, Unable
 from schema.compute.server_command import (
     Action,
@@ -73,7 +74,11 @@ async def unlock(call: Call) -> None:
 
 
 async def reset_state(call: Call) -> None:
-    await _do(call, ResetServerState(vm_state=VmState(call.body.state)))
+    """An image that it is being copied into, and has no data yet, goes."""
+    server = await server_in_path(call)
+    command = ResetServerState(vm_state=VmState(call.body.state))
+    also = (await image_wishes(call.cloud, [(server, command)])).get(server.id, ())
+    await call.execute(Wish(SERVERS, server.id, command), *also)
 
 
 async def console_output(call: Call) -> dict[str, str]:

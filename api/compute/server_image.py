@@ -18,6 +18,7 @@ from handlers.compute.snapshot_image import base_of, making
 from schema.compute.quota import UNLIMITED
 from schema.compute.server import Server
 from schema.compute.server_command import BackUpServer, SnapshotServer
+from schema.image.image import Image
 from schema.refusal import Invalid, OverQuota
 
 ID_SINCE = (2, 45)
@@ -44,24 +45,24 @@ class CreateBackup(Struct, forbid_unknown_fields=True):
 async def create_image(call: Call) -> Reply:
     server, wanted = await server_in_path(call), call.body
     await _check_metadata(call, server, wanted.metadata)
-    image_id = clock.uuid4()
-    await _make(call, server, SnapshotServer(image_id=image_id, **by(call)), name=checked_name(wanted.name))
-    return _told(call, image_id)
+    command = SnapshotServer(image_id=clock.uuid4(), **by(call))
+    return _told(call, await _make(call, server, command, name=checked_name(wanted.name)))
 
 
 async def create_backup(call: Call) -> Reply | None:
     """With a rotation of 0 nothing is kept, so no image is told of."""
     server, wanted = await server_in_path(call), call.body
     await _check_metadata(call, server, wanted.metadata)
-    image_id, rotation = clock.uuid4(), int(wanted.rotation)
+    rotation = int(wanted.rotation)
     if not wanted.backup_type or len(wanted.backup_type) > 255:
         raise Invalid("Invalid input for field/attribute backup_type: it has 1 to 255 characters.")
-    command = BackUpServer(image_id=image_id, backup_type=wanted.backup_type, rotation=rotation, **by(call))
-    await _make(call, server, command, name=checked_name(wanted.name), backup_type=wanted.backup_type)
+    command = BackUpServer(image_id=clock.uuid4(), backup_type=wanted.backup_type, rotation=rotation, **by(call))
+    image_id = await _make(call, server, command, name=checked_name(wanted.name), backup_type=wanted.backup_type)
     return _told(call, image_id) if rotation else None
 
 
-async def _make(call: Call, server: Server, command: SnapshotServer | BackUpServer, **fields: Any) -> None:
+async def _make(call: Call, server: Server, command: SnapshotServer | BackUpServer, **fields: Any) -> str:
+    """The id of the image; of the first one, where the same request was made before."""
     image = making(
         server,
         await base_of(call.cloud, server),
@@ -71,7 +72,8 @@ async def _make(call: Call, server: Server, command: SnapshotServer | BackUpServ
         metadata=call.body.metadata,
         **fields,
     )
-    await call.execute(Wish(SERVERS, server.id, command), *image)
+    documents = await call.execute(Wish(SERVERS, server.id, command), *image)
+    return next(document.id for document in documents if isinstance(document.state, Image))
 
 
 def _told(call: Call, image_id: str) -> Reply:

@@ -17,7 +17,7 @@ from handlers.compute.server import decide
 from handlers.image.image import IMAGES
 from schema.compute.quota import ReleaseQuota
 from schema.compute.server import Server
-from schema.compute.server_event import ActionFailed, ServerDeleted
+from schema.compute.server_event import ActionFailed, ServerDeleted, ServerStateReset
 from schema.compute.shelf import ServerUnshelved
 from schema.compute.snapshot import SnapshotTaken
 from schema.compute.task import Task
@@ -118,6 +118,8 @@ def _going(server: Server, events: Sequence[Event]) -> list[tuple[str, bool]]:
             case ServerDeleted():
                 going += [(server.shelf.image_id, True)] if server.shelf else []
                 going += [(server.snapshot.image_id, False)] if server.snapshot and not server.shelf else []
+            case ServerStateReset() if server.snapshot:
+                going.append((server.snapshot.image_id, False))
             case ActionFailed() if server.snapshot:
                 going.append((server.snapshot.image_id, server.shelf is not None))
     return going

@@ -51,6 +51,12 @@ async def test_a_running_guest_is_copied_and_another_boots_from_it(
         await control.tell(wish("stopped", snapshot=service.wanted("off")))
         await control.until(lambda: control.observed[id].snapshot == "off", 60)
         assert service.images["off"].startswith(b"QFI\xfb")
+        # An agent that dies in the midst leaves a copy; the next one does not.
+        (folder / "copy").touch()
+        await control.stop_agent()
+        control.manifest = (wish("stopped"),)
+        await control.start_agent(driver())
+        await control.until(lambda: not (folder / "copy").exists(), 30)
     await control.tell(wish("absent"))
 
     again, wish_again = order("#!/bin/sh\necho it says: $(cat /witness)\n")

@@ -8,9 +8,13 @@ import pytest
 from agents.hypervisor.plan import TakeSnapshot
 from bus import clock
 from bus.execute import Wish
+from handlers.compute.build import advance
+from handlers.compute.fate import execute_all
+from handlers.compute.server import SERVERS
 from handlers.image import ticket
 from handlers.image.image import IMAGES
 from schema.compute.domain import Observed
+from schema.compute.server import deadline
 from schema.compute.server_command import (
     BackUpServer,
     DeleteServer,
@@ -119,6 +123,13 @@ async def test_an_image_is_made_of_a_server_that_runs_on(world):
     assert [(it["action"], it["message"]) for it in actions] == [("createImage", None), ("create", None)]
 
 
+async def test_the_same_request_makes_one_image(world):
+    client = await world.client()
+    id = (await world.boot(client))["id"]
+    ids = [(await world.act(client, id, "createImage", {"name": "x"}, key="k"))["image_id"] for _ in range(3)]
+    assert [it.id for it in await world.images(instance_uuid=id)] == list(set(ids))
+
+
 async def test_before_2_45_a_location_tells_where_it_is(world):
     client = await world.client()
     id = (await world.boot(client))["id"]
@@ -210,6 +221,41 @@ async def test_an_agent_that_died_begins_anew(world):
     await world.steered.host(name)
     await world.steered.reactor.telling.tell_everything(name)
     await world.kept(client, image_id)
+    await world.becomes(client, id, "ACTIVE")
+
+
+async def held_up(world, client, seconds=60):
+    """A server whose host is at its copy: its id, and the image's."""
+    id = (await world.boot(client))["id"]
+    driver, held = world.driver_of(await world.steered.state(id)), asyncio.Event()
+    driver.delay = lambda step: (held.set(), seconds)[1] if isinstance(step, TakeSnapshot) else 0
+    image_id = (await world.act(client, id, "createImage", {"name": "slow"}))["image_id"]
+    await held.wait()
+    return id, image_id
+
+
+async def test_past_the_deadline_nothing_of_it_is_left(world):
+    client = await world.client()
+    id, image_id = await held_up(world, client)
+    state = await world.steered.state(id)
+    late = advance(state, deadline(state))
+    assert [it.task for it in late] == [Task.IMAGE_SNAPSHOT]
+    await execute_all(world.cloud, [(state, (Wish(SERVERS, id, it),)) for it in late])
+    shown = await world.becomes(client, id, "ACTIVE")
+    assert "did not finish image_snapshot in time" in (await world.steered.state(id)).fault.message
+    assert shown["OS-EXT-STS:power_state"] == 1
+    await world.show(client, image_id, 404)
+    generation = (await world.steered.state(id)).generation
+    driver = world.driver_of(state)
+    await world.steered.until(lambda: driver.domains[id].seen.generation == generation)
+    assert driver.domains[id].seen.snapshot == ""
+
+
+async def test_a_reset_leaves_no_image_that_nobody_makes(world):
+    client, admin = await world.client(), await world.client("admin")
+    id, image_id = await held_up(world, client, 0.5)
+    await world.act(admin, id, "os-resetState", {"state": "active"})
+    await world.show(client, image_id, 404)
     await world.becomes(client, id, "ACTIVE")
 
 

@@ -288,7 +288,7 @@ class RealCloud:
         script = more.pop("script", None)
         if script:
             more["user_data"] = base64.b64encode(script.encode()).decode()
-        [image] = self.api.image.images(name=IMAGE)
+        image = more.pop("image", None) or next(iter(self.api.image.images(name=IMAGE)))
         flavor = self.api.compute.find_flavor(FLAVOR)
         made = self.api.compute.create_server(
             name=name,
