@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from schema.refusal import Invalid, NotFound, Refused
 RULE = "os_compute_api:os-hypervisors"
 UUIDS: tuple[int, int] = (2, 53)
 """From here on ids are uuids; before, they are numbers."""
+UUID = re.compile(r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 LEAN: tuple[int, int] = (2, 88)
 """From here on what placement knows better is left out."""
 
@@ -141,6 +143,8 @@ def _matching(call: Call, pattern: str) -> list[Host]:
 
 def _by_id(call: Call) -> Host:
     wanted = call.path["id"]
+    if call.version >= UUIDS and not UUID.fullmatch(wanted):
+        raise Invalid(f"Invalid uuid {wanted[:64]}")
     for host in _hosts(call):
         if wanted == str(shown_id(call, host.provider_id)):
             return host

@@ -52,6 +52,7 @@ from api.compute import (
     usage,
     usage_audit,
     volume_proxy,
+    volumes_boot,
 )
 from api.compute.policy import POLICY
 from api.wire import Service, versions
@@ -127,6 +128,7 @@ SERVICE = Service(
         *floating_ip_proxy.routes,
         *security_group_proxy.routes,
         *volume_proxy.routes,
+        *volumes_boot.routes,
         *removed.routes,
     ],
 )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from api.compute.hypervisor import provider_of, shown_id, state_of
+from api.compute.hypervisor import UUID, UUIDS, provider_of, shown_id, state_of
 from api.compute.page import listing
 from api.compute.times import written
 from api.wire import Call, Delete, Put
@@ -134,8 +134,10 @@ async def _changed(call: Call, host: Host, *commands: Command) -> Host:
 
 def _by_id(call: Call) -> Host:
     wanted = call.path["id"]
-    if call.version >= (2, 53) and len(wanted) != 36:
-        raise Invalid(f"Invalid uuid {wanted}")
+    if call.version >= UUIDS and not UUID.fullmatch(wanted):
+        raise Invalid(f"Invalid uuid {wanted[:64]}")
+    if call.version < UUIDS and not (wanted.isascii() and wanted.isdigit()):
+        raise Invalid(f"Invalid input for field id: {wanted[:64]!r} is not a whole number")
     for document in call.cloud.mirror(HOST).values():
         if wanted == str(shown_id(call, document.state.service_id)):
             host: Host = document.state

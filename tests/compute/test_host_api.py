@@ -63,7 +63,12 @@ async def test_hypervisors_are_listed_and_shown(client, served, hosts):
     assert "vcpus" not in newer
     assert newer["uptime"] is None
     await admin("GET", f"/os-hypervisors/{newer['id']}/uptime", expect=501, version="2.87")
-    await admin("GET", "/os-hypervisors/nobody", expect=404)
+    await admin("GET", "/os-hypervisors/nobody", expect=400)
+    await admin("GET", "/os-hypervisors/nobody", expect=404, version="2.52")
+    await admin("GET", f"/os-hypervisors/{clock.uuid4()}", expect=404)
+    await admin("DELETE", "/os-services/nobody", expect=400)
+    await admin("DELETE", "/os-services/nobody", expect=400, version="2.52")
+    await admin("DELETE", f"/os-services/{clock.uuid4()}", expect=404)
 
 
 async def test_a_hypervisor_tells_how_long_it_has_been_up(client, served, hosts):

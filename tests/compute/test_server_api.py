@@ -718,3 +718,13 @@ async def test_servers_of_another_project_are_listed_with_all_tenants_only(world
     assert listed(await admin("GET", f"/servers?tenant_id={PROJECT}")) == []
     assert listed(await admin("GET", f"/servers?all_tenants=&tenant_id={PROJECT}")) == [id]
     assert listed(await admin("GET", f"/servers?all_tenants=1&project_id={OTHER}")) == []
+
+
+async def test_servers_have_another_name_that_is_forgotten(world):
+    member = await world.client(version="2.102")
+    made = (await member("POST", "/os-volumes_boot", {"server": wanted(member)}, expect=202))["server"]
+    await world.becomes(member, made["id"], "ACTIVE")
+    assert [it["id"] for it in (await member("GET", "/os-volumes_boot/detail"))["servers"]] == [made["id"]]
+    assert (await member("GET", f"/os-volumes_boot/{made['id']}"))["server"]["id"] == made["id"]
+    await member("GET", "/os-volumes_boot", expect=404, version="2.103")
+    await member("DELETE", f"/os-volumes_boot/{made['id']}", expect=204)
