@@ -274,6 +274,8 @@ class SimulatedDriver:
                 self.domains[id] = _pretended(seen, step.domain, disk)
             return
         if isinstance(step, Prepare):
+            if id in self.domains and self.domains[id].seen.power != "absent":
+                return  # it has come meanwhile
             seen = Observed(server_id=id, awaiting=True, generation=step.domain.generation)
             self.domains[id] = _pretended(seen, step.domain, "")
             return

@@ -48,8 +48,8 @@ class Network:
                 return [self.random.expovariate(0.5)]
         return [self.random.expovariate(5.0)]
 
-    def carry(self, ends: Sequence[str], deliver: Callable[[], None]) -> None:
-        """Take a message from one end to another, or not."""
+    def carry(self, ends: Sequence[str], deliver: Callable[[], None], message: bytes = b"") -> None:
+        """Take a message from one end to another, or not. `message`: what hosts say, and what they are told."""
         if self.away.isdisjoint(ends):
             for seconds in self.fate():
                 asyncio.get_running_loop().call_later(seconds, self._arrive, ends, deliver)
@@ -108,10 +108,15 @@ class ProcessBroker:
     async def tell(self, host: str, message: bytes) -> None:
         link = self._network.links.get(host)
         if link is not None:
-            self._network.carry((self.owner.name, host), lambda: link.offer(message))
+            self._network.carry((self.owner.name, host), lambda: link.offer(message), message)
 
     async def ask(self, host: str, message: bytes, timeout_seconds: float) -> bytes:
-        raise TimeoutError("nobody is asked anything in the simulation")
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        link = self._network.links.get(host)
+        if link is not None:
+            self._network.carry((self.owner.name, host), lambda: link.hear(self.owner.name, message, answer))
+        async with asyncio.timeout(timeout_seconds):
+            return await answer
 
     async def listen(self, on_report: OnReport) -> None:
         self._lanes = Lanes(on_report, LISTENERS)
@@ -156,6 +161,9 @@ class HostEnd:
         self.host = host
         self._network = network
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue(1000)
+        self._on_question: OnQuestion | None = None
+        self._owner: Owner | None = None
+        self._answering: set[asyncio.Task[None]] = set()
         network.links[host] = self
 
     def offer(self, message: bytes) -> None:
@@ -174,10 +182,26 @@ class HostEnd:
         if not listening:
             raise ConnectionError("nobody listens")
         end = min(listening, key=lambda it: it.owner.name)
-        network.carry((self.host, end.owner.name), lambda: end.hear(self.host, message))
+        network.carry((self.host, end.owner.name), lambda: end.hear(self.host, message), message)
 
     async def answer(self, on_question: OnQuestion) -> None:
-        """Nobody asks."""
+        self._on_question, self._owner = on_question, OWNER.get()
+
+    def hear(self, asker: str, question: bytes, answer: asyncio.Future[bytes]) -> None:
+        """A question, answered in the name of the host's agent: what it is doing dies with it."""
+        on_question, owner = self._on_question, self._owner
+        if on_question is None or owner is None or owner.dead:
+            return
+
+        async def work() -> None:
+            said = await on_question(question)
+            self._network.carry((self.host, asker), lambda: answer.done() or answer.set_result(said))
+
+        context = contextvars.copy_context()
+        context.run(OWNER.set, owner)
+        task = context.run(asyncio.get_running_loop().create_task, work())
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
 
     async def close(self) -> None:
         """It goes with its host's agent."""

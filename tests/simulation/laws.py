@@ -9,6 +9,7 @@ from typing import Any
 
 from bus import clock
 from handlers.compute.fate import hardware_of
+from handlers.compute.move import second_host
 from handlers.compute.moving import flavor_wanted
 from handlers.placement.demand import demanded
 from schema.compute.migration import OVER, Migration
@@ -55,16 +56,22 @@ def at_every_moment(world: World) -> Iterator[str]:
     living = [server for server in servers.values() if server.living]
     if set(quota.held) != {server.id for server in living}:
         yield f"quota is held for {sorted(quota.held)}, there are {sorted(server.id for server in living)}"
-    if (quota.cores, quota.ram_mb) != (
-        sum(server.flavor.vcpus for server in living),
-        sum(server.flavor.ram_mb for server in living),
-    ):
+    largest = [_largest(server) for server in living]
+    if (quota.cores, quota.ram_mb) != (sum(cores for cores, _ in largest), sum(ram_mb for _, ram_mb in largest)):
         yield f"quota usage is {quota.usage}, {len(living)} servers live"
     limit = quota.limits.get("instances", -1)
     if limit != -1 and len(living) > limit:
         yield f"{len(living)} servers live, the quota allows {limit}"
     yield from _never_rebuilt_too_early(world, servers)
     yield from never_broken(world)
+
+
+def _largest(server: Server) -> tuple[int, int]:
+    """Cores and MB: while it may be of this size or that, the larger counts."""
+    sizes = [server.flavor]
+    if server.move is not None and server.move.old_flavor and server.move.new_flavor:
+        sizes += [server.move.old_flavor, server.move.new_flavor]
+    return max(it.vcpus for it in sizes), max(it.ram_mb for it in sizes)
 
 
 def _never_rebuilt_too_early(world: World, servers: Mapping[str, Server]) -> Iterator[str]:
@@ -177,7 +184,7 @@ def in_the_end(world: World) -> Iterator[str]:
     for machine in world.machines:
         for id in () if machine.gone else machine.domains:
             server = servers.get(id)
-            if server is None or not server.living or server.host != machine.name:
+            if server is None or not server.living or machine.name not in {server.host, second_host(server)}:
                 yield f"{machine.name} holds a domain of {id}, which the log does not put there"
     moves = {server.move.migration_id for server in servers.values() if server.living and server.move}
     for id, migration in world.states(Migration).items():
@@ -213,12 +220,14 @@ def _on_its_host(world: World, server: Server, domain: Any) -> Iterator[str]:
     wanted = {
         VmState.ACTIVE: {"running"},
         VmState.RESCUED: {"running"},
+        VmState.RESIZED: {"running", "stopped"},
         VmState.PAUSED: {"paused"},
         VmState.SUSPENDED: {"suspended"},
         VmState.STOPPED: {"stopped", "crashed", "absent"},  # absent: somebody removed it behind our back
     }.get(server.vm_state)
     calm = server.id not in world.disturbed
-    if wanted is not None and power not in wanted and (calm or server.vm_state is not VmState.RESCUED):
+    hurt = not calm or server.fault is not None
+    if wanted is not None and power not in wanted and not (hurt and server.vm_state is VmState.RESCUED):
         yield f"server {server.id} is {server.vm_state}, its guest on {server.host} is {power}"
     if domain is None or not calm:
         return

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agents.hypervisor.agent import Agent
-from agents.hypervisor.plan import Pause, Step
+from agents.hypervisor.driver import StepFailed
+from agents.hypervisor.plan import Pause, Send, Step
 from agents.hypervisor.simulated import Simulated, SimulatedDriver
 from agents.link import BrokerLink
 from bus.config import Hardware
@@ -32,6 +33,8 @@ class Hypervisor(SimulatedDriver):
     world: World
 
     async def act(self, step: Step) -> None:
+        if isinstance(step, Send) and step.domain.send_to and self.world.machine(step.domain.send_to.host).gone:
+            raise StepFailed(f"host {step.domain.send_to.host} cannot be reached")
         await super().act(step)
         self.world.done(self.host, step)
 

@@ -18,7 +18,6 @@ from handlers.compute.ports import device_of
 from handlers.network.routing import feet
 from projections.network.delta import Change, Common, Delta, Deltas, deltas
 from projections.network.model import COMMON, FOLLOWED, Model, Place
-from schema.compute.move import Phase
 from schema.compute.server import Server
 from schema.event import State
 from schema.network.floating_ip import FloatingIp
@@ -199,7 +198,8 @@ def never_broken(world: World) -> Iterator[str]:
         owner = servers.get(port.device_id) if port.device_owner.startswith("compute:") and port.living else None
         if port.living and port.device_owner.startswith("compute:") and (owner is None or not owner.living):
             yield f"port {id} outlives its server {port.device_id}"
-        seeking = owner is not None and owner.move is not None and owner.move.phase is Phase.SEEKING
+        # One that could not be taken in somewhere is off, and has no place before the next host has it.
+        seeking = owner is not None and owner.move is not None and bool(owner.move.tried) and not owner.move.departed
         if owner is not None and owner.living and port.host != (owner.host or "") and (port.host or not seeking):
             yield f"port {id} is bound to {port.host or 'no host'}, its server is on {owner.host}"
         if owner is not None and owner.nic(id) is None:

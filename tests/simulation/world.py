@@ -163,6 +163,9 @@ class World:
             self.sweeper = process
         return self.sweeper is process
 
+    def machine(self, name: str) -> Machine:
+        return next(machine for machine in self.machines if machine.name == name)
+
     def states(self, kind: type[State]) -> dict[str, Any]:
         """Of everything of a kind, as the log has it; of what is gone, too."""
         return {it.id: it.state for it in self.log.documents.values() if isinstance(it.state, kind)}

@@ -1,0 +1,1 @@
+"""Every action of many steps, with each of its steps failed, done twice, and broken off."""
