@@ -16,7 +16,7 @@ from bus.log import Batch, Recorded
 QUEUE = 256
 """Batches waiting for one in-process consumer, at most; past that they are dropped and read from the log instead."""
 
-LISTENERS = 64
+LISTENERS = 512
 """Reports of different hosts worked on at once; one host's come in order."""
 
 OnReport = Callable[[str, bytes], Awaitable[None]]

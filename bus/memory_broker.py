@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from bus import clock
 from bus.broker import LISTENERS, QUEUE, Dealer, Delivery, OnQuestion, OnReport
 from bus.lanes import Lanes
 from bus.log import PARTITIONS, Batch
 
 WORDS = 10_000
 """Words waiting for one host or from all hosts, at most; older ones are dropped first."""
+_ECHO = ""
+"""The name of no host."""
 
 
 async def _acknowledged() -> None:
@@ -25,6 +28,7 @@ class MemoryBroker:
         self._hosts: dict[str, MemoryLink] = {}
         self._reports: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(WORDS)
         self._listeners: list[asyncio.Task[None]] = []
+        self._echoes: dict[str, asyncio.Event] = {}
 
     async def start(self) -> None:
         """Nothing to connect."""
@@ -68,6 +72,19 @@ class MemoryBroker:
         return True
 
     async def echo(self, timeout_seconds: float) -> bool:
+        """Behind all that hosts have said and nobody has heard yet."""
+        if not self._listeners:
+            return True
+        number = clock.hex_id()
+        heard = self._echoes[number] = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._reports.put((_ECHO, number.encode()))
+                await heard.wait()
+        except TimeoutError:
+            return False
+        finally:
+            del self._echoes[number]
         return True
 
     async def listen(self, on_report: OnReport) -> None:
@@ -82,7 +99,13 @@ class MemoryBroker:
         return self._reports.qsize()
 
     async def _hear(self, on_report: OnReport) -> None:
-        lanes = Lanes(on_report, LISTENERS)
+        async def hear(host: str, message: bytes) -> None:
+            if host != _ECHO:
+                await on_report(host, message)
+            elif heard := self._echoes.get(message.decode()):
+                heard.set()
+
+        lanes = Lanes(hear, LISTENERS)
         try:
             while True:
                 await lanes.room()

@@ -65,8 +65,7 @@ class NetworkAgent:
         sweep_seconds: float = 10.0,
     ) -> None:
         self.host = host
-        self.position = 0
-        """Everything told up to here is held."""
+        self._held = Held()
         self._driver = driver
         self._link = link
         self._store: Store = store or NoStore()
@@ -101,14 +100,22 @@ class NetworkAgent:
         return self._tenure.held
 
     @property
+    def position(self) -> int:
+        """Everything told up to here is held."""
+        return self._held.position
+
+    @property
     def world(self) -> World:
         """What its host must have, as far as it was told."""
         return self._world
 
+    def _worldly(self, endpoint_ip: str = "") -> World:
+        return World(self._held.pieces, self._held.common, endpoint_ip=endpoint_ip)
+
     async def run(self) -> None:
         """Serve this host. Ends only by cancellation, or if the driver cannot start."""
-        held = self._store.load()
-        self._world, self.position = World(held.pieces), held.position
+        self._held = self._store.load()
+        self._world = self._worldly()
         try:
             await self._driver.start(self._changed_by_others, self._outbox.ask)
             self._tenure.start()
@@ -148,21 +155,13 @@ class NetworkAgent:
         if word.epoch < self.epoch:
             return
         self._tenure.meet(word.epoch)
-        before = self._world.pieces
-        if word.full:
-            pieces: dict[str, Piece] = {}
-            told(pieces, word, self.host)
-            touched = {key for key in before.keys() | pieces.keys() if before.get(key) != pieces.get(key)}
-        elif word.since > self.position:
+        if not word.full and word.since > self.position:
             self._beat_now()  # something between was lost
             return
-        elif word.position <= self.position:
+        if not word.full and word.position <= self.position:
             return
-        else:
-            pieces = dict(before)
-            touched = told(pieces, word, self.host)
-        self.position = word.position
-        self._world = World(pieces, endpoint_ip=self._facts.endpoint_ip)
+        self._held, touched = told(self._held, word, self.host)
+        self._world = self._worldly(self._facts.endpoint_ip)
         self._wake_save.set()
         if touched:
             self._touch(touched)
@@ -184,7 +183,7 @@ class NetworkAgent:
     async def _know_facts(self) -> None:
         facts = await self._driver.facts()
         if facts.endpoint_ip != self._world.endpoint_ip:
-            self._world = World(self._world.pieces, endpoint_ip=facts.endpoint_ip)
+            self._world = self._worldly(facts.endpoint_ip)
             self._everything = True
             self._wake_work.set()
         self._facts = facts
@@ -242,7 +241,7 @@ class NetworkAgent:
         fenced, world = self._fenced, self._world
         if fenced:
             await self._driver.fence()
-            world = World(_without_routers(world), endpoint_ip=world.endpoint_ip)
+            world = World(_without_routers(world), world.common, endpoint_ip=world.endpoint_ip)
         faults = await self._driver.apply(world, touched)
         if touched is not None:
             faults = {key: text for key, text in self._faults.items() if key not in touched} | faults
@@ -311,13 +310,13 @@ class NetworkAgent:
             await self._wake_save.wait()
             self._wake_save.clear()
             try:
-                await self._store.save(Held(self.position, self._world.pieces))
+                await self._store.save(self._held)
             except OSError as error:
                 log.warning("what is held could not be kept on disk", host=self.host, error=str(error))
 
 
 def _without_routers(world: World) -> dict[str, Piece]:
-    return {key: piece for key, piece in world.pieces.items() if not isinstance(piece, WiredRouter)}
+    return {key: piece for key, piece in world.own.items() if not isinstance(piece, WiredRouter)}
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

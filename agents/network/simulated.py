@@ -11,6 +11,9 @@ from agents.network.world import World
 from schema.compute.domain import Seed
 from schema.network.wiring import NetworkHostFacts, RouterSeen
 
+KEPT = 20
+"""Of what a driver was told had changed."""
+
 
 class SimulatedNetwork:
     """Everything is in place at once, or after `delay_seconds`, but for what `faults` says of it by key."""
@@ -22,7 +25,7 @@ class SimulatedNetwork:
         self.world = World({})
         """What is in place."""
         self.applied: list[Touched] = []
-        """What each `apply` was told had changed; the last thousand of them."""
+        """What each `apply` was told had changed; the last of them."""
         self.fenced = 0
         self.instances: dict[str, tuple[str, Seed | None]] = {}
         self.on_change: Callable[[], None] = _nobody
@@ -43,7 +46,7 @@ class SimulatedNetwork:
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)
         self.world = world
-        self.applied = [*self.applied[-999:], touched]
+        self.applied = [*self.applied[-KEPT + 1 :], touched]
         return {key: text for key, text in self.faults.items() if key in world.pieces}
 
     async def routers(self) -> Mapping[str, RouterSeen]:

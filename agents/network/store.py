@@ -23,6 +23,9 @@ class Held(msgspec.Struct, frozen=True):
 
     position: int = 0
     pieces: dict[str, Piece] = msgspec.field(default_factory=dict)
+    """The host's own."""
+    common: dict[str, Piece] = msgspec.field(default_factory=dict)
+    """What it has in common with others: peers, endpoints, members."""
 
 
 class Store(Protocol):

@@ -6,40 +6,68 @@ network or a group that leaves this host leaves with it.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from functools import lru_cache
+
+import msgspec
+
+from agents.network.store import Held
 from schema.network.wiring import Endpoint, Member, Peer, Piece, Wiring, decode_news
 
+FOLLOWED = ("network/", "members/")
 
-def told(pieces: dict[str, Piece], word: Wiring, host: str) -> set[str]:
-    """Change `pieces` to what the host is told; the keys that its driver must look at. Raises msgspec.DecodeError."""
-    changes: dict[str, Piece | None] = {}
+
+def told(held: Held, word: Wiring, host: str) -> tuple[Held, set[str]]:
+    """What a host holds afterwards, and the keys that its driver must look at: some of it may be as it was.
+
+    Raises msgspec.DecodeError.
+    """
+    pieces, common = (held.pieces, held.common) if not word.full else ({}, {})
+    touched = {*word.pieces, *word.gone}
+    left = {key for key in word.gone if key.startswith(FOLLOWED)}
+    if word.common or left:
+        common = dict(common)
     for raw in word.common:
-        news = decode_news(bytes(raw))
-        changes |= news.pieces
-        changes |= dict.fromkeys(news.gone)
-    changes = {key: None if _is_of(piece, host) else piece for key, piece in changes.items()}
-    changes |= word.pieces
-    changes |= dict.fromkeys(word.gone)
-    left = {key for key in word.gone if key.startswith(("network/", "members/"))}
+        news = _read(bytes(raw))
+        common |= news.pieces
+        for key in (*news.gone, *news.of_hosts.get(host, ())):
+            common.pop(key, None)
+        touched |= news.touched
     if left:
-        changes |= dict.fromkeys(key for key, piece in (pieces | changes).items() if _belongs(piece) in left)
-    touched = set()
-    for key, piece in changes.items():
-        if pieces.get(key) == piece:
-            continue
-        touched.add(_looked_at(key))
-        if piece is None:
-            del pieces[key]
-        else:
-            pieces[key] = piece
-    return touched
+        for key in [key for key, piece in common.items() if _belongs(piece) in left]:
+            del common[key]
+            touched.add(_looked_at(key))
+    pieces = pieces | word.pieces
+    for key in word.gone:
+        pieces.pop(key, None)
+    if word.full:
+        touched |= {_looked_at(key) for key in (*held.pieces, *held.common)}
+    return Held(word.position, pieces, common), touched
 
 
-def _is_of(piece: Piece | None, host: str) -> bool:
-    """Whether it is no peer there, as it is that host's own."""
-    return isinstance(piece, Peer | Endpoint) and piece.host == host
+class _Read(msgspec.Struct, frozen=True):
+    """News as every host needs it."""
+
+    pieces: dict[str, Piece]
+    gone: tuple[str, ...]
+    touched: frozenset[str]
+    of_hosts: dict[str, list[str]]
+    """Host → what is no peer there, as it is its own."""
 
 
-def _belongs(piece: Piece | None) -> str:
+@lru_cache(maxsize=16)
+def _read(message: bytes) -> _Read:
+    """All hosts that one process plays share what they are told the same of."""
+    news = decode_news(message)
+    of_hosts: dict[str, list[str]] = defaultdict(list)
+    for key, piece in news.pieces.items():
+        if isinstance(piece, Peer | Endpoint):
+            of_hosts[piece.host].append(key)
+    touched = frozenset(_looked_at(key) for key in (*news.pieces, *news.gone))
+    return _Read(news.pieces, news.gone, touched, of_hosts)
+
+
+def _belongs(piece: Piece) -> str:
     """The key of what it is told with; empty: it stands for itself."""
     match piece:
         case Peer() | Endpoint():

@@ -21,6 +21,7 @@ from schema.network.wiring import (
 )
 
 P = TypeVar("P")
+_COMMON: frozenset[type] = frozenset({Peer, Endpoint, Member})
 
 
 class World:
@@ -29,10 +30,22 @@ class World:
     What is told by element is put together here: a network has its endpoints, a group its members.
     """
 
-    def __init__(self, pieces: Mapping[str, Piece], *, endpoint_ip: str = "") -> None:
-        self.pieces = dict(pieces)
+    def __init__(
+        self, own: Mapping[str, Piece], common: Mapping[str, Piece] | None = None, *, endpoint_ip: str = ""
+    ) -> None:
+        """`common`: peers, endpoints and members, which may be many; who asks for none of them does not pay for them.
+
+        They may be among the host's own, too.
+        """
+        self.own = dict(own)
+        self.common: Mapping[str, Piece] = common or {}
         self.endpoint_ip = endpoint_ip
         """This host's own tunnel endpoint."""
+
+    @cached_property
+    def pieces(self) -> dict[str, Piece]:
+        """All of them."""
+        return {**self.common, **self.own}
 
     @cached_property
     def ports(self) -> dict[str, WiredPort]:
@@ -71,14 +84,16 @@ class World:
         return found
 
     @cached_property
-    def _by_kind(self) -> dict[type, list[Any]]:
-        found: dict[type, list[Any]] = {}
-        for piece in self.pieces.values():
-            found.setdefault(type(piece), []).append(piece)
-        return found
+    def _own_by_kind(self) -> dict[type, list[Any]]:
+        return _by_kind(self.own)
+
+    @cached_property
+    def _common_by_kind(self) -> dict[type, list[Any]]:
+        return _by_kind(self.common)
 
     def _all(self, kind: type[P]) -> list[P]:
-        return self._by_kind.get(kind, [])
+        more = self._common_by_kind.get(kind, []) if kind in _COMMON else []
+        return [*self._own_by_kind.get(kind, []), *more]
 
     @cached_property
     def ports_of(self) -> dict[str, list[WiredPort]]:
@@ -104,6 +119,13 @@ class World:
             return [foot.network_id for foot in feet]
         there = self.ports.get(id) if what == "port" else self.peers.get(id) if what == "peer" else None
         return [there.network_id] if there else []
+
+
+def _by_kind(pieces: Mapping[str, Piece]) -> dict[type, list[Any]]:
+    found: dict[type, list[Any]] = {}
+    for piece in pieces.values():
+        found.setdefault(type(piece), []).append(piece)
+    return found
 
 
 def _by_network(ports: Iterable[WiredPort]) -> dict[str, list[WiredPort]]:

@@ -17,7 +17,7 @@ from agents.network.driver import NetworkDriver
 from agents.network.fabric import Fabric, HostPlace
 from agents.network.link import BrokerNetworkLink
 from agents.network.simulated import SimulatedNetwork
-from agents.network.store import FileStore
+from agents.network.store import FileStore, NoStore, Store
 from bus.broker import HostLink
 from bus.config import Settings
 from schema.network.wiring import link_name
@@ -62,7 +62,7 @@ async def network_agents(settings: Settings, links: Links) -> list[tuple[str, Ru
             host,
             await _network_driver(settings, host),
             BrokerNetworkLink(await links.link(link_name(host))),
-            store=FileStore(settings.home / "network" / f"{host}.json"),
+            store=_store(settings, host),
             lease_seconds=settings.network.lease_seconds,
             sweep_seconds=settings.network.sweep_seconds,
         )
@@ -115,6 +115,13 @@ async def _driver(settings: Settings, host: str) -> Driver:
     from agents.hypervisor.libvirt_opening import open_driver
 
     return await open_driver(settings, host, _place(settings, host).namespace, host_names(settings).index(host))
+
+
+def _store(settings: Settings, host: str) -> Store:
+    """What is wired outlives an agent; what is only pretended does not."""
+    if network_driver(settings) == "simulated":
+        return NoStore()
+    return FileStore(settings.home / "network" / f"{host}.json")
 
 
 async def _network_driver(settings: Settings, host: str) -> NetworkDriver:

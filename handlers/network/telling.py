@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 from msgspec.structs import replace
 
-from bus.away import AWAY
+from bus import clock
+from bus.away import AWAY, pause
 from bus.cloud import Cloud
 from projections.network.delta import Delta, Deltas
 from projections.network.host import behind
@@ -20,6 +21,9 @@ from schema.network.wiring import Piece, PreSharedKey, SiteConnection, WiredRout
 
 log = structlog.get_logger()
 
+
+PACE_SECONDS = 0.5
+"""Between two words to a host that are of nothing but what it has in common with others."""
 
 Lacking = Callable[[Mapping[str, int]], Awaitable[Deltas]]
 """What hosts lack that hold everything up to these positions."""
@@ -35,6 +39,10 @@ class Telling:
         self._hosts = cloud.mirror(NETWORK_HOST)
         self._holding: dict[str, int] = {}
         self._asking: asyncio.Task[None] | None = None
+        self._told_at: dict[str, float] = {}
+        self._waiting: Deltas = {}
+        """Nothing of a host's own: what came after something of its own comes with it."""
+        self._pacing: asyncio.Task[None] | None = None
 
     def host(self, name: str) -> NetworkHost | None:
         """The host of that name, if there is one."""
@@ -42,7 +50,31 @@ class Telling:
         return document.state if document else None
 
     async def nudge(self, deltas: Deltas) -> None:
-        """Tell each host what has just changed for it. Never raises because the bus or the log is away."""
+        """Tell each host what has just changed for it. Never raises because the bus or the log is away.
+
+        What hosts only have in common with others waits a little where they were told something a moment ago: when
+        many ports come to a network of many hosts, every host is not told of every one of them by a word of its own.
+        """
+        now = clock.monotonic()
+        ready: Deltas = {}
+        for host, delta in deltas.items():
+            its = _joined(self._waiting.pop(host, None), delta)
+            own = its.pieces or its.gone or its.full
+            at_once = own or now - self._told_at.get(host, 0.0) >= PACE_SECONDS
+            (ready if at_once else self._waiting)[host] = its
+        await self._tell(ready)
+        if self._waiting and (self._pacing is None or self._pacing.done()):
+            self._pacing = asyncio.create_task(self._pace(), name="what network hosts have in common")
+
+    async def _pace(self) -> None:
+        while self._waiting:
+            await pause(PACE_SECONDS)
+            waiting, self._waiting = self._waiting, {}
+            await self._tell(waiting)
+
+    async def _tell(self, deltas: Deltas) -> None:
+        now = clock.monotonic()
+        self._told_at |= dict.fromkeys(deltas, now)
         try:
             await asyncio.gather(*(self._say(host, delta) for host, delta in deltas.items()))
         except AWAY as error:
@@ -63,7 +95,7 @@ class Telling:
             except AWAY as error:
                 log.info("hosts are not told what they lack", hosts=len(holding), error=repr(error))
                 return
-            await self.nudge(lacking)
+            await self._tell(lacking)
 
     async def _say(self, name: str, delta: Delta) -> None:
         host = self.host(name)
@@ -96,3 +128,10 @@ class Telling:
             key: replace(router, connections=tuple(keyed(it) for it in router.connections))
             for key, router in routers.items()
         }
+
+
+def _joined(before: Delta | None, delta: Delta) -> Delta:
+    """Two that follow each other, the first of which is of nothing but what is common."""
+    if before is None or delta.full:
+        return delta
+    return replace(delta, since=before.since, common=[*before.common, *delta.common])

@@ -22,7 +22,6 @@ goes from a host with the piece it is of:
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, Literal, cast
 
 import msgspec
@@ -432,9 +431,8 @@ def decode_to_host(message: bytes) -> ToNetworkHost:
     return cast(ToNetworkHost, _to_host.decode(message))
 
 
-@lru_cache(maxsize=16)
 def decode_news(message: bytes) -> News:
-    """Raises as `decode_to_host`. All hosts that one process plays share what they were told the same of."""
+    """Raises as `decode_to_host`."""
     return _news.decode(message)
 
 

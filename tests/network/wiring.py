@@ -12,7 +12,7 @@ import msgspec
 from agents.network.agent import NetworkAgent
 from agents.network.link import BrokerNetworkLink
 from agents.network.simulated import SimulatedNetwork
-from agents.network.store import Store
+from agents.network.store import Held, Store
 from agents.network.told import told
 from bus.broker import Broker
 from bus.cloud import Cloud, open_cloud
@@ -30,7 +30,7 @@ from schema.event import Event, Kind
 from schema.network.network import NETWORK, NetworkCreated, Segment
 from schema.network.port import PORT, FixedIp, PortBound, PortCreated
 from schema.network.subnet import SUBNET, SubnetCreated
-from schema.network.wiring import Piece, Wiring, link_name
+from schema.network.wiring import Endpoint, Member, Peer, Piece, Wiring, link_name
 
 
 class Happened(msgspec.Struct, frozen=True):
@@ -120,7 +120,12 @@ def take(held: dict[str, Piece], delta: Delta, host: str) -> None:
     """What a host holds, after it was told."""
     common = tuple(it.encoded for it in delta.common)
     word = Wiring(epoch=1, position=1, pieces=delta.pieces, gone=tuple(delta.gone), common=common)
-    told(held, word, host)
+    shared: dict[str, Piece] = {
+        key: piece for key, piece in held.items() if isinstance(piece, Peer | Endpoint | Member)
+    }
+    after, _ = told(Held(0, {key: it for key, it in held.items() if key not in shared}, shared), word, host)
+    held.clear()
+    held.update(after.pieces | after.common)
 
 
 def holding(model: Model, host: str) -> dict[str, Piece]:
