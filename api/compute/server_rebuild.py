@@ -93,6 +93,7 @@ async def rebuild(call: Call) -> Reply:
         shown["server"]["key_name"] = document.state.order.key_name
     if call.version >= (2, 57):
         shown["server"]["user_data"] = boot.user_data or None
+        shown["server"].pop("OS-EXT-SRV-ATTR:user_data", None)
     return Reply(shown, headers={"Location": call.url(f"/servers/{server.id}")})
 
 
