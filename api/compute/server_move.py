@@ -104,6 +104,12 @@ async def migrate_live(call: Call) -> None:
             "block_migration: hosts share no storage here, so disks must go along; say auto (or true) instead.",
             code="InvalidSharedStorage",
         )
+    if server.topology is not None and server.topology.devices:
+        raise Invalid(
+            "Migration pre-check error: the server has PCI devices of its host, which cannot go along while it runs. "
+            "Migrate it cold.",
+            code="MigrationPreCheckError",
+        )
     forced = bool(getattr(wanted, "force", False))
     if forced and not wanted.host:
         raise Invalid("Can't force to a non-provided destination")

@@ -227,3 +227,39 @@ async def test_a_resize_holds_both_ends_until_one_is_given_back(shire, word, ans
     assert await held(shire) == {kept.host: {id: small if stays else large}, other: {}}
     nodes = (await admin("GET", f"/servers/{id}/topology"))["nodes"]
     assert nodes[0]["cpu_pinning"] == {str(vcpu): cpu for vcpu, cpu in kept.topology.pins.items()}
+
+
+async def test_a_device_cannot_go_along_while_its_server_runs(shire):
+    member, admin = await shire.client(), await shire.client("admin")
+    id = (await shire.boot(member, flavorRef="2"))["id"]
+    live = {"host": None, "block_migration": "auto"}
+    answer = await shire.act(admin, id, "os-migrateLive", live, expect=400)
+    assert answer["badRequest"]["message"].startswith("Migration pre-check error: the server has PCI devices")
+    before = await shire.steered.state(id)
+    await shire.act(admin, id, "migrate")
+    await shire.becomes(admin, id, "VERIFY_RESIZE")
+    after = await shire.steered.state(id)
+    assert (after.host != before.host, after.topology) == (True, before.topology)
+    await shire.act(member, id, "confirmResize", expect=204)
+    await shire.becomes(admin, id, "ACTIVE")
+    await member("DELETE", f"/servers/{id}", expect=204)
+    await shire.gone(member, id)
+
+
+async def test_pinned_servers_move_while_they_run_to_cpus_that_are_free(shire):
+    member, admin = await shire.client(), await shire.client("admin")
+    live = {"host": None, "block_migration": "auto"}
+    ids = [(await shire.boot(member))["id"] for _ in range(3)]
+    hosts = [(await shire.steered.state(id)).host for id in ids]
+    [alone] = [id for id, host in zip(ids, hosts, strict=True) if hosts.count(host) == 1]
+    [one, other] = [id for id in ids if id != alone]
+    await shire.act(admin, alone, "os-migrateLive", live)
+    await shire.reaches(admin, alone, "error")  # both CPUs of the other host are taken
+    await shire.act(admin, one, "os-migrateLive", live)
+    await shire.reaches(admin, one, "completed")
+    states = [await shire.steered.state(id) for id in ids]
+    mine = {it.id: (it.host, set(it.topology.pins.values())) for it in states}
+    assert mine[one][0] == mine[alone][0] != mine[other][0]
+    assert mine[one][1] | mine[alone][1] == {2, 3}
+    its = {it.id: {**{f"cpu {cpu}": 1 for cpu in mine[it.id][1]}, "memory 0": 512} for it in states}
+    assert {id: units for held_there in (await held(shire)).values() for id, units in held_there.items()} == its
