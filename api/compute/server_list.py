@@ -329,7 +329,7 @@ def _where(call: Call, query: ServersQuery) -> list[Where | AnyOf] | None:
     if query.status:
         where += _of_status(call, query.status)
     since, before = _asked(call, query, "changes_since"), _asked(call, query, "changes_before")
-    if not (since or before or query.deleted or _soft_deleted(query)) and call.cloud.settings.reclaim_instance_interval:
+    if call.cloud.settings.reclaim_instance_interval and not (since or before or _soft_deleted(call, query)):
         where.append(Where("vm_state", "!=", VmState.SOFT_DELETED))
     if since and before and since > before:
         raise Invalid("The value of changes-since must be less than or equal to changes-before.")
@@ -374,8 +374,10 @@ def _only_deleted(words: Sequence[str]) -> bool:
     return {word.upper() for word in words} & _STATUSES.keys() == {"DELETED"}
 
 
-def _soft_deleted(query: ServersQuery) -> bool:
+def _soft_deleted(call: Call, query: ServersQuery) -> bool:
     """Whether those that could be restored are asked for."""
+    if query.deleted is not None and boolean(query.deleted) is True and call.may(ALL_FILTERS):
+        return True
     return "SOFT_DELETED" in {word.upper() for word in query.status or ()} or query.vm_state == VmState.SOFT_DELETED
 
 

@@ -80,6 +80,7 @@ async def test_a_server_is_deleted_and_restored(world):
     listed = lambda answer: [it["id"] for it in answer["servers"]]  # noqa: E731
     assert listed(await client("GET", "/servers")) == [other]
     assert listed(await client("GET", "/servers/detail")) == [other]
+    assert listed(await admin("GET", "/servers?all_tenants=1&deleted=False")) == [other]
     assert listed(await admin("GET", "/servers?all_tenants=1&status=SOFT_DELETED")) == [id]
     await client("DELETE", f"/servers/{id}", expect=204)
     await world.becomes(client, id, "SOFT_DELETED")
