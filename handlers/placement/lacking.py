@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from handlers.placement.fitting import Free, fit
+from handlers.placement.fitting import fit
 from handlers.placement.hardware import Hardware
+from handlers.placement.misfit import Free
 from schema.compute.domain import HostFacts
 from schema.compute.topology import Topology, Units, cpu_unit, memory_unit, page_unit, ranges, units_taken
 from schema.placement.decision import Change

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handlers.placement.fitting import Misfit, fit
+from handlers.placement.fitting import fit
 from handlers.placement.hardware import Alias, Hardware, WantedCell, aliases, check_aliases, check_rebuild, resolved
+from handlers.placement.misfit import Misfit
 from handlers.placement.wishes import wanted
 from schema.compute.domain import HostFacts
 from schema.compute.topology import (
@@ -238,6 +239,15 @@ def test_the_emulator_may_have_a_cpu_of_its_own_or_share():
     assert not set(isolated.own_cpus) & set(isolated.pins.values())
     shared = fitted(asked(2, cpu_policy="dedicated", emulator_threads_policy="share"))
     assert (shared.emulator_cpus, shared.own_cpus) == ((0, 1), ())
+
+
+def test_the_emulators_cpu_is_on_the_first_node_whoever_is_pinned_there():
+    mixed = asked(4, cpu_policy="mixed", cpu_dedicated_mask="2-3", numa_nodes="2", emulator_threads_policy="isolate")
+    roomy = host(dedicated=(*range(2, 8), *range(10, 16)))
+    found = fitted(mixed, roomy)
+    assert (set(found.cells[0].pins), set(found.cells[1].pins), len(found.own_cpus)) == (set(), {2, 3}, 1)
+    assert set(found.own_cpus) <= set(NODES[found.cells[0].host_cell].cpus)
+    assert mixed.demand({"VCPU": 4}) == {"VCPU": 2, "PCPU": 3}
 
 
 def test_mixed_guests_float_where_cpus_are_shared():

@@ -5,9 +5,11 @@ from __future__ import annotations
 from handlers.placement import lacking
 from handlers.placement.candidate import Candidate
 from handlers.placement.demand import Request
+from handlers.placement.devices import available
 from handlers.placement.filter import Filter, without
-from handlers.placement.fitting import Misfit, available, fit
+from handlers.placement.fitting import fit
 from handlers.placement.hardware import Hardware
+from handlers.placement.misfit import Misfit
 from schema.compute.topology import Topology
 from schema.placement.decision import Change
 
