@@ -14,6 +14,7 @@ import msgspec
 from api.cli import choices, client, clouds_yaml, processes, supervisor
 from api.cli.install import may_apt, missing
 from api.cli.screen import say
+from api.compute.console_proxy import novnc
 from bus import rabbitmq_server
 from bus.config import EMBEDDED, RABBITMQ, Settings, config_path
 from bus.postgres import EmbeddedPostgres
@@ -59,6 +60,7 @@ def _examine(settings: Settings) -> Iterator[Finding]:
     if settings.bus == RABBITMQ or rabbitmq_server.installed():
         yield _rabbitmq(settings)
     yield from _hypervisor(settings)
+    yield _novnc(settings)
     yield _processes(settings)
     yield _clouds_yaml(settings)
 
@@ -107,6 +109,13 @@ def _hypervisor(settings: Settings) -> Iterator[Finding]:
         if lacking:
             todo = "`./cumulog up` installs them." if may_apt() else f"As root: apt-get install {' '.join(lacking)}"
             yield Finding(f"libvirt lacks {', '.join(lacking)}", todo, fatal=settings.hypervisor == "libvirt")
+
+
+def _novnc(settings: Settings) -> Finding:
+    folder = novnc(settings)
+    if folder is None:
+        return Finding("noVNC is not here: no console opens in a browser", "`./cumulog up` fetches it.")
+    return Finding(f"noVNC: {folder}")
 
 
 def _processes(settings: Settings) -> Finding:
