@@ -82,7 +82,12 @@ async def create(call: Call) -> dict[str, Any]:
         raise Forbidden("A server group belongs to a project; use a token that is scoped to one.")
     await _check_quota(call, project_id)
     command = CreateServerGroup(
-        name=wanted.name, project_id=project_id, user_id=call.token.user_id, policy=policy, max_per_host=most or 1
+        name=wanted.name,
+        project_id=project_id,
+        user_id=call.token.user_id,
+        policy=policy,
+        max_per_host=most or 1,
+        ruled=most is not None,
     )
     [document] = await call.execute(Wish(SERVER_GROUPS, clock.uuid4(), command))
     return {"server_group": _view(call, document.state)}
@@ -122,8 +127,8 @@ def _view(call: Call, group: ServerGroup) -> dict[str, Any]:
     shown: dict[str, Any] = {"id": group.id, "name": group.name, "members": list(group.members)}
     if call.version >= ONE_POLICY_SINCE:
         shown["policy"] = group.policy
-        anti = group.policy is GroupPolicy.ANTI_AFFINITY
-        shown["rules"] = {"max_server_per_host": group.max_per_host} if anti and group.max_per_host > 1 else {}
+        ruled = group.ruled or group.max_per_host > 1
+        shown["rules"] = {"max_server_per_host": group.max_per_host} if ruled else {}
     else:
         shown["policies"] = [group.policy]
         shown["metadata"] = {}

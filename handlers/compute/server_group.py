@@ -51,6 +51,7 @@ def decide(group: ServerGroup, command: Command) -> list[ServerGroupEvent]:
                     user_id=command.user_id,
                     policy=command.policy,
                     max_per_host=command.max_per_host,
+                    ruled=command.ruled,
                 )
             ]
         case JoinServerGroup():

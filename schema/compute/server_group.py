@@ -31,6 +31,8 @@ class ServerGroup(State):
     policy: GroupPolicy = GroupPolicy.ANTI_AFFINITY
     max_per_host: int = 1
     """Anti-affinity: how many members one host may have."""
+    ruled: bool = False
+    """Somebody said how many."""
     members: dict[str, str] = field(default_factory=dict)
     """Server id → its host; empty while it has none."""
 
@@ -45,6 +47,7 @@ class ServerGroupCreated(Event):
     user_id: str
     policy: GroupPolicy
     max_per_host: int = 1
+    ruled: bool = False
 
 
 class ServerJoinedGroup(Event):
@@ -74,6 +77,7 @@ class CreateServerGroup(Command):
     user_id: str
     policy: GroupPolicy
     max_per_host: int = 1
+    ruled: bool = False
 
 
 class JoinServerGroup(Command):
@@ -108,6 +112,7 @@ def evolve(group: ServerGroup, event: ServerGroupEvent, at: datetime) -> ServerG
                 user_id=event.user_id,
                 policy=event.policy,
                 max_per_host=event.max_per_host,
+                ruled=event.ruled,
             )
         case ServerJoinedGroup():
             return replace(group, members=group.members | {event.server_id: ""})
