@@ -91,6 +91,12 @@ async def show(call: Call) -> dict[str, Any]:
     return view((await seen(call, call.path["id"])).state)
 
 
+async def tasks(call: Call) -> dict[str, Any]:
+    """Nothing is done to an image in the background: what is there is whole."""
+    await seen(call, call.path["id"])
+    return {"tasks": []}
+
+
 async def update(call: Call) -> dict[str, Any]:
     media_type = call.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type not in patch.MEDIA_TYPES:
@@ -168,6 +174,7 @@ routes = [
     Post("/images", create, may="add_image", body=dict[str, Any]),
     Get("/images", index, may="get_images"),
     Get("/images/{id}", show, may="get_image"),
+    Get("/images/{id}/tasks", tasks, may="get_image"),
     Patch("/images/{id}", update, may="modify_image", body=bytes, accepts=patch.MEDIA_TYPES),
     Delete("/images/{id}", delete, may="delete_image"),
     Post("/images/{id}/actions/deactivate", deactivate, may="deactivate", answers=204),

@@ -371,3 +371,11 @@ async def test_filters(api: Served):
         "?name=in:%22a",
     ):
         assert (await api.call("GET", IMAGES + query, token=token)).status == 400, query
+
+
+async def test_no_task_is_under_way_for_an_image(api: Served):
+    token = await api.token(project=MINE)
+    id = (await make(api, token))["id"]
+    assert (await api.call("GET", f"{IMAGES}/{id}/tasks", token=token)).json == {"tasks": []}
+    other = await api.token(project=THEIRS)
+    assert (await api.call("GET", f"{IMAGES}/{id}/tasks", token=other)).status == 404
