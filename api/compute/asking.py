@@ -6,7 +6,7 @@ import msgspec
 
 from api.wire import Call
 from schema.compute.question import Answer, Ask, decode_answer, encode
-from schema.compute.server import Server
+from schema.compute.server_state import Server
 from schema.refusal import Conflict
 
 ASKING_SECONDS = 10.0

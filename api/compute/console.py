@@ -18,7 +18,8 @@ from bus.execute import Wish
 from handlers.compute.console import CONSOLES
 from schema.compute.console import CONSOLE, Console, GrantConsole, console_id
 from schema.compute.question import ConsoleFound, ConsoleKind, FindConsole
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
+from schema.compute.server_state import Server
 from schema.refusal import Conflict, Invalid, NotFound, Refused
 
 RULE = "os_compute_api:os-remote-consoles"

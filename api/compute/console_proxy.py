@@ -26,7 +26,8 @@ from bus.execute import Context, Wish
 from handlers.compute.console import CONSOLES
 from schema.compute.console import CONSOLE, Console, OpenConsole, console_id
 from schema.compute.question import ConsoleFound, FindConsole, decode_answer, encode
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
+from schema.compute.server_state import Server
 from schema.refusal import NotFound, Refused
 
 log = structlog.get_logger()

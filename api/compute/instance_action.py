@@ -29,7 +29,7 @@ from schema.compute.move import (
     MoveReturnRequested,
 )
 from schema.compute.nic import NicAttached, NicDetached, NicDetachFailed, NicDetachRequested
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_event import (
     ActionFailed,
     BuildFailed,
@@ -51,6 +51,7 @@ from schema.compute.server_event import (
     UnpauseRequested,
     UnrescueRequested,
 )
+from schema.compute.server_state import Server
 from schema.compute.shelf import OffloadRequested, ShelveRequested, UnshelveRequested
 from schema.compute.snapshot import SnapshotRequested
 from schema.compute.soft_delete import RestoreRequested, SoftDeletionRequested

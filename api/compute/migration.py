@@ -17,8 +17,8 @@ from bus.log import Document
 from handlers.compute.moving import cancelling
 from schema.compute.migration import MIGRATION, OVER, Migration, MigrationStatus, MigrationType
 from schema.compute.question import ForceMove, MeasureMove, MoveMeasured, Unable
-from schema.compute.server import Server
 from schema.compute.server_command import CancelMove
+from schema.compute.server_state import Server
 from schema.refusal import Conflict, Invalid, NotFound
 
 RULE = "os_compute_api:os-migrations:index"

@@ -15,8 +15,9 @@ from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS
 from handlers.compute.soft_delete import deleted_softly
 from schema.compute.quota import ReleaseQuota
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_command import ChangeServerDetails, DeleteServer
+from schema.compute.server_state import Server
 from schema.refusal import Invalid, NotFound
 
 RULE = "os_compute_api:servers"

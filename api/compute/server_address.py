@@ -19,7 +19,7 @@ from handlers.compute.cards import CardWanted
 from handlers.network.addressing import Picks, Wanted, with_addresses
 from handlers.network.leading import associating, disassociating, refuse_taken, reworded, router_between
 from handlers.network.replugging import PortChange, changing
-from schema.compute.server import Server
+from schema.compute.server_state import Server
 from schema.network.floating_ip import FLOATING_IP, FloatingIp
 from schema.network.port import FixedIp, Port
 from schema.refusal import Conflict, Invalid, NotFound, Refused

@@ -46,10 +46,10 @@ from handlers.compute.server_group import SERVER_GROUPS
 from handlers.network.addressing import Picks, with_addresses
 from schema.compute.host import HOST
 from schema.compute.quota import UNLIMITED, ReserveQuota
-from schema.compute.server import Server
 from schema.compute.server_command import CreateServer
 from schema.compute.server_group import SERVER_GROUP, JoinServerGroup
 from schema.compute.server_parts import Boot, Order
+from schema.compute.server_state import Server
 from schema.refusal import Forbidden, Invalid, NotFound, OverQuota
 
 FORCED_HOST = f"{RULE}:create:forced_host"

@@ -9,7 +9,7 @@ from api.compute.server import server_in_path
 from api.wire import Call, Get
 from bus import clock
 from schema.compute.question import Diagnose, Diagnosis
-from schema.compute.server import Server
+from schema.compute.server_state import Server
 from schema.compute.task import PowerState
 from schema.refusal import Conflict
 

@@ -12,8 +12,8 @@ from api.wire import Call, Post
 from bus.execute import Wish
 from handlers.compute.server import SERVERS, decide
 from schema.compute.question import Answer, Ask, CrashGuest, Done, SetPassword, Unable
-from schema.compute.server import Server
 from schema.compute.server_command import ChangeServerPassword, TriggerCrashDump
+from schema.compute.server_state import Server
 from schema.refusal import Conflict, Invalid, Refused
 
 PATH = "/servers/{id}/action"

@@ -15,9 +15,9 @@ from bus.log import Secret
 from handlers.compute.departure import begin, departure
 from schema.compute.host import HOST, Host
 from schema.compute.migration import MigrationType
-from schema.compute.server import Server
 from schema.compute.server_command import EvacuateServer
 from schema.compute.server_parts import Boot
+from schema.compute.server_state import Server
 from schema.compute.task import VmState
 from schema.refusal import Invalid, NotFound
 

@@ -16,8 +16,8 @@ from handlers.compute.quota import defaults, limits_in_force, quota_of
 from handlers.compute.server import SERVERS
 from handlers.compute.snapshot_image import base_of, making
 from schema.compute.quota import UNLIMITED
-from schema.compute.server import Server
 from schema.compute.server_command import BackUpServer, SnapshotServer
+from schema.compute.server_state import Server
 from schema.image.image import Image
 from schema.refusal import Invalid, OverQuota
 

@@ -31,8 +31,9 @@ from handlers.compute.ports import device_of
 from handlers.compute.server import SERVERS
 from handlers.network.addressing import Picks, with_addresses
 from schema.compute.nic import ServerNic
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_command import AttachNic, DetachNic
+from schema.compute.server_state import Server
 from schema.network.port import PORT, Port
 from schema.refusal import Invalid, NotFound, Refused
 

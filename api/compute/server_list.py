@@ -18,7 +18,8 @@ from api.wire import Call
 from api.wire.query import boolean
 from api.wire.route import Version
 from bus.documents import AnyOf, Sort, Where
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
+from schema.compute.server_state import Server
 from schema.compute.task import Task, VmState
 from schema.refusal import Forbidden, Invalid, NotFound
 

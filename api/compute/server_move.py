@@ -16,7 +16,6 @@ from handlers.compute.moving import confirming, reverting
 from handlers.compute.server import SERVERS
 from schema.compute.host import HOST
 from schema.compute.migration import MigrationType
-from schema.compute.server import Server
 from schema.compute.server_command import (
     ChangeServerDetails,
     ConfirmResize,
@@ -27,6 +26,7 @@ from schema.compute.server_command import (
     RevertResize,
 )
 from schema.compute.server_parts import ServerFlavor
+from schema.compute.server_state import Server
 from schema.image.image import IMAGE
 from schema.refusal import Invalid
 

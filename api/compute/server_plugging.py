@@ -22,7 +22,7 @@ from handlers.compute.ports import device_of
 from handlers.network.quota import in_force, limits_of
 from handlers.network.segment import carriers
 from handlers.network.topology import allocated
-from schema.compute.server import Server
+from schema.compute.server_state import Server
 from schema.network.host import NETWORK_HOST
 from schema.network.network import NETWORK, Network
 from schema.network.port import PORT, Port

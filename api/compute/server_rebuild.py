@@ -31,9 +31,9 @@ from handlers.compute.quota import defaults, limits_in_force, quota_of
 from handlers.compute.server import SERVERS
 from handlers.placement.hardware import check_rebuild
 from schema.compute.quota import UNLIMITED
-from schema.compute.server import Server
 from schema.compute.server_command import ChangeServerDetails, RebuildServer, ReplaceServerMetadata
 from schema.compute.server_parts import Boot, Rebuild
+from schema.compute.server_state import Server
 from schema.refusal import Invalid, OverQuota
 
 

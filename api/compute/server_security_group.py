@@ -18,7 +18,8 @@ from handlers.compute.following import NicReactor
 from handlers.network.default_group import ensure_default_group
 from handlers.network.port import PORTS
 from handlers.network.security_group import standing
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
+from schema.compute.server_state import Server
 from schema.network.port import Port, UpdatePort
 from schema.network.security_group import DEFAULT, SECURITY_GROUP, SecurityGroup, SecurityRule
 from schema.refusal import Conflict, Invalid, NotFound

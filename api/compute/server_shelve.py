@@ -14,8 +14,8 @@ from bus.execute import Wish
 from handlers.compute.server import SERVERS
 from handlers.compute.snapshot_image import base_of, making
 from schema.compute.host import HOST, Host
-from schema.compute.server import Server
 from schema.compute.server_command import OffloadServer, ShelveServer, UnshelveServer
+from schema.compute.server_state import Server
 from schema.compute.task import VmState
 from schema.refusal import Conflict, Invalid
 

@@ -19,8 +19,9 @@ from bus.log import Document
 from handlers.compute.desired import image_wanted, instance_name
 from schema.compute.host import HOST, Host
 from schema.compute.nic import ServerNic
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_parts import Boot, ServerFlavor
+from schema.compute.server_state import Server
 from schema.compute.task import Task, VmState
 
 EXTENDED = "os_compute_api:os-extended-server-attributes"

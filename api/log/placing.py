@@ -22,9 +22,9 @@ from handlers.compute.considering import considered
 from handlers.placement.schedule import NoValidHost, Placement, told
 from schema.compute.flavor import FLAVOR, Flavor
 from schema.compute.move import MoveFailed, MovePlaced
-from schema.compute.server import Server
 from schema.compute.server_event import ActionFailed, ServerFaulted, ServerPlaced
 from schema.compute.server_parts import Order, ServerImage
+from schema.compute.server_state import Server
 from schema.event import Event
 from schema.image.image import ACTIVE, IMAGE
 from schema.placement.decision import Decision

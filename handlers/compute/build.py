@@ -39,7 +39,7 @@ from schema.compute.aggregate import AGGREGATE
 from schema.compute.host import HOST, Host
 from schema.compute.migration import MIGRATION, OVER, MigrationType
 from schema.compute.move import Move, Phase
-from schema.compute.server import SERVER, Server, deadline
+from schema.compute.server import SERVER, deadline
 from schema.compute.server_command import (
     CancelMove,
     ConfirmResize,
@@ -57,6 +57,7 @@ from schema.compute.server_command import (
 )
 from schema.compute.server_group import SERVER_GROUP, ServerGroup
 from schema.compute.server_parts import Fault
+from schema.compute.server_state import Server
 from schema.compute.task import WAYS, PowerState, Task, VmState
 from schema.event import Kind
 from schema.network.host import NETWORK_HOST

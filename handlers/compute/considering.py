@@ -17,8 +17,8 @@ from handlers.compute.fate import cut_off, request
 from handlers.placement.schedule import NoValidHost, Placement, Scheduler
 from schema.compute.aggregate import AGGREGATE
 from schema.compute.host import HOST
-from schema.compute.server import Server
 from schema.compute.server_group import SERVER_GROUP
+from schema.compute.server_state import Server
 from schema.network.host import NETWORK_HOST
 from schema.placement.provider import PROVIDER
 

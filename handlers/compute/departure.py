@@ -16,8 +16,8 @@ from handlers.compute.quota import QUOTAS, defaults
 from schema.compute.migration import MIGRATION, BeginMigration, MigrationType
 from schema.compute.move import Move
 from schema.compute.quota import ReserveQuota
-from schema.compute.server import Server
 from schema.compute.server_command import MoveServer
+from schema.compute.server_state import Server
 from schema.compute.task import VmState
 from schema.placement.consumer import CONSUMER
 from schema.refusal import Conflict

@@ -24,8 +24,9 @@ from schema.compute.domain import Desired, Domain, ImageRef, ImageTicket, Nic, P
 from schema.compute.host import HOST, Host
 from schema.compute.migration import MIGRATION, OVER
 from schema.compute.move import Move, Phase
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_parts import Boot, ServerImage
+from schema.compute.server_state import Server
 from schema.compute.snapshot import SNAPSHOTTING
 from schema.compute.task import WAYS, Power, PowerState, Task, VmState
 from schema.image.image import ACTIVE, IMAGE, Image

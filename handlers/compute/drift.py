@@ -15,7 +15,7 @@ from handlers.compute.desired import power
 from handlers.compute.reports import POWER_STATE
 from schema.compute.domain import Observed
 from schema.compute.host import Host
-from schema.compute.server import Server
+from schema.compute.server_state import Server
 from schema.compute.task import PowerState, VmState
 from schema.network.port import Port
 from schema.placement.provider import Provider

@@ -9,8 +9,8 @@ from schema.compute.errand import (
     GuestPasswordPosted,
     ServerPasswordChanged,
 )
-from schema.compute.server import Server
 from schema.compute.server_command import ChangeServerPassword, ClearGuestPassword, PostGuestPassword, TriggerCrashDump
+from schema.compute.server_state import Server
 from schema.refusal import Conflict
 
 ErrandCommand = ChangeServerPassword | TriggerCrashDump | PostGuestPassword | ClearGuestPassword

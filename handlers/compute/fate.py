@@ -25,10 +25,10 @@ from handlers.placement.hardware import Hardware
 from handlers.placement.schedule import NoValidHost, Placement, told
 from handlers.placement.wishes import wanted
 from schema.compute.quota import ReleaseQuota
-from schema.compute.server import Server
 from schema.compute.server_command import EndServer, FailBuild, PlaceServer, RefusePlacement, SettleNics
 from schema.compute.server_group import LeaveServerGroup, PlaceGroupMember, ServerGroup
 from schema.compute.server_parts import Fault, ServerFlavor, ServerImage
+from schema.compute.server_state import Server
 from schema.event import Command
 from schema.refusal import Invalid, Refused
 

@@ -25,8 +25,9 @@ from handlers.compute.ports import Known, Ports, device_of, port_wishes
 from handlers.compute.server import SERVERS, decide
 from handlers.network.leading import leading_to
 from schema.compute.nic import NicAddress, ServerNic, Standing
-from schema.compute.server import CARD_SCOPE, SERVER, Server, showing
+from schema.compute.server import CARD_SCOPE, SERVER, showing
 from schema.compute.server_command import ChangeNic, LoseNic
+from schema.compute.server_state import Server
 from schema.compute.task import Task
 from schema.event import Kind
 from schema.network.floating_ip import FLOATING_IP

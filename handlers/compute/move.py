@@ -23,7 +23,6 @@ from schema.compute.move import (
     MoveReturnRequested,
     Phase,
 )
-from schema.compute.server import Server
 from schema.compute.server_command import (
     CancelMove,
     ConfirmResize,
@@ -36,6 +35,7 @@ from schema.compute.server_command import (
     ReturnMove,
     RevertResize,
 )
+from schema.compute.server_state import Server
 from schema.compute.topology import Topology
 from schema.refusal import Conflict, Invalid
 

@@ -27,7 +27,6 @@ from schema.compute.domain import Observed
 from schema.compute.migration import AdvanceMigration, BeginMigration, MigrationStatus, MigrationType
 from schema.compute.move import Move, Phase
 from schema.compute.quota import ReserveQuota
-from schema.compute.server import Server
 from schema.compute.server_command import (
     CancelMove,
     ConfirmResize,
@@ -44,6 +43,7 @@ from schema.compute.server_command import (
 )
 from schema.compute.server_group import PlaceGroupMember
 from schema.compute.server_parts import Fault, ServerFlavor
+from schema.compute.server_state import Server
 from schema.compute.task import PowerState, Task
 from schema.event import Command
 from schema.placement.consumer import Allocate, EndAllocations

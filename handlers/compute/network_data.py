@@ -11,7 +11,7 @@ from typing import Any
 
 from bus.cloud import Cloud
 from schema.compute.nic import NicAddress, ServerNic
-from schema.compute.server import Server
+from schema.compute.server_state import Server
 from schema.network.subnet import SUBNET, Subnet
 from schema.network.wiring import tap_name
 

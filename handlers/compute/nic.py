@@ -11,8 +11,8 @@ from schema.compute.nic import (
     NicEvent,
     NicSettled,
 )
-from schema.compute.server import Server
 from schema.compute.server_command import AttachNic, ChangeNic, DetachNic, LoseNic, SettleNics
+from schema.compute.server_state import Server
 from schema.refusal import Conflict
 
 NicCommand = AttachNic | DetachNic | SettleNics | ChangeNic | LoseNic

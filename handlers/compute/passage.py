@@ -19,7 +19,7 @@ from bus.cloud import Cloud
 from schema.compute.domain import Passage
 from schema.compute.move import Phase
 from schema.compute.question import OpenPassage, PassageOpened, decode_answer, encode
-from schema.compute.server import Server
+from schema.compute.server_state import Server
 
 log = structlog.get_logger()
 

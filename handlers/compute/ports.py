@@ -23,7 +23,6 @@ from handlers.network.leading import freeing_each
 from handlers.network.port import PORTS
 from schema.compute.move import Move, MoveFailed
 from schema.compute.nic import NicDetached, ServerNic
-from schema.compute.server import Server
 from schema.compute.server_command import (
     DepartMove,
     DetachNic,
@@ -40,6 +39,7 @@ from schema.compute.server_command import (
     SettleNics,
 )
 from schema.compute.server_event import ServerFaulted
+from schema.compute.server_state import Server
 from schema.event import Command, Event
 from schema.network.port import (
     PORT,

@@ -21,8 +21,9 @@ from handlers.compute.server import ALLOWED
 from schema.compute.aggregate import AGGREGATE
 from schema.compute.host import HOST, Host
 from schema.compute.migration import MigrationType
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_command import EvacuateServer
+from schema.compute.server_state import Server
 from schema.compute.task import VmState
 from schema.refusal import Refused
 

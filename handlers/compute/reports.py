@@ -22,9 +22,10 @@ from handlers.compute.server import SERVERS, decide
 from handlers.compute.shelving import offloaded
 from schema.compute.domain import Heartbeat, Observed, PowerSeen, Report, decode_from_host
 from schema.compute.move import Phase
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_command import ObserveServer, ProgressSnapshot
 from schema.compute.server_parts import Fault
+from schema.compute.server_state import Server
 from schema.compute.snapshot import COPYING
 from schema.compute.task import PowerState, Task
 

@@ -12,7 +12,7 @@ from handlers.compute.nic import decide_nics, nics_already_so
 from handlers.compute.snapshot import SnapshotCommand, copied, decide_snapshot, snapshot_already_so
 from handlers.compute.soft_delete import decide_deletion, deletion_already_so
 from schema.compute.move import Phase
-from schema.compute.server import SERVER, Server, changes
+from schema.compute.server import SERVER, changes
 from schema.compute.server_command import (
     Action,
     AddServerTag,
@@ -76,6 +76,7 @@ from schema.compute.server_event import (
     StopRequested,
 )
 from schema.compute.server_parts import Fault
+from schema.compute.server_state import Server
 from schema.compute.shelf import ServerUnshelved
 from schema.compute.snapshot import SNAPSHOTTING
 from schema.compute.soft_delete import ServerSoftDeleted

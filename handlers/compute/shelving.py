@@ -9,9 +9,9 @@ from handlers.compute.server import SERVERS
 from handlers.compute.server_group import SERVER_GROUPS
 from handlers.placement.claims import released
 from handlers.placement.demand import Request
-from schema.compute.server import Server
 from schema.compute.server_command import FinishOffload
 from schema.compute.server_group import PlaceGroupMember
+from schema.compute.server_state import Server
 
 
 def offloaded(server: Server) -> tuple[Wish, ...]:

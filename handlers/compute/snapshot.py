@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schema.compute.server import Server
 from schema.compute.server_command import (
     BackUpServer,
     FinishOffload,
@@ -21,6 +20,7 @@ from schema.compute.server_command import (
 )
 from schema.compute.server_event import ActionFailed, ServerEvent
 from schema.compute.server_parts import Fault
+from schema.compute.server_state import Server
 from schema.compute.shelf import (
     OffloadRequested,
     ServerOffloaded,

@@ -16,8 +16,8 @@ from handlers.compute.quota import QUOTAS
 from handlers.compute.server import decide
 from handlers.image.image import IMAGES
 from schema.compute.quota import ReleaseQuota
-from schema.compute.server import Server
 from schema.compute.server_event import ActionFailed, ServerDeleted, ServerStateReset
+from schema.compute.server_state import Server
 from schema.compute.shelf import ServerUnshelved
 from schema.compute.snapshot import SnapshotTaken
 from schema.compute.task import Task

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from schema.compute.server import Server
 from schema.compute.server_command import DeleteServer
 from schema.compute.server_event import DeletionRequested
+from schema.compute.server_state import Server
 from schema.compute.soft_delete import SoftDeletionRequested
 from schema.compute.task import Task, VmState
 

@@ -11,8 +11,9 @@ from bus.cloud import Cloud
 from bus.execute import Wish
 from handlers.compute.desired import seeds_of
 from handlers.compute.server import SERVERS
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_command import PostGuestPassword
+from schema.compute.server_state import Server
 from schema.event import Kind, State
 from schema.network.port import PORT
 from schema.network.router import ROUTER

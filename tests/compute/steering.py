@@ -28,10 +28,11 @@ from projections import projections
 from projections.network.host import NETWORK_HOSTS
 from schema.compute.host import HOST
 from schema.compute.quota import QUOTA, ReserveQuota, SetQuotaLimits
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_command import Action, CreateServer
 from schema.compute.server_group import CreateServerGroup, GroupPolicy, JoinServerGroup
 from schema.compute.server_parts import Order, ServerFlavor
+from schema.compute.server_state import Server
 from schema.network.host import NETWORK_HOST
 from schema.network.wiring import link_name
 from schema.placement.consumer import CONSUMER

@@ -15,10 +15,11 @@ from handlers.compute.server_group import SERVER_GROUPS
 from handlers.placement.provider import offering
 from schema.compute.domain import HostFacts
 from schema.compute.host import RegisterHost
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_command import CreateServer, DeleteServer
 from schema.compute.server_group import SERVER_GROUP, CreateServerGroup, GroupPolicy, JoinServerGroup
 from schema.compute.server_parts import Order, ServerFlavor
+from schema.compute.server_state import Server
 from schema.compute.task import Task, VmState
 from schema.placement.consumer import CONSUMER
 from schema.placement.provider import PROVIDER, Inventory

@@ -12,7 +12,7 @@ from handlers.placement.provider import PROVIDERS
 from schema.compute.domain import Observed
 from schema.compute.host import Host
 from schema.compute.nic import ServerNic
-from schema.compute.server import Server
+from schema.compute.server_state import Server
 from schema.compute.task import PowerState, Task, VmState
 from schema.network.port import Binding, Port
 from schema.placement.provider import Provider, Release

@@ -13,10 +13,10 @@ from handlers.network.floating_ip import FLOATING_IPS
 from handlers.network.port import PORTS
 from handlers.network.quota import giving_back
 from schema.compute.nic import ServerNic
-from schema.compute.server import Server
 from schema.compute.server_command import EndServer, FailBuild, PlaceServer, RefusePlacement
 from schema.compute.server_event import ServerPlaced, ServerRequested
 from schema.compute.server_parts import Fault, Order, ServerFlavor
+from schema.compute.server_state import Server
 from schema.network.floating_ip import DisassociateFloatingIp
 from schema.network.port import BindPort, DeletePort, DetachPort, FixedIp, PortCreated, UnbindPort, UpdatePort
 from schema.network.subnet import ReleaseAddress

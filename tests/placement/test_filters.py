@@ -13,8 +13,8 @@ from handlers.placement import filters
 from handlers.placement.demand import Group
 from handlers.placement.filters import BUILT_IN
 from schema.compute.domain import HostFacts
-from schema.compute.server import Server
 from schema.compute.server_parts import Order, ServerFlavor, ServerImage
+from schema.compute.server_state import Server
 from schema.placement.provider import ResourcesReleased
 from tests.placement.clouds import Cloud, cloud_of, server
 from tests.placement.test_remedy import fits_then

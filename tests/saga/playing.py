@@ -12,7 +12,7 @@ import structlog
 
 from bus import clock
 from schema.compute.migration import OVER, Migration
-from schema.compute.server import Server
+from schema.compute.server_state import Server
 from schema.compute.task import VmState
 from schema.event import kinds
 from schema.placement.consumer import Consumer

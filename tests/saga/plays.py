@@ -18,7 +18,7 @@ from handlers.network.addressing import Picks, with_addresses
 from schema.compute.host import HOST, Host
 from schema.compute.migration import MigrationType
 from schema.compute.quota import ReserveQuota
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_command import (
     Action,
     AttachNic,
@@ -45,6 +45,7 @@ from schema.compute.server_command import (
     UnrescueServer,
 )
 from schema.compute.server_parts import Order, Rebuild, ServerImage
+from schema.compute.server_state import Server
 from schema.compute.task import VmState
 from tests.saga.stage import Stage
 from tests.simulation.machine import SMALL

@@ -20,7 +20,7 @@ from bus.cloud import Cloud
 from bus.execute import Executor
 from bus.log import Append
 from schema.compute.host import Host
-from schema.compute.server import Server
+from schema.compute.server_state import Server
 from schema.network.host import NetworkHost
 from schema.refusal import Refused
 from tests.simulation.loop import VirtualLoop

@@ -10,8 +10,9 @@ from handlers.compute.cards import CardWanted, Dealt, Hand, dealt
 from handlers.compute.server import SERVERS
 from handlers.network.addressing import Picks, with_addresses
 from schema.compute.nic import ServerNic
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_command import AttachNic, DetachNic
+from schema.compute.server_state import Server
 from schema.network.port import Port
 from tests.simulation.now import now
 

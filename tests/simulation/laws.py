@@ -15,7 +15,8 @@ from handlers.placement.demand import demanded
 from schema.compute.migration import OVER, Migration
 from schema.compute.move import MoveRequested, Phase
 from schema.compute.quota import Quota
-from schema.compute.server import Server, deadline
+from schema.compute.server import deadline
+from schema.compute.server_state import Server
 from schema.compute.task import VmState
 from schema.compute.topology import units_taken
 from schema.event import kind_of

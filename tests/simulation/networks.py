@@ -18,7 +18,7 @@ from handlers.compute.ports import device_of
 from handlers.network.routing import feet
 from projections.network.delta import Change, Common, Delta, Deltas, deltas
 from projections.network.model import COMMON, FOLLOWED, Model, Place
-from schema.compute.server import Server
+from schema.compute.server_state import Server
 from schema.event import State
 from schema.network.floating_ip import FloatingIp
 from schema.network.port import Port

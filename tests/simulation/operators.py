@@ -12,8 +12,9 @@ from handlers.compute.departure import begin, departure
 from handlers.compute.host import HOSTS
 from schema.compute.host import DisableHost, EnableHost, EndForcedDown, ForceHostDown, Host, HostForcedDown, HostLost
 from schema.compute.migration import MigrationType
-from schema.compute.server import SERVER, Server
+from schema.compute.server import SERVER
 from schema.compute.server_command import EvacuateServer
+from schema.compute.server_state import Server
 from schema.compute.task import VmState
 from tests.simulation.now import now
 
