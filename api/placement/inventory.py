@@ -22,7 +22,7 @@ from api.wire import Call, Delete, Get, Post, Put, Reply
 from api.wire.dispatch import WrongMethod
 from bus.execute import Wish
 from bus.log import Document
-from handlers.placement.provider import PROVIDERS
+from handlers.placement.provider import PROVIDERS, ConcurrentUpdate, InUse
 from schema.placement.provider import MOST, Inventory, Provider, RemoveInventory, SetInventories, SetInventory
 from schema.refusal import Conflict, Invalid, NotFound
 
@@ -121,7 +121,11 @@ async def update(call: Call) -> Reply:
 
 async def delete(call: Call) -> None:
     await provider_at(call)
-    await call.execute(Wish(PROVIDERS, call.path["uuid"], RemoveInventory(resource_class=call.path["resource_class"])))
+    name = call.path["resource_class"]
+    try:
+        await call.execute(Wish(PROVIDERS, call.path["uuid"], RemoveInventory(resource_class=name)))
+    except InUse as refused:
+        raise ConcurrentUpdate(f"Unable to delete inventory of class {name}: {refused.message}") from None
 
 
 def inventory(call: Call, provider_id: str, name: str, body: InventoryBody, doing: str = "update") -> Inventory:

@@ -51,7 +51,7 @@ async def reshape(call: Call) -> None:
         new = {name: inventory(call, id, name, it) for name, it in body.inventories.items()}
         generation = body.resource_provider_generation
         first.append(Wish(PROVIDERS, id, SetInventories(inventories=provider.inventories | new, generation=generation)))
-        last[id] = SetInventories(inventories=new)
+        last[id] = SetInventories(inventories=new, counted=True)
     for body in call.body.allocations.values():
         for id, it in body.allocations.items():
             _must_fit(dashed(id), it.resources, last)

@@ -44,7 +44,7 @@ def claim(
     given = {provider: dict(resources) for provider, resources in allocations.items() if resources}
     before = _holding(held)
     if not given:
-        return release(held) if held else ()
+        return release(held, counted=generations is not None) if held else ()
     return (
         *(Wish(PROVIDERS, id, Release(consumer_id=consumer_id)) for id in before.allocations if id not in given),
         *(
@@ -75,13 +75,16 @@ def claim(
     )
 
 
-def release(held: Document) -> tuple[Wish, ...]:
-    """The consumer shall hold nothing any more. Refused with ConcurrentUpdate if it holds something else by now."""
+def release(held: Document, *, counted: bool = False) -> tuple[Wish, ...]:
+    """The consumer shall hold nothing any more. Refused with ConcurrentUpdate if it holds something else by now.
+
+    `counted`: the generations of its providers move.
+    """
     before = _holding(held)
     if not before.living:
         return ()
     return (
-        *(Wish(PROVIDERS, id, Release(consumer_id=before.id)) for id in before.allocations),
+        *(Wish(PROVIDERS, id, Release(consumer_id=before.id, counted=counted)) for id in before.allocations),
         Wish(CONSUMERS, before.id, EndAllocations(generation=before.generation)),
     )
 

@@ -146,7 +146,7 @@ def decide(provider: Provider, command: Command) -> list[ProviderEvent]:
                 ResourcesClaimed(consumer_id=command.consumer_id, resources=resources, units=units),
             ]
         case Release():
-            return [ResourcesReleased(consumer_id=command.consumer_id)]
+            return [ResourcesReleased(consumer_id=command.consumer_id, counted=command.counted)]
         case DeleteProvider():
             _deletable(provider)
             return [ProviderDeleted()]
@@ -194,14 +194,15 @@ def _already_so(provider: Provider, command: Command) -> bool:
         case RemoveChildProvider():
             return command.child_id not in provider.children
         case SetInventories():
-            return provider.inventories == command.inventories and _had(provider, command.generation)
+            same = provider.inventories == command.inventories and _had(provider, command.generation)
+            return same and not command.counted
         case SetInventory():
             same = provider.inventories.get(command.resource_class) == command.inventory
             return same and _had(provider, command.generation)
         case SetUnits():
             return provider.units == command.units
         case SetProviderTraits():
-            return provider.traits == command.traits and _had(provider, command.generation)
+            return provider.traits == command.traits
         case ReportTraits():
             return provider.traits == _with_custom(provider, command)
         case SetProviderAggregates():

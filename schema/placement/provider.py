@@ -5,9 +5,9 @@
 
 Providers form trees (a host, its NUMA nodes, its cards): a provider knows its parent, its root and its children, so
 that a parent with children cannot go. `generation` is what placement's clients compare and swap with; it moves with
-everything that could take room, so neither with names nor with what is released. A wish that names the generation it
-was made for moves it even where it changes nothing else; one generation further on, it has been had already. The
-document grows with the consumers a provider has, about 90 bytes for each.
+everything that could take room, so neither with names nor with what is released. A wish for inventories or aggregates
+that names the generation it was made for moves it even where it changes nothing else; one generation further on, it
+has been had already. The document grows with the consumers a provider has, about 90 bytes for each.
 """
 
 from __future__ import annotations
@@ -129,6 +129,8 @@ class ResourcesClaimed(Event):
 
 class ResourcesReleased(Event):
     consumer_id: str
+    counted: bool = False
+    """Whether the generation moves: it does where a consumer is emptied by writing that it holds nothing."""
 
 
 class ProviderDeleted(Event):
@@ -183,6 +185,8 @@ class SetInventories(Command):
 
     inventories: dict[str, Inventory]
     generation: int | None = None
+    counted: bool = False
+    """Moves the generation even where nothing changes: the end of a reshape, whose beginning tells a repetition."""
 
 
 class SetInventory(Command):
@@ -243,6 +247,7 @@ class Release(Command):
     """The consumer shall hold nothing here."""
 
     consumer_id: str
+    counted: bool = False
 
 
 class DeleteProvider(Command):
@@ -274,7 +279,8 @@ def evolve(provider: Provider, event: ProviderEvent, at: datetime) -> Provider:
             held = _holding(provider, event.consumer_id, event.resources, event.units)
             return replace(held, generation=provider.generation + 1)
         case ResourcesReleased():
-            return _holding(provider, event.consumer_id, {}, {})
+            held = _holding(provider, event.consumer_id, {}, {})
+            return replace(held, generation=provider.generation + event.counted)
         case ProviderDeleted():
             return replace(provider, deleted_at=at)
 

@@ -32,6 +32,8 @@ async def test_what_is_allocated_shows_everywhere(placement, consumer):
     refused = await placement.ask("DELETE", f"/resource_providers/{id}")
     assert refused.json["errors"][0]["code"] == "placement.resource_provider.inuse"
     refused = await placement.ask("DELETE", f"/resource_providers/{id}/inventories/VCPU")
+    assert refused.json["errors"][0]["code"] == "placement.concurrent_update"
+    refused = await placement.ask("DELETE", f"/resource_providers/{id}/inventories")
     assert refused.json["errors"][0]["code"] == "placement.inventory.inuse"
     await placement.must(204, "DELETE", f"/allocations/{consumer}")
     await placement.must(404, "DELETE", f"/allocations/{consumer}")
@@ -197,3 +199,23 @@ async def test_a_reshape_moves_inventory_and_claims_together(placement, consumer
     assert (await placement.must(200, "GET", f"/resource_providers/{card}/usages"))["usages"] == {"VGPU": 2}
     assert (await placement.must(200, "GET", f"/resource_providers/{host}/usages"))["usages"] == {"VCPU": 1}
     assert (await placement.ask("POST", "/reshaper", body, token=service)).status == 409
+
+
+async def test_what_moves_the_generation_of_a_provider(placement, consumer):
+    id = await placement.provider("host-1", {"VCPU": 4})
+    service = await placement.served.token("service")
+
+    async def generation():
+        return (await placement.must(200, "GET", f"/resource_providers/{id}"))["generation"]
+
+    assert (await placement.allocate(consumer, {id: {"VCPU": 1}})).status == 204
+    before = await generation()
+    assert (await placement.allocate(consumer, {}, consumer_generation=1)).status == 204
+    assert await generation() == before + 1  # emptied by a write
+    assert (await placement.allocate(consumer, {id: {"VCPU": 1}})).status == 204
+    await placement.must(204, "DELETE", f"/allocations/{consumer}")
+    assert await generation() == before + 2  # a deletion only gives room
+    shown = await placement.must(200, "GET", f"/resource_providers/{id}/inventories")
+    reshape = {"inventories": {id: shown}, "allocations": {}}
+    assert (await placement.ask("POST", "/reshaper", reshape, token=service)).status == 204
+    assert await generation() == before + 4  # once to offer the old and the new, once to offer only the new

@@ -111,7 +111,9 @@ def test_traits_and_aggregates():
         "update the generation and try again", ConcurrentUpdate
     )
     same = provider.given(born, ProviderTraitsSet(traits=("A",)))
-    same.when(SetProviderTraits(traits=("A",), generation=1)).then(ProviderTraitsSet(traits=("A",)))
+    same.when(SetProviderTraits(traits=("A",), generation=1)).then()
+    listed = provider.given(born, ProviderAggregatesSet(aggregates=("a",)))
+    listed.when(SetProviderAggregates(aggregates=("a",), generation=1)).then(ProviderAggregatesSet(aggregates=("a",)))
     tagged = provider.given(born, ProviderTraitsSet(traits=("OLD", "CUSTOM_RACK")))
     tagged.when(ReportTraits(traits=("NEW",))).then(ProviderTraitsSet(traits=("NEW", "CUSTOM_RACK")))
     quiet = given.when(SetProviderAggregates(aggregates=("a",), counted=False)).then(
