@@ -92,7 +92,10 @@ class LibvirtDriver:
         self._share = share
         self._libvirt = Connection(uri, revive)
         boot = libvirt_host.boot_of(namespace)
-        self._guests = Guests(host, folder, self._libvirt, sockets or _SYSTEM_SOCKETS, kvm=kvm, boot=boot)
+        own = self._hardware.dedicated_cpus
+        self._guests = Guests(
+            host, folder, self._libvirt, sockets or _SYSTEM_SOCKETS, kvm=kvm, boot=boot, dedicated_cpus=own
+        )
         self.images = self._guests.images
         self._inside = Namespace(namespace)
         self._taps = TapWatch(self._inside)

@@ -9,8 +9,8 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from agents.hypervisor.domain_xml import Quiesce
 from agents.hypervisor.driver import StepFailed
+from agents.hypervisor.wishes import Quiesce
 
 
 def begin(domain: Any, root: Path, copy: Path, quiesce: Quiesce) -> None:

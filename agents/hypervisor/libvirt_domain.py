@@ -8,10 +8,11 @@ from typing import Any
 import libvirt
 import msgspec
 
-from agents.hypervisor.domain_xml import NAMESPACE, PREFIX, Remembered, cards, nic_xml
-from agents.hypervisor.domain_xml import remembered as read_remembered
+from agents.hypervisor.domain_cards import cards, nic_xml
 from agents.hypervisor.driver import StepFailed
 from agents.hypervisor.plan import Adopt, Plug
+from agents.hypervisor.remembered import NAMESPACE, PREFIX, Remembered
+from agents.hypervisor.remembered import remembered as read_remembered
 from schema.compute.domain import PowerSeen
 
 _PAUSED_BY_LIBVIRT = {

@@ -14,17 +14,27 @@ from typing import Any
 
 import libvirt
 
+from agents.hypervisor import libvirt_host
 from agents.hypervisor.driver import NotRunning, OnProgress
+from agents.hypervisor.host_abilities import Abilities
 from agents.hypervisor.image_cache import ImageCache
 from agents.hypervisor.libvirt_connection import Connection
 from agents.hypervisor.moving import Sockets
 
 
 class Guests:
-    """`boot`: changes when the host starts anew. `on_progress` hears what a long act is at."""
+    """`boot`: changes when the host starts anew. `dedicated_cpus`: as configured. `on_progress` hears of long acts."""
 
     def __init__(
-        self, host: str, folder: Path, connection: Connection, sockets: Sockets, *, kvm: bool, boot: str
+        self,
+        host: str,
+        folder: Path,
+        connection: Connection,
+        sockets: Sockets,
+        *,
+        kvm: bool,
+        boot: str,
+        dedicated_cpus: str = "",
     ) -> None:
         self.host = host
         self.home = folder
@@ -33,6 +43,8 @@ class Guests:
         self.libvirt = connection
         self.sockets = sockets
         self.kvm = kvm
+        self._dedicated_cpus = dedicated_cpus
+        self._abilities: Abilities | None = None
         self.boot = boot
         self.on_progress: OnProgress = lambda id, words: None
 
@@ -44,6 +56,15 @@ class Guests:
     def of(self, id: str) -> Path:
         """The folder of one of them."""
         return self.folder / id
+
+    async def abilities(self) -> Abilities:
+        """What the host has that makes a difference to them."""
+        if self._abilities is None:
+            self._abilities = await self.libvirt.call(
+                lambda it: libvirt_host.abilities(it, kvm=self.kvm, dedicated_cpus=self._dedicated_cpus),
+                "looking at the host",
+            )
+        return self._abilities
 
     async def on(self, id: str, doing: str, function: Callable[[Any], Any]) -> Any:
         """Do something with a domain, in a thread. A libvirtError says that there is none."""

@@ -11,13 +11,14 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from agents.hypervisor import disk, hardware
+from agents.hypervisor import disk, hardware, host_abilities
 from agents.hypervisor.boot_time import booted_at
+from agents.hypervisor.host_abilities import Abilities
 from agents.hypervisor.traits import traits
 from agents.network.namespace import identity
 from bus.config import Hardware
 from schema.compute.domain import HostFacts
-from schema.compute.topology import HostDevice
+from schema.compute.topology import HostDevice, cpu_set
 
 
 def look_at_host(connection: Any, folder: Path, own: Hardware, *, kvm: bool, share: int, turn: int) -> HostFacts:
@@ -42,7 +43,7 @@ def look_at_host(connection: Any, folder: Path, own: Hardware, *, kvm: bool, sha
             "topology": {"sockets": sockets * nodes, "cores": cores, "threads": threads},
             "features": features,
         },
-        traits=traits(features, threads=threads),
+        traits=traits(features, host_abilities.look(kvm=kvm), threads=threads),
         booted_at=booted_at(),
         cells=cells,
         dedicated_cpus=hardware.dedicated(own.dedicated_cpus, cells, turn, share),
@@ -56,6 +57,13 @@ def _look_at_devices(connection: Any, own: Hardware, *, share: int, turn: int) -
         return ()
     found = connection.listAllDevices(libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV)
     return hardware.devices(own.devices, [it.XMLDesc() for it in found])[turn::share]
+
+
+def abilities(connection: Any, *, kvm: bool, dedicated_cpus: str) -> Abilities:
+    capabilities = ET.fromstring(connection.getCapabilities())  # noqa: S314  libvirt's own words
+    own = cpu_set(dedicated_cpus)
+    shared = {cell.id: tuple(it for it in cell.cpus if it not in own) for cell in hardware.cells(capabilities)}
+    return host_abilities.look(kvm=kvm, cells=shared)
 
 
 def boot_of(host: str | None) -> str:

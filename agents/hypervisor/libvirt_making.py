@@ -13,11 +13,14 @@ from typing import Any
 import libvirt
 import msgspec
 
-from agents.hypervisor import config_drive, disk, libvirt_domain, moving
-from agents.hypervisor.domain_xml import Disk, Remembered, domain_xml
+from agents.hypervisor import config_drive, disk, domain_system, libvirt_domain, moving
+from agents.hypervisor.domain_disks import Disk
+from agents.hypervisor.domain_xml import NVRAM, domain_xml
 from agents.hypervisor.driver import StepFailed
 from agents.hypervisor.libvirt_guests import Guests
 from agents.hypervisor.plan import Adopt
+from agents.hypervisor.remembered import Remembered
+from agents.hypervisor.wishes import Wishes
 from schema.compute.domain import Domain
 
 _EVERYTHING = (
@@ -46,7 +49,7 @@ async def define(guests: Guests, domain: Domain, position: int) -> None:
     elif not root.exists():
         await disk.blank(root, max(domain.disk_gb, 1) * disk.GIB)
     await furnish(guests, domain)
-    await guests.libvirt.call(lambda connection: define_again(guests, connection, domain, position), "defining it")
+    await define_again(guests, domain, position)
 
 
 async def prepare(guests: Guests, domain: Domain) -> None:
@@ -86,23 +89,34 @@ async def furnish(guests: Guests, domain: Domain) -> None:
     if domain.config_drive and not drive.exists():
         await asyncio.to_thread(config_drive.write, domain, drive)
         drive.chmod(0o600)
+    nvram = folder / NVRAM
+    if not nvram.exists() and (blank := domain_system.variables(Wishes(domain.properties), await guests.abilities())):
+        await asyncio.to_thread(shutil.copyfile, blank, nvram)
+        moving.give(nvram)
 
 
-def define_again(guests: Guests, connection: Any, domain: Domain, position: int = 0, **changes: Any) -> None:
+async def define_again(guests: Guests, domain: Domain, position: int = 0, **changes: Any) -> None:
     """Write the definition, keeping what is remembered of it but for those changes."""
-    known = libvirt_domain.lookup(connection, domain.server_id)
-    memory = libvirt_domain.remembered(known) if known else Remembered(position=position, remade=domain.remade)
-    if not known:
-        memory = msgspec.structs.replace(memory, resized=domain.resized)
-    memory = msgspec.structs.replace(memory, **changes)
-    folder = guests.of(domain.server_id)
-    names = (*(("rescue",) if memory.rescued else ()), "disk", "ephemeral", "swap")
+    folder, host = guests.of(domain.server_id), await guests.abilities()
+    fresh = Remembered(position=position, remade=domain.remade, resized=domain.resized)
+
+    def define(connection: Any) -> None:
+        known = libvirt_domain.lookup(connection, domain.server_id)
+        memory = msgspec.structs.replace(libvirt_domain.remembered(known) if known else fresh, **changes)
+        disks = _disks(folder, rescued=memory.rescued)
+        connection.defineXML(domain_xml(domain, host=host, disks=disks, folder=folder, memory=memory))
+
+    await guests.libvirt.call(define, "defining it")
+
+
+def _disks(folder: Path, *, rescued: bool) -> list[Disk]:
+    """In the guest's order."""
+    names = (*(("rescue",) if rescued else ()), "disk", "ephemeral", "swap")
     disks = [Disk(path=folder / name) for name in names if (folder / name).exists()]
     drive = folder / "config-drive.iso"
     if drive.exists():
         disks.append(Disk(path=drive, format="raw", readonly=True, serial="config-drive"))
-    xml = domain_xml(domain, kvm=guests.kvm, disks=disks, console_log=folder / "console.log", memory=memory)
-    connection.defineXML(xml)
+    return disks
 
 
 async def remove(guests: Guests, id: str) -> None:

@@ -54,7 +54,7 @@ async def reboot(guests: Guests, step: Reboot) -> None:
         await _shut_down(guests, id, step.domain.stop_timeout_seconds)
     await guests.on(id, "stopping it", libvirt_domain.power_off)
     if step.hard:
-        await guests.libvirt.call(lambda connection: define_again(guests, connection, step.domain), "defining it")
+        await define_again(guests, step.domain)
     await start(guests, step.domain)
 
 

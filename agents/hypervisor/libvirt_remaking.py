@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agents.hypervisor import disk, libvirt_domain
+from agents.hypervisor.domain_xml import NVRAM
 from agents.hypervisor.driver import StepFailed
 from agents.hypervisor.libvirt_guests import Guests
 from agents.hypervisor.libvirt_making import define_again, downloading, furnish, point
@@ -31,11 +32,11 @@ async def remake(guests: Guests, domain: Domain) -> None:
         raise
     fresh.replace(folder / "disk")
     base_of_fresh.replace(folder / "base")
-    for name in ("config-drive.iso", *(() if domain.keep_ephemeral else ("ephemeral", "swap"))):
+    for name in ("config-drive.iso", NVRAM, *(() if domain.keep_ephemeral else ("ephemeral", "swap"))):
         (folder / name).unlink(missing_ok=True)
     await furnish(guests, domain)
     made = {"remade": domain.remade, "fenced": False}
-    await guests.libvirt.call(lambda it: define_again(guests, it, domain, **made), "defining it")
+    await define_again(guests, domain, **made)
 
 
 async def rescue(guests: Guests, domain: Domain) -> None:
@@ -52,13 +53,13 @@ async def rescue(guests: Guests, domain: Domain) -> None:
     except BaseException:
         _drop_rescue(folder)
         raise
-    await guests.libvirt.call(lambda it: define_again(guests, it, domain, rescued=True, fenced=False), "defining it")
+    await define_again(guests, domain, rescued=True, fenced=False)
 
 
 async def unrescue(guests: Guests, domain: Domain) -> None:
     folder = guests.of(domain.server_id)
     await guests.on(domain.server_id, "stopping it", libvirt_domain.power_off)
-    await guests.libvirt.call(lambda it: define_again(guests, it, domain, rescued=False, fenced=False), "defining it")
+    await define_again(guests, domain, rescued=False, fenced=False)
     _drop_rescue(folder)
 
 

@@ -24,7 +24,7 @@ async def resize(guests: Guests, domain: Domain) -> None:
         await asyncio.to_thread(moving.put_back, folder)
         raise
     made = {"resized": domain.resized, "kept": True, "fenced": False}
-    await guests.libvirt.call(lambda it: define_again(guests, it, domain, **made), "defining it")
+    await define_again(guests, domain, **made)
 
 
 async def unresize(guests: Guests, domain: Domain) -> None:
@@ -33,7 +33,7 @@ async def unresize(guests: Guests, domain: Domain) -> None:
     await asyncio.to_thread(moving.put_back, folder)
     await furnish(guests, domain)
     made = {"resized": domain.resized, "kept": False, "fenced": False}
-    await guests.libvirt.call(lambda it: define_again(guests, it, domain, **made), "defining it")
+    await define_again(guests, domain, **made)
 
 
 async def drop_kept(guests: Guests, id: str) -> None:

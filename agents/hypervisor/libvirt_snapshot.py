@@ -16,9 +16,9 @@ from pathlib import Path
 import libvirt
 
 from agents.hypervisor import disk, libvirt_backup, libvirt_domain, snapshotting
-from agents.hypervisor.domain_xml import quiesce
 from agents.hypervisor.driver import StepFailed
 from agents.hypervisor.libvirt_guests import Guests
+from agents.hypervisor.wishes import quiesce
 from schema.compute.domain import Domain
 
 COPY = "copy"

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from agents.hypervisor.host_abilities import cpu_controller
 from agents.hypervisor.moving import Sockets
 from agents.hypervisor.packages import USER
 from agents.network.namespace import FOLDER, Namespace
@@ -141,6 +142,7 @@ class PrivateLibvirtd:
             "max_clients = 100\n"
         )
         user, group = _guest_user(self.folder)
+        controllers = '"cpu"' if cpu_controller() else ""
         (etc / "qemu.conf").write_text(
             f'user = "{user}"\n'
             f'group = "{group}"\n'
@@ -148,7 +150,9 @@ class PrivateLibvirtd:
             "remember_owner = 0\n"
             'security_driver = "none"\n'
             "namespaces = []\n"
-            "cgroup_controllers = []\n"
+            f"cgroup_controllers = [{controllers}]\n"
+            'swtpm_user = "root"\n'
+            'swtpm_group = "root"\n'
             # Guests write their consoles themselves: no virtlogd whose end would end them. The agent bounds the files.
             'stdio_handler = "file"\n'
         )
@@ -169,9 +173,18 @@ class PrivateLibvirtd:
             nothing.touch()
             mounts.append(f"mount --bind {shlex.quote(str(nothing))} /dev/kvm")
             mounts.append("mount -o remount,bind,ro /dev/kvm")
+        cgroups = Path("/sys/fs/cgroup")
         if self._namespace.name:
             # /sys/class/net shows the namespace it was mounted in, and libvirt reads there.
             mounts.insert(0, "mount -t sysfs -o nosuid,nodev,noexec sysfs /sys")
+            if cgroups.is_mount():
+                aside = self.folder / "cgroup"
+                aside.mkdir(exist_ok=True)
+                mounts.insert(0, f"mount --rbind {cgroups} {shlex.quote(str(aside))}")
+                mounts.insert(2, f"mount --rbind {shlex.quote(str(aside))} {cgroups}")
+        if (cgroups / "unified").is_mount():
+            # Where both versions are mounted libvirt asks the second, which holds no controller, and gives up.
+            mounts.append(f"umount {cgroups}/unified")
         script = " && ".join([*mounts, f"exec {shlex.join(daemon)}"])
         said = self.folder / "log" / "libvirtd.out"
         with said.open("wb") as output:

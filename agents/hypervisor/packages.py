@@ -13,6 +13,10 @@ APT_PACKAGES = (
     "libvirt-daemon",
     "libvirt-daemon-driver-qemu",
     "libvirt-clients",
+    # UEFI, and a TPM in software for each guest that wants one.
+    "ovmf",
+    "swtpm",
+    "swtpm-tools",
     # libvirt-python is compiled here, against the libvirt above.
     "libvirt-dev",
     "pkg-config",

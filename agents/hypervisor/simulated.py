@@ -16,7 +16,6 @@ import msgspec
 from msgspec.structs import replace
 
 from agents.hypervisor import pretended, snapshotting
-from agents.hypervisor.domain_xml import has_agent
 from agents.hypervisor.driver import Dial, NoAgent, NotRunning, OnChange, OnProgress, Passing, StepFailed, Unsupported
 from agents.hypervisor.hardware import dedicated, pretended_cells, pretended_devices
 from agents.hypervisor.plan import (
@@ -43,6 +42,7 @@ from agents.hypervisor.plan import (
     Unrescue,
     Unresize,
 )
+from agents.hypervisor.wishes import has_agent
 from bus.config import Hardware
 from schema.compute.domain import Domain, HostFacts, ImageRef, Observed, PowerSeen
 from schema.compute.question import ConsoleKind, Diagnosis, DiskUse, MoveMeasured, NicUse

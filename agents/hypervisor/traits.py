@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from agents.hypervisor.host_abilities import Abilities
+
 _FEATURES = {
     "avx": "AVX",
     "avx2": "AVX2",
@@ -24,11 +26,19 @@ DOMAINS = (
     *(f"COMPUTE_GRAPHICS_MODEL_{it}" for it in ("BOCHS", "CIRRUS", "NONE", "QXL", "VGA", "VIRTIO")),
     *(f"COMPUTE_IMAGE_TYPE_{it}" for it in ("QCOW2", "RAW")),
     *(f"COMPUTE_NET_VIF_MODEL_{it}" for it in ("E1000", "E1000E", "NE2K_PCI", "PCNET", "RTL8139", "VIRTIO", "VMXNET3")),
+    "COMPUTE_NET_VIRTIO_PACKED",
+    *(f"COMPUTE_SOUND_MODEL_{it}" for it in ("AC97", "ES1370", "ICH6", "ICH9", "PCSPK", "SB16", "USB")),
+    *(f"COMPUTE_USB_MODEL_{it}" for it in ("QEMU_XHCI", "NEC_XHCI", "PIIX3_UHCI", "PIIX4_UHCI", "EHCI", "ICH9_EHCI1")),
     *(f"COMPUTE_STORAGE_BUS_{it}" for it in ("IDE", "SATA", "SCSI", "USB", "VIRTIO")),
 )
 
 
-def traits(features: Collection[str], *, threads: int = 1) -> tuple[str, ...]:
+def traits(features: Collection[str], host: Abilities, *, threads: int = 1) -> tuple[str, ...]:
     """`threads`: of each core."""
     found = {f"HW_CPU_X86_{trait}" for feature, trait in _FEATURES.items() if feature in features}
+    if host.secure_boot:
+        found.add("COMPUTE_SECURITY_UEFI_SECURE_BOOT")
+    if host.tpm:
+        found |= {f"COMPUTE_SECURITY_TPM_{it}" for it in ("1_2", "2_0", "CRB", "TIS")}
+        found.add("COMPUTE_SECURITY_TPM_SECRET_SECURITY_HOST")
     return tuple(sorted({*found, *DOMAINS, *([HYPERTHREADING] if threads > 1 else [])}))

@@ -38,6 +38,7 @@ PACKAGES = (
     "logsave",
     "syslinux",
     "syslinux-common",
+    "systemd-boot-efi",
     "mtools",
     # Libraries that the programs among these are linked with.
     "libc6",
@@ -65,15 +66,18 @@ DISK_BYTES = 128 * 1024 * 1024
 PARTITION_START = 1024 * 1024
 PARTITION_BYTES = 40 * 1024 * 1024
 
-_SYSLINUX_CONFIGURATION = """\
+_COMMAND_LINE = "console=tty0 console=ttyS0,115200 quiet loglevel=4 panic=10 net.ifnames=0 tsc=reliable no_timer_check"
+_SYSLINUX_CONFIGURATION = f"""\
 SERIAL 0 115200
 DEFAULT cumulog
 PROMPT 0
 LABEL cumulog
   KERNEL /vmlinuz
   INITRD /initrd.gz
-  APPEND console=tty0 console=ttyS0,115200 quiet loglevel=4 panic=10 net.ifnames=0 tsc=reliable no_timer_check
+  APPEND {_COMMAND_LINE}
 """
+_LOADER_ENTRY = f"title cumulog\nlinux /vmlinuz\ninitrd /initrd.gz\noptions {_COMMAND_LINE}\n"
+"""For systemd-boot, which UEFI starts where a BIOS starts syslinux."""
 
 Progress = Callable[[str], None]
 
@@ -139,7 +143,8 @@ def _download(folder: Path, progress: Progress) -> list[Path]:
     """The packages as files, from the cache if they are there."""
     folder.mkdir(parents=True, exist_ok=True)
     complete = folder / "complete"
-    if not complete.exists():
+    wanted = " ".join(PACKAGES)
+    if not complete.exists() or complete.read_text() != wanted:
         progress("downloading Debian packages: kernel, busybox, dropbear, syslinux")
         try:
             _apt_download(folder, [])
@@ -151,7 +156,7 @@ def _download(folder: Path, progress: Progress) -> list[Path]:
             own = ["-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={folder}/cache"]
             _run(["apt-get", "-q", *own, "update"], "apt-get update")
             _apt_download(folder, own)
-        complete.touch()
+        complete.write_text(wanted)
     return sorted(folder.glob("*.deb"))
 
 
@@ -317,7 +322,15 @@ def _disk(raw: Path, root: Path, files: Mapping[str, Path], work: Path) -> None:
         "installing the boot loader",
         environment=tools,
     )
-    for name, path in {**files, "syslinux.cfg": work / "syslinux.cfg"}.items():
+    (work / "entry.conf").write_text(_LOADER_ENTRY)
+    folders = [f"::{folder}" for folder in ("EFI", "EFI/BOOT", "loader", "loader/entries")]
+    _run([mtools, "-c", "mmd", "-i", image, *folders], "making folders", environment=tools)
+    loaders = {
+        "syslinux.cfg": work / "syslinux.cfg",
+        "loader/entries/cumulog.conf": work / "entry.conf",
+        "EFI/BOOT/BOOTX64.EFI": root / "usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+    }
+    for name, path in {**files, **loaders}.items():
         _run([mtools, "-c", "mcopy", "-i", image, str(path), f"::{name}"], f"copying {name}", environment=tools)
 
 

@@ -41,6 +41,6 @@ def libvirtd(hypervisor_folder):
     for domain in connection.listAllDomains():
         if domain.isActive():
             domain.destroy()
-        domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
+        domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
     connection.close()
     daemon.stop()

@@ -14,8 +14,8 @@ import libvirt
 import pytest
 from pyroute2 import IPRoute
 
-from agents.hypervisor import libvirt as driver_module
-from agents.hypervisor.domain_xml import cards
+from agents.hypervisor import libvirt_cards as driver_module
+from agents.hypervisor.domain_cards import cards
 from agents.hypervisor.libvirt import LibvirtDriver
 from agents.hypervisor.libvirtd import PrivateLibvirtd
 from agents.hypervisor.packages import make_user

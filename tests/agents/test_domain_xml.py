@@ -1,10 +1,17 @@
+import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from msgspec.structs import replace
 
-from agents.hypervisor.domain_xml import NAMESPACE, Disk, Remembered, domain_xml, remembered
+from agents.hypervisor.domain_disks import Disk
+from agents.hypervisor.domain_xml import domain_xml
+from agents.hypervisor.driver import Unsupported
+from agents.hypervisor.host_abilities import Abilities
+from agents.hypervisor.remembered import NAMESPACE, Remembered, remembered
 from schema.compute.domain import Domain, Nic
+from schema.compute.topology import GuestCell, GuestDevice, Topology
 
 ID = "11111111-2222-3333-4444-555555555555"
 
@@ -12,9 +19,13 @@ ID = "11111111-2222-3333-4444-555555555555"
 ROOT = Disk(path=Path("/g/disk"))
 
 
-def made(*, kvm=False, disks=(ROOT,), memory=None, **more):
-    domain = Domain(server_id=ID, name="web <1>\n&", generation=1, power="running", ram_mb=512, vcpus=4, **more)
-    xml = domain_xml(domain, kvm=kvm, disks=disks, console_log=Path("/g/console.log"), memory=memory)
+HOST = Abilities(uefi=True, secure_boot=True, tpm=True, cpu_time=True, cells={0: (0, 1), 1: (2, 3)})
+
+
+def made(*, kvm=False, host=HOST, disks=(ROOT,), memory=None, **more):
+    shape = {"ram_mb": 512, "vcpus": 4} | more
+    domain = Domain(server_id=ID, name="web <1>\n&", generation=1, power="running", **shape)
+    xml = domain_xml(domain, host=replace(host, kvm=kvm), disks=disks, folder=Path("/g"), memory=memory)
     return ET.fromstring(xml)  # noqa: S314  our own
 
 
@@ -72,15 +83,183 @@ def test_the_topology_is_as_asked_where_it_fits(properties, topology):
     assert (it["sockets"], it["cores"], it["threads"]) == topology
 
 
-@pytest.mark.parametrize("property", ["hw_disk_bus", "hw_vif_model", "hw_machine_type", "hw_video_model"])
-def test_a_property_nobody_knows_is_passed_over(property):
-    nic = Nic(port_id="p", mac_address="52:54:00:00:00:01", tap="tap1")
-    text = ET.tostring(made(properties={property: "'/><evil"}, networks=(nic,)), encoding="unicode")
-    assert "evil" not in text
-
-
 def test_what_is_remembered_can_be_read_again():
     memory = Remembered(generation=7, soft=1, hard=2, position=9, fenced=True, boot="b")
     element = made(memory=memory).find(f"metadata/{{{NAMESPACE}}}server")
     assert remembered(ET.tostring(element, encoding="unicode")) == memory
     assert remembered(memory.xml()) == memory
+
+
+NIC = Nic(port_id="p", mac_address="52:54:00:00:00:01", tap="tap1")
+SEEN = Topology(
+    cells=(
+        GuestCell(id=0, host_cell=1, cpus=(0, 1), memory_mb=256, pins={0: 6, 1: 7}, page_kib=2048),
+        GuestCell(id=1, host_cell=0, cpus=(2, 3), memory_mb=256),
+    ),
+    emulator_cpus=(8,),
+    devices=(GuestDevice(address="0000:0a:1f.3"),),
+)
+
+
+@pytest.mark.parametrize(
+    "properties,where,expected",
+    [
+        # Board and firmware
+        ("", "os/type@machine", "pc"),
+        ("hw_machine_type=q35", "os/type@machine", "q35"),
+        ("hw_machine_type=pc-i440fx-7.2", "os/type@machine", "pc-i440fx-7.2"),
+        ("", "os/loader", None),
+        ("hw_firmware_type=uefi", "os/loader", "/usr/share/OVMF/OVMF_CODE_4M.fd"),
+        ("hw_firmware_type=uefi", "os/loader@type", "pflash"),
+        ("hw_firmware_type=uefi", "os/nvram", "/g/nvram.fd"),
+        ("hw_firmware_type=uefi os_secure_boot=required", "os/loader@secure", "yes"),
+        ("hw_firmware_type=uefi os_secure_boot=required", "os/type@machine", "q35"),
+        ("hw_firmware_type=uefi os:secure_boot=required os_secure_boot=disabled", "features/smm@state", "on"),
+        ("hw_firmware_type=uefi os_secure_boot=optional", "os/loader@secure", "yes"),
+        ("hw_firmware_type=bios os_secure_boot=optional", "os/loader", None),
+        ("hw:boot_menu=true", "os/bootmenu@enable", "yes"),
+        ("hw:boot_menu=true hw_boot_menu=false", "os/bootmenu", None),
+        # Clock and features
+        ("", "clock@offset", "utc"),
+        ("os_type=windows", "clock@offset", "localtime"),
+        ("", "clock/timer[@name='hpet']@present", "no"),
+        ("hw_time_hpet=true", "clock/timer[@name='hpet']@present", "yes"),
+        ("hw:hide_hypervisor_id=true", "cpu/feature[@name='hypervisor']@policy", "disable"),
+        ("img_hide_hypervisor_id=true", "cpu/feature[@name='hypervisor']@policy", "disable"),
+        ("hw:pmu=false hw_pmu=true", "features/pmu@state", "off"),
+        # Memory and CPU time
+        ("hw:locked_memory=true", "memoryBacking/locked", ""),
+        ("quota:cpu_shares=512", "cputune/shares", "512"),
+        ("quota:cpu_period=10000 quota:cpu_quota=5000", "cputune/quota", "5000"),
+        ("hw:cpu_realtime=yes hw:cpu_realtime_mask=^0", "cputune/vcpusched@vcpus", "1-3"),
+        # Disks
+        ("hw_disk_bus=scsi", "devices/disk/target@dev", "sda"),
+        ("hw_disk_bus=scsi hw_scsi_model=lsilogic", "devices/controller[@type='scsi']@model", "lsilogic"),
+        ("quota:disk_read_iops_sec=10", "devices/disk/iotune/read_iops_sec", "10"),
+        ("quota:disk_total_bytes_sec=1000", "devices/disk/iotune/total_bytes_sec", "1000"),
+        ("quota:disk_total_bytes_sec=0", "devices/disk/iotune", None),
+        # Cards
+        ("", "devices/interface/model@type", "virtio"),
+        ("hw_vif_model=e1000", "devices/interface/model@type", "e1000"),
+        ("hw:virtio_packed_ring=true", "devices/interface/driver@packed", "on"),
+        # Devices
+        ("", "devices/watchdog", None),
+        ("hw:watchdog_action=reset", "devices/watchdog@action", "reset"),
+        ("hw:watchdog_action=reset hw_watchdog_action=pause", "devices/watchdog@action", "pause"),
+        ("hw:watchdog_action=disabled", "devices/watchdog", None),
+        ("", "devices/rng@model", "virtio"),
+        ("hw_rng:allowed=false", "devices/rng", None),
+        ("hw_rng:rate_bytes=100", "devices/rng/rate@period", "1000"),
+        ("hw_rng:rate_bytes=100 hw_rng:rate_period=50", "devices/rng/rate@bytes", "100"),
+        ("hw_video_model=bochs", "devices/video/model@type", "bochs"),
+        ("hw_video_ram=16", "devices/video/model@vram", "16384"),
+        ("", "devices/controller[@type='usb']@model", "none"),
+        ("hw_pointer_model=usbtablet", "devices/input[@type='tablet']@bus", "usb"),
+        ("hw_pointer_model=usbtablet", "devices/controller[@type='usb']@model", "qemu-xhci"),
+        ("hw_input_bus=virtio", "devices/input[@type='keyboard']@bus", "virtio"),
+        ("hw_input_bus=virtio", "devices/controller[@type='usb']@model", "none"),
+        ("hw:usb_model=nec-xhci", "devices/controller[@type='usb']@model", "nec-xhci"),
+        ("hw:sound_model=ich6", "devices/sound@model", "ich6"),
+        ("hw_qemu_guest_agent=yes", "devices/channel/target@name", "org.qemu.guest_agent.0"),
+        ("hw:tpm_version=2.0", "devices/tpm@model", "tpm-tis"),
+        ("hw:tpm_version=2.0 hw:tpm_model=tpm-crb", "devices/tpm/backend@version", "2.0"),
+        ("hw:serial_port_count=3", "devices/serial[3]/target@port", "2"),
+        ("hw:serial_port_count=3 hw_serial_port_count=1", "devices/serial[2]", None),
+        ("hw_serial_port_count=0", "devices/serial", None),
+    ],
+)
+def test_what_flavor_and_image_say_is_what_the_guest_gets(properties, where, expected):
+    root = made(properties=dict(it.split("=", 1) for it in properties.split()), networks=(NIC,))
+    assert _at(root, where) == expected
+
+
+def _at(root, where):
+    """A path's text, or an attribute of it; None: there is no such element."""
+    path, _, attribute = where.partition("@") if "[@" not in where else _parted(where)
+    element = root.find(path)
+    if element is None:
+        return None
+    return element.get(attribute) if attribute else (element.text or "")
+
+
+def _parted(where):
+    path, bracket, attribute = where.partition("]")
+    return path + bracket, "", attribute.removeprefix("@")
+
+
+@pytest.mark.parametrize(
+    "properties,words",
+    [
+        ("hw_disk_bus=xen", "hw_disk_bus=xen"),
+        ("hw_vif_model=hyperv", "hw_vif_model=hyperv"),
+        ("hw_video_model='/><evil", "hw_video_model="),
+        ("hw_machine_type=virt", "only pc and q35"),
+        ("hw_machine_type=pc hw_firmware_type=uefi os:secure_boot=required", "secure boot needs q35"),
+        ("os:secure_boot=required", "needs hw_firmware_type=uefi"),
+        ("hw:mem_encryption=true", "do not encrypt"),
+        ("hw:pmem=4GB", "no persistent memory"),
+        ("hw:vif_multiqueue_enabled=true", "have one queue"),
+        ("quota:vif_inbound_average=10", "QoS policy"),
+        ("quota:memory_limit=10", "VMware"),
+        ("hw:tpm_model=tpm-crb", "hw_tpm_version"),
+        ("hw:tpm_version=1.2 hw:tpm_model=tpm-crb", "not for TPM 1.2"),
+        ("hw_serial_port_count=5", "at most 4 serial ports"),
+        ("hw:cpu_max_sockets=1 hw:cpu_max_cores=1 hw:cpu_max_threads=1", "no topology of 4 CPUs"),
+    ],
+)
+def test_what_it_cannot_get_is_said(properties, words):
+    with pytest.raises(Unsupported, match=re.escape(words)):
+        made(properties=dict(it.split("=", 1) for it in properties.split()), networks=(NIC,))
+
+
+@pytest.mark.parametrize(
+    "properties,words",
+    [
+        ({"hw_firmware_type": "uefi"}, "ovmf"),
+        ({"hw:tpm_version": "2.0"}, "swtpm"),
+        ({"quota:cpu_shares": "10"}, "no cgroups"),
+    ],
+)
+def test_what_its_host_lacks_is_said(properties, words):
+    with pytest.raises(Unsupported, match=words):
+        made(host=Abilities(), properties=properties)
+
+
+@pytest.mark.parametrize(
+    "properties,topology",
+    [
+        ({"hw:cpu_max_sockets": "2"}, ("2", "2", "1")),
+        ({"hw:max_cpu_sockets": "1", "hw_cpu_threads": "2"}, ("1", "2", "2")),
+        ({"hw_cpu_max_cores": "1", "hw_cpu_max_sockets": "1"}, ("1", "1", "4")),
+    ],
+)
+def test_limits_bound_the_topology(properties, topology):
+    it = made(properties=properties).find("cpu/topology").attrib
+    assert (it["sockets"], it["cores"], it["threads"]) == topology
+
+
+def test_a_guest_has_what_the_host_keeps_for_it():
+    root = made(topology=SEEN)
+    pins = {it.get("vcpu"): it.get("cpuset") for it in root.findall("cputune/vcpupin")}
+    assert pins == {"0": "6", "1": "7", "2": "0-1", "3": "0-1"}
+    assert root.find("cputune/emulatorpin").get("cpuset") == "8"
+    assert root.find("numatune/memory").attrib == {"mode": "strict", "nodeset": "0-1"}
+    assert [it.get("nodeset") for it in root.findall("numatune/memnode")] == ["1", "0"]
+    assert [it.get("cpus") for it in root.findall("cpu/numa/cell")] == ["0-1", "2-3"]
+    assert root.find("memoryBacking/hugepages/page").attrib == {"size": "2048", "unit": "KiB", "nodeset": "0"}
+    address = root.find("devices/hostdev/source/address").attrib
+    assert address == {"domain": "0x0000", "bus": "0x0a", "slot": "0x1f", "function": "0x3"}
+
+
+def test_cells_may_only_say_where_it_is():
+    root = made(topology=replace(SEEN, numa=False))
+    assert root.find("cpu/numa") is None
+    assert root.find("numatune/memnode") is None
+    assert root.find("memoryBacking/hugepages/page").get("nodeset") is None
+
+
+def test_a_config_drive_may_be_a_cdrom():
+    drive = Disk(path=Path("/g/config"), format="raw", readonly=True, serial="config-drive")
+    disk = made(disks=(ROOT, drive), properties={"hw_cdrom_bus": "ide"}).findall("devices/disk")[1]
+    assert (disk.get("device"), disk.find("target").attrib) == ("cdrom", {"dev": "hda", "bus": "ide"})
+    assert made(disks=(ROOT, drive)).findall("devices/disk")[1].get("device") == "disk"

@@ -5,6 +5,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from agents.hypervisor.hardware import cells, dedicated, devices
+from agents.hypervisor.host_abilities import Abilities
 from agents.hypervisor.libvirt import LibvirtDriver
 from agents.hypervisor.meter import Meter
 from agents.hypervisor.simulated import SimulatedDriver
@@ -101,8 +102,8 @@ async def test_a_simulated_host_pretends_what_settings_say():
 
 
 def test_what_a_cpu_can_do_has_placements_names():
-    assert {"HW_CPU_X86_AVX2", "HW_CPU_HYPERTHREADING", "COMPUTE_NODE"} <= set(traits(["avx2"], threads=2))
-    assert "HW_CPU_HYPERTHREADING" not in traits([])
+    assert {"HW_CPU_X86_AVX2", "HW_CPU_HYPERTHREADING", "COMPUTE_NODE"} <= set(traits(["avx2"], Abilities(), threads=2))
+    assert "HW_CPU_HYPERTHREADING" not in traits([], Abilities())
 
 
 def test_the_meter_tells_shares_of_the_time_between(tmp_path):

@@ -5,12 +5,13 @@ import asyncio
 import pytest
 
 from agents.hypervisor import snapshotting
-from agents.hypervisor.domain_xml import Remembered, quiesce, remembered
 from agents.hypervisor.driver import StepFailed
 from agents.hypervisor.libvirt_backup import backup_xml
 from agents.hypervisor.plan import Adopt, Pause, Stop, TakeSnapshot, impatient, plan
+from agents.hypervisor.remembered import Remembered, remembered
 from agents.hypervisor.simulated import SimulatedDriver
 from agents.hypervisor.snapshotting import send
+from agents.hypervisor.wishes import quiesce
 from schema.compute.domain import Observed, Snapshot
 
 from .control import Control
