@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import msgspec
 import structlog
@@ -27,10 +26,19 @@ SETTLE_SECONDS = 300.0
 class Outcome(msgspec.Struct):
     broken: list[str]
     happened: list[Happening]
+    server: Server | None = None
+    """What has become of it."""
 
 
 def perform(play: Play, ills: tuple[Ill, ...] = (), *, doubled: bool = False) -> Outcome:
     """Play it, with these ills."""
+    return staged(lambda stage: _perform(stage, play), ills, doubled=doubled)
+
+
+def staged(
+    story: Callable[[Stage], Awaitable[list[str]]], ills: tuple[Ill, ...] = (), *, doubled: bool = False
+) -> Outcome:
+    """Live through a story on a stage of its own. It says what was broken."""
     kinds()
     structlog.configure(processors=[_quiet], cache_logger_on_first_use=False)
     loop = VirtualLoop()
@@ -40,7 +48,7 @@ def perform(play: Play, ills: tuple[Ill, ...] = (), *, doubled: bool = False) ->
     stage = Stage(loop, ills, doubled=doubled)
     asyncio.set_event_loop(loop)
     try:
-        broken = loop.run_until_complete(_perform(stage, play))
+        broken = loop.run_until_complete(story(stage))
     except Exception as error:  # noqa: BLE001  it is a finding
         broken = [f"it ended: {error!r}", *_whereabouts(stage)]
     finally:
@@ -51,16 +59,12 @@ def perform(play: Play, ills: tuple[Ill, ...] = (), *, doubled: bool = False) ->
         asyncio.set_event_loop(None)
         loop.close()
         clock.use(before)
-    return Outcome([*broken, *stage.problems], stage.happened)
+    document = stage.log.documents.get(f"server/{ID}")
+    return Outcome([*broken, *stage.problems], stage.happened, document.state if document else None)
 
 
 def _quiet(*_: object) -> dict[str, object]:
     raise structlog.DropEvent
-
-
-def clean() -> None:
-    """What the dead left lying about."""
-    gc.collect()
 
 
 async def _perform(stage: Stage, play: Play) -> list[str]:
@@ -81,10 +85,15 @@ async def _perform(stage: Stage, play: Play) -> list[str]:
             await asyncio.sleep(1.0)
             if broken := list(laws.at_every_moment(stage)):
                 return broken
-    since = stage.loop.time()
     stage.playing = False
     stage.mend()
-    while broken := [*laws.at_every_moment(stage), *_in_the_end(stage, play, before)]:
+    return await settled(stage, lambda: _in_the_end(stage, play, before))
+
+
+async def settled(stage: Stage, so: Callable[[], Iterable[str]] = tuple) -> list[str]:
+    """Nothing, as soon as all is as it should be; what is not so in the end. `so`: says what else is not."""
+    since = stage.loop.time()
+    while broken := [*laws.at_every_moment(stage), *laws.in_the_end(stage), *so()]:
         if stage.loop.time() - since > SETTLE_SECONDS:
             return broken
         await asyncio.sleep(1.0)
@@ -92,7 +101,6 @@ async def _perform(stage: Stage, play: Play) -> list[str]:
 
 
 def _in_the_end(stage: Stage, play: Play, before: Server | None) -> Iterator[str]:
-    yield from laws.in_the_end(stage)
     server = stage.server(ID)
     may_be = {play.leads, *([before.vm_state] if before else []), *play.or_else}
     if server.vm_state not in may_be:

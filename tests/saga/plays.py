@@ -179,7 +179,7 @@ STOP, RESCUE = act(StopServer()), act(RescueServer(image=ServerImage(id=IMAGE)))
 REBUILD = act(RebuildServer(rebuild=Rebuild(image=ServerImage(id=IMAGE))))
 RESIZE = move(ResizeServer, MigrationType.RESIZE, new_flavor=LARGE)
 IN_PLACE = move(ResizeServer, MigrationType.RESIZE, new_flavor=LARGE, stays=True)
-ERROR = frozenset({VmState.ERROR})
+ERROR, OFF = frozenset({VmState.ERROR}), frozenset({VmState.STOPPED})
 BUILD, COPY, SEND = frozenset({"Start"}), frozenset({"Define"}), frozenset({"Prepare", "Send"})
 
 PLAYS: dict[str, Play] = {
@@ -193,18 +193,18 @@ PLAYS: dict[str, Play] = {
     "unpause": Play(act(UnpauseServer()), VmState.ACTIVE, (create, act(PauseServer()))),
     "suspend": Play(act(SuspendServer()), VmState.SUSPENDED),
     "resume": Play(act(ResumeServer()), VmState.ACTIVE, (create, act(SuspendServer()))),
-    "rebuild": Play(REBUILD, VmState.ACTIVE, or_else=frozenset({VmState.STOPPED})),
+    "rebuild": Play(REBUILD, VmState.ACTIVE, or_else=OFF),
     "rebuild stopped": Play(REBUILD, VmState.STOPPED, (create, STOP)),
-    "rescue": Play(RESCUE, VmState.RESCUED, or_else=frozenset({VmState.STOPPED})),
+    "rescue": Play(RESCUE, VmState.RESCUED, or_else=OFF),
     "unrescue": Play(act(UnrescueServer()), VmState.ACTIVE, (create, RESCUE)),
     "attach": Play(attach, VmState.ACTIVE),
     "detach": Play(detach, VmState.ACTIVE),
     "evacuate": Play(evacuate, VmState.ACTIVE, mishap=lose_source, or_else=ERROR, undone=BUILD),
     "resize": Play(RESIZE, VmState.RESIZED, undone=COPY),
-    "resize in place": Play(IN_PLACE, VmState.RESIZED, or_else=frozenset({VmState.STOPPED})),
+    "resize in place": Play(IN_PLACE, VmState.RESIZED, or_else=OFF),
     "confirm": Play(confirm, VmState.ACTIVE, (create, RESIZE)),
-    "revert": Play(revert, VmState.ACTIVE, (create, RESIZE)),
-    "revert in place": Play(revert, VmState.ACTIVE, (create, IN_PLACE)),
+    "revert": Play(revert, VmState.ACTIVE, (create, RESIZE), or_else=OFF),
+    "revert in place": Play(revert, VmState.ACTIVE, (create, IN_PLACE), or_else=OFF),
     "migrate": Play(move(MigrateServer, MigrationType.MIGRATION), VmState.RESIZED),
     "migrate stopped": Play(move(MigrateServer, MigrationType.MIGRATION), VmState.RESIZED, (create, STOP)),
     "migrate live": Play(move(LiveMigrateServer, MigrationType.LIVE), VmState.ACTIVE, undone=SEND),

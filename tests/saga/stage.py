@@ -77,11 +77,14 @@ class Stage(World):
         super().__init__(0, loop)
         self.happened: list[Happening] = []
         self.playing = False
+        self.moment: tuple[int, Callable[[], object]] = (-1, lambda: None)
+        """At the step of that number this is done."""
         self.fence = True
         self.dealt_out = True
         self.settings = msgspec.structs.replace(self.settings, recovery="none")
         self.processes = [Process(self, "process")]
         self.machines = [Machine(self, f"host-{n}", ROOM) for n in range(HOSTS)]
+        self._others: list[asyncio.Task[str]] = []
         self._ills = {ill.at: ill.fault for ill in ills}
         self._doubled = doubled
         self._broken: set[tuple[str, str]] = set()
@@ -105,6 +108,8 @@ class Stage(World):
             return None
         number = len(self.happened)
         self.happened.append(Happening(what, where, kind))
+        if number == self.moment[0]:
+            self.loop.call_soon(self.moment[1], context=contextvars.Context())
         fault = self._ills.get(number)
         if fault is not None and fault.startswith("kill"):
             self._kill(fault)
@@ -174,6 +179,10 @@ class Stage(World):
         """In nobody's name: what the dead meant to do later is not done."""
         self.loop.call_later(AWAY_SECONDS, start, context=contextvars.Context())
 
+    def cannot(self, host: str, act: str) -> None:
+        """From now on that never works there."""
+        self._broken.add((host, act))
+
     def mend(self) -> None:
         """Hosts can do again what they could not."""
         self._broken.clear()
@@ -214,6 +223,14 @@ class Stage(World):
         """All hosts are there."""
         await self.begin()
         await self.until(lambda: all(len(self.states(kind)) == HOSTS for kind in (Host, NetworkHost)))
+
+    def also(self, do: Callable[[Cloud], Awaitable[Any]]) -> None:
+        """Somebody else wishes that meanwhile."""
+        self._others.append(self.loop.create_task(self.insist(do)))
+
+    async def alone(self) -> None:
+        """Wait for everybody else to have their answers."""
+        await asyncio.gather(*self._others)
 
     def server(self, id: str) -> Server:
         state: Server = self.log.documents[f"server/{id}"].state

@@ -203,6 +203,9 @@ def in_the_end(world: World) -> Iterator[str]:
             yield f"reactions are {position} events behind"
 
 
+_MOVED = {VmState.ACTIVE, VmState.STOPPED, VmState.RESIZED}
+
+
 def _as_wished(world: World, server: Server) -> Iterator[str]:
     if server.vm_state is VmState.ERROR and not (server.fault and server.fault.message):
         yield f"server {server.id} is in ERROR and does not say why"
@@ -212,7 +215,7 @@ def _as_wished(world: World, server: Server) -> Iterator[str]:
     if wish is None or server.id in world.disturbed or server.fault is not None:
         return
     moved = any(isinstance(it.event, MoveRequested) for it in world.log.streams[f"server/{server.id}"])
-    if server.vm_state is not wish and not (moved and server.vm_state in {VmState.ACTIVE, VmState.STOPPED}):
+    if server.vm_state is not wish and not (moved and server.vm_state in _MOVED):
         yield f"server {server.id} was to be {wish} and is {server.vm_state}, without a fault"
 
 

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from bus import clock
 from bus.cloud import Cloud
 from bus.execute import Wish
 from handlers.compute.departure import begin, departure
 from handlers.compute.host import HOSTS
+from handlers.compute.moving import cancelling, confirming, reverting
 from schema.compute.host import DisableHost, EnableHost, EndForcedDown, ForceHostDown, Host, HostForcedDown, HostLost
 from schema.compute.migration import MigrationType
 from schema.compute.server import SERVER
-from schema.compute.server_command import EvacuateServer
+from schema.compute.server_command import (
+    CancelMove,
+    ConfirmResize,
+    EvacuateServer,
+    LiveMigrateServer,
+    MigrateServer,
+    ResizeServer,
+    RevertResize,
+)
+from schema.compute.server_parts import ServerFlavor
 from schema.compute.server_state import Server
 from schema.compute.task import VmState
+from tests.simulation.machine import SMALL
 from tests.simulation.now import now
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+LARGE = replace(SMALL, id="2", name="large", vcpus=2, ram_mb=1024)
+_MOVES: list[tuple[Any, MigrationType]] = [
+    (ResizeServer, MigrationType.RESIZE),
+    (MigrateServer, MigrationType.MIGRATION),
+    (LiveMigrateServer, MigrationType.LIVE),
+    (LiveMigrateServer, MigrationType.LIVE),
+]
 SURE_SECONDS = 15.0
 """An operator takes no host for dead before it was lost for so long."""
 
@@ -32,7 +52,8 @@ class Operators:
     async def act(self, cloud: Cloud) -> None:
         """One thing or another."""
         random = self._world.random
-        await random.choices([self._use, self._hold_down, self._evacuate], [2, 1, 4])[0](cloud)
+        ways = [self._use, self._hold_down, self._evacuate, self._move, self._settle]
+        await random.choices(ways, [2, 1, 4, 5, 5])[0](cloud)
 
     async def relent(self, cloud: Cloud) -> None:
         """No host is held down any more."""
@@ -75,6 +96,36 @@ class Operators:
         move = await departure(cloud, server, MigrationType.EVACUATION, source_epoch=epoch, running=running)
         action = EvacuateServer(move=move)
         await begin(cloud, cloud.executor.execute, server, action, project_id=server.project_id, user_id="operator")
+
+    async def _move(self, cloud: Cloud) -> None:
+        """Give a server another size, or another host, whether it runs or not."""
+        ids = sorted(id for id, server in self._world.states(Server).items() if server.living and server.host)
+        if not ids:
+            return
+        server: Server = await now(cloud, SERVER, self._world.random.choice(ids))
+        action, type = self._world.random.choice(_MOVES)
+        sizes = {"old_flavor": server.flavor, "new_flavor": self._other_size(server), "stays": True}
+        move = await departure(cloud, server, type, **(sizes if action is ResizeServer else {}))
+        await begin(
+            cloud, cloud.executor.execute, server, action(move=move), project_id=server.project_id, user_id="operator"
+        )
+
+    async def _settle(self, cloud: Cloud) -> None:
+        """Have one that was moved stay there, or go back; or call a move off that is under way."""
+        ids = sorted(id for id, server in self._world.states(Server).items() if server.living and server.move)
+        if not ids:
+            return
+        server: Server = await now(cloud, SERVER, self._world.random.choice(ids))
+        if server.move is not None and server.move.live:
+            await cloud.executor.execute(*cancelling(server, CancelMove(migration_id=server.move.migration_id)))
+        elif self._world.random.random() < 0.5:
+            await cloud.executor.execute(*confirming(server, ConfirmResize()))
+        else:
+            await cloud.executor.execute(*reverting(server, RevertResize()))
+
+    @staticmethod
+    def _other_size(server: Server) -> ServerFlavor:
+        return LARGE if server.flavor.id == SMALL.id else SMALL
 
     def _hosts(self) -> list[Host]:
         return [host for _, host in sorted(self._world.states(Host).items()) if host.living]

@@ -211,7 +211,7 @@ class World:
         while self.loop.time() < end:
             await asyncio.sleep(self.random.expovariate(0.35))
             self._befall()
-            if self.random.random() < 0.3:
+            if self.random.random() < 0.4:
                 self._users.append(asyncio.create_task(self._operate()))
         await users
         await asyncio.gather(*self._users)
