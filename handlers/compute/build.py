@@ -211,14 +211,16 @@ def _moving_on(server: Server, move: Move, sight: _Sight, ports: Ports) -> list[
         case Phase.RETURNING if sight.late:
             slow = f"Host {server.host} did not let it go in time."
             return [GiveUpTask(task=Task.RESIZE_REVERTING, fault=Fault(message=slow))]
+        case Phase.PREPARING if not sight.host_alive:
+            return [failed_at(server, f"Host {server.host} was lost.", final=True)]
         case Phase.PREPARING if not sight.target_alive:
             return [failed_at(server, f"Host {move.target_host} was lost.")]
         case Phase.LEAVING if move.cold and not sight.host_alive:
             return [failed_at(server, f"Host {server.host} was lost.", final=True)]
         case Phase.LEAVING if move.live and sight.late and not move.cancelled:
             return [CancelMove(migration_id=move.migration_id)]
-        case Phase.LEAVING if move.live and sight.late and (sight.host_alive or sight.target_alive):
-            pass  # one of the two knows where it is
+        case Phase.LEAVING if move.live and sight.late and sight.host_alive:
+            pass  # it knows whether it has sent it; had it come, the other would have said so by now
         case Phase.PREPARING | Phase.LEAVING if sight.late:
             return [failed_at(server, f"Host {server.host} did not let it go in time.", final=True)]
     return [Tell()]

@@ -16,7 +16,8 @@ from tests.simulation import laws
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.world import ERRORS, World
 
-SETTLE_SECONDS = 900.0
+SETTLE_SECONDS = 8000.0
+"""Longer than the longest way: a live migration whose source is gone is waited for."""
 LOOK_SECONDS = 5.0
 
 
