@@ -20,6 +20,7 @@ _TPM_VERSIONS = ("1.2", "2.0")
 SERIAL_PORTS = 4
 """As many as a PC has."""
 RATE_PERIOD_MS = 1000
+EXPRESS_PORTS = 16
 
 
 def consoles(devices: ET.Element, wishes: Wishes, console_log: Path) -> None:
@@ -39,8 +40,14 @@ def consoles(devices: ET.Element, wishes: Wishes, console_log: Path) -> None:
 
 
 def video(devices: ET.Element, wishes: Wishes) -> None:
+    """Its screen. How much memory that has is the image's wish, up to what the flavor lets it have."""
     model = ET.SubElement(ET.SubElement(devices, "video"), "model", type=wishes.one_of("hw_video_model", VIDEO, "vga"))
     if megabytes := wishes.number("hw_video_ram"):
+        most = wishes.number("hw_video:ram_max_mb")
+        if megabytes > most:
+            raise Unsupported(
+                f"The requested amount of video memory {megabytes} is higher than the maximum allowed by flavor {most}."
+            )
         model.set("vram", str(megabytes * 1024))
 
 
@@ -106,6 +113,13 @@ def agent(devices: ET.Element, wishes: Wishes) -> None:
     if is_on(wishes.said("hw_qemu_guest_agent")):
         channel = ET.SubElement(devices, "channel", type="unix")
         ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+
+
+def sockets_for_cards(devices: ET.Element) -> None:
+    """PCI Express only takes a card while it runs where a port is free; libvirt alone leaves one."""
+    ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
+    for _ in range(EXPRESS_PORTS):
+        ET.SubElement(devices, "controller", type="pci", model="pcie-root-port")
 
 
 def host_devices(devices: ET.Element, domain: Domain) -> None:

@@ -17,6 +17,14 @@ _CPU_TIME = {"cpu_shares": "shares", "cpu_period": "period", "cpu_quota": "quota
 _MANY = 65536
 
 
+def cpus(root: ET.Element, domain: Domain, host: Abilities) -> None:
+    """How many it has. They keep off the host's CPUs that are for one guest at a time, but for those it is given."""
+    vcpu = leaf(root, "vcpu", str(domain.vcpus))
+    if host.shared_cpus:
+        vcpu.set("placement", "static")
+        vcpu.set("cpuset", ranges(host.shared_cpus))
+
+
 def processor(root: ET.Element, domain: Domain, wishes: Wishes, host: Abilities) -> None:
     if host.kvm:
         cpu = ET.SubElement(root, "cpu", mode="host-model", check="partial")
@@ -42,6 +50,8 @@ def topology(domain: Domain, wishes: Wishes) -> tuple[int, int, int]:
     parts = ("sockets", "cores", "threads")
     flavor = [wishes.number(f"hw:cpu_{it}") for it in parts]
     wished = flavor if any(flavor) else [wishes.number(f"hw_cpu_{it}") for it in parts]
+    if not wished[2]:
+        wished = [*wished[:2], _threads(domain)]
     most = [_least(wishes, part) for part in parts]
     possible = [it for it in _factors(domain.vcpus) if all(n <= limit for n, limit in zip(it, most, strict=True))]
     if not possible:
@@ -52,6 +62,12 @@ def topology(domain: Domain, wishes: Wishes) -> tuple[int, int, int]:
         return (met, it[0], it[1])
 
     return max(possible, key=worth)
+
+
+def _threads(domain: Domain) -> int:
+    """Of each core, where its vCPUs are threads of the host's cores, as many on each; else 0."""
+    sizes = {len(core) for cell in (domain.topology.cells if domain.topology else ()) for core in cell.siblings}
+    return sizes.pop() if len(sizes) == 1 else 0
 
 
 def _least(wishes: Wishes, part: str) -> int:
@@ -82,7 +98,7 @@ def cpu_tuning(root: ET.Element, domain: Domain, wishes: Wishes, host: Abilities
         leaf(tuning, tag, amount)
     there = domain.topology
     for cell in there.cells if there else ():
-        near = host.cells.get(cell.host_cell, ())
+        near = cell.floats or host.cells.get(cell.host_cell, ())
         for vcpu in cell.cpus:
             if cpus := (cell.pins[vcpu],) if vcpu in cell.pins else near:
                 ET.SubElement(tuning, "vcpupin", vcpu=str(vcpu), cpuset=ranges(cpus))

@@ -57,7 +57,7 @@ def domain_xml(
     leaf(root, "title", re.sub(r"[\x00-\x1f]", " ", domain.name) or domain.server_id)
     ET.SubElement(root, "metadata").append((memory or Remembered()).element())
     leaf(root, "memory", str(domain.ram_mb), unit="MiB")
-    leaf(root, "vcpu", str(domain.vcpus))
+    domain_processor.cpus(root, domain, host)
     domain_processor.memory_backing(root, domain, wishes)
     domain_processor.memory_tuning(root, domain)
     domain_processor.cpu_tuning(root, domain, wishes, host)
@@ -76,6 +76,8 @@ def domain_xml(
 
 def _devices(domain: Domain, wishes: Wishes, host: Abilities, them: Sequence[Disk], console_log: Path) -> ET.Element:
     devices = ET.Element("devices")
+    if domain_system.is_q35(wishes, host):
+        domain_devices.sockets_for_cards(devices)
     disks(devices, them, wishes)
     for nic in domain.networks:
         card(devices, nic, wishes)

@@ -25,9 +25,13 @@ class Abilities(Struct, frozen=True, kw_only=True):
     """libvirt may divide CPU time among guests, by cgroups."""
     cells: Mapping[int, tuple[int, ...]] = {}
     """NUMA node → its CPUs that are not for one guest at a time."""
+    shared_cpus: tuple[int, ...] = ()
+    """All of these, where some are; else none."""
 
 
-def look(*, kvm: bool, cells: Mapping[int, tuple[int, ...]] | None = None) -> Abilities:
+def look(
+    *, kvm: bool, cells: Mapping[int, tuple[int, ...]] | None = None, shared_cpus: tuple[int, ...] = ()
+) -> Abilities:
     return Abilities(
         kvm=kvm,
         uefi=_there(CODE, VARIABLES),
@@ -35,6 +39,7 @@ def look(*, kvm: bool, cells: Mapping[int, tuple[int, ...]] | None = None) -> Ab
         tpm=bool(shutil.which("swtpm") and shutil.which("swtpm_setup")),
         cpu_time=cpu_controller(),
         cells=cells or {},
+        shared_cpus=shared_cpus,
     )
 
 

@@ -234,7 +234,7 @@ class LibvirtDriver:
             raise NotRunning(f"host {self.host} holds no server {server_id}")
         if way == "live":
             return moving.opened_for_arrival(folder, sockets, server_id)
-        off: bool = await self._guests.ask(server_id, lambda domain: not domain.isActive())
+        off: bool = await self._guests.ask(server_id, libvirt_domain.may_be_copied)
         return await moving.opened_for_copy(folder, sockets, server_id, off=off)
 
     async def measure_move(self, server_id: str) -> MoveMeasured:

@@ -63,7 +63,8 @@ def abilities(connection: Any, *, kvm: bool, dedicated_cpus: str) -> Abilities:
     capabilities = ET.fromstring(connection.getCapabilities())  # noqa: S314  libvirt's own words
     own = cpu_set(dedicated_cpus)
     shared = {cell.id: tuple(it for it in cell.cpus if it not in own) for cell in hardware.cells(capabilities)}
-    return host_abilities.look(kvm=kvm, cells=shared)
+    every = tuple(sorted(it for cpus in shared.values() for it in cpus)) if own else ()
+    return host_abilities.look(kvm=kvm, cells=shared, shared_cpus=every)
 
 
 def boot_of(host: str | None) -> str:

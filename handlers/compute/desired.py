@@ -390,7 +390,7 @@ def _hardware(extra_specs: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in extra_specs.items() if key.startswith(_HEARD)}
 
 
-_HEARD = ("hw:", "hw_rng:", "hw_video:", "os:", "quota:")
+_HEARD = ("hw:", "hw_rng:", "hw_video:", "hide_hypervisor_id", "os:", "quota:")
 """Extra specs that a hypervisor heeds."""
 
 _decode_boot = msgspec.json.Decoder(Boot).decode

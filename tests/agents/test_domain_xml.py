@@ -124,6 +124,7 @@ SEEN = Topology(
         ("os_type=windows", "clock@offset", "localtime"),
         ("", "clock/timer[@name='hpet']@present", "no"),
         ("hw_time_hpet=true", "clock/timer[@name='hpet']@present", "yes"),
+        ("hide_hypervisor_id=true", "cpu/feature[@name='hypervisor']@policy", "disable"),
         ("hw:hide_hypervisor_id=true", "cpu/feature[@name='hypervisor']@policy", "disable"),
         ("img_hide_hypervisor_id=true", "cpu/feature[@name='hypervisor']@policy", "disable"),
         ("hw:pmu=false hw_pmu=true", "features/pmu@state", "off"),
@@ -152,7 +153,7 @@ SEEN = Topology(
         ("hw_rng:rate_bytes=100", "devices/rng/rate@period", "1000"),
         ("hw_rng:rate_bytes=100 hw_rng:rate_period=50", "devices/rng/rate@bytes", "100"),
         ("hw_video_model=bochs", "devices/video/model@type", "bochs"),
-        ("hw_video_ram=16", "devices/video/model@vram", "16384"),
+        ("hw_video_ram=16 hw_video:ram_max_mb=16", "devices/video/model@vram", "16384"),
         ("", "devices/controller[@type='usb']@model", "none"),
         ("hw_pointer_model=usbtablet", "devices/input[@type='tablet']@bus", "usb"),
         ("hw_pointer_model=usbtablet", "devices/controller[@type='usb']@model", "qemu-xhci"),
@@ -198,6 +199,8 @@ def _parted(where):
         ("os:secure_boot=required", "needs hw_firmware_type=uefi"),
         ("hw:mem_encryption=true", "do not encrypt"),
         ("hw:pmem=4GB", "no persistent memory"),
+        ("hw_video_ram=64 hw_video:ram_max_mb=32", "video memory 64 is higher than the maximum allowed by flavor 32."),
+        ("hw_video_ram=64", "allowed by flavor 0."),
         ("hw:vif_multiqueue_enabled=true", "have one queue"),
         ("quota:vif_inbound_average=10", "QoS policy"),
         ("quota:memory_limit=10", "VMware"),
@@ -249,6 +252,33 @@ def test_a_guest_has_what_the_host_keeps_for_it():
     assert root.find("memoryBacking/hugepages/page").attrib == {"size": "2048", "unit": "KiB", "nodeset": "0"}
     address = root.find("devices/hostdev/source/address").attrib
     assert address == {"domain": "0x0000", "bus": "0x0a", "slot": "0x1f", "function": "0x3"}
+
+
+def test_what_was_said_of_shared_cpus_counts_before_what_is_near():
+    floating = GuestCell(id=0, host_cell=0, cpus=(0, 1, 2, 3), memory_mb=512, floats=(1, 4))
+    root = made(topology=Topology(cells=(floating,)))
+    assert {it.get("cpuset") for it in root.findall("cputune/vcpupin")} == {"1,4"}
+
+
+def test_guests_keep_off_the_cpus_that_are_for_one_at_a_time():
+    assert made(host=replace(HOST, shared_cpus=(0, 1, 4))).find("vcpu").attrib == {
+        "placement": "static",
+        "cpuset": "0-1,4",
+    }
+    assert made().find("vcpu").attrib == {}
+
+
+def test_threads_of_one_core_are_threads_of_the_guest():
+    core = GuestCell(id=0, host_cell=0, cpus=(0, 1, 2, 3), memory_mb=512, siblings=((0, 1), (2, 3)))
+    assert made(topology=Topology(cells=(core,))).find("cpu/topology").get("threads") == "2"
+    asked = made(topology=Topology(cells=(core,)), properties={"hw:cpu_threads": "1"})
+    assert asked.find("cpu/topology").get("threads") == "1"
+
+
+def test_on_q35_cards_may_be_plugged_in_while_it_runs():
+    ports = made(properties={"hw_machine_type": "q35"}).findall("devices/controller[@model='pcie-root-port']")
+    assert len(ports) == 16
+    assert made().find("devices/controller[@type='pci']") is None
 
 
 def test_cells_may_only_say_where_it_is():

@@ -10,6 +10,7 @@ import libvirt
 import msgspec
 import pytest
 
+from agents.hypervisor.host_abilities import FIRMWARE, VARIABLES
 from agents.hypervisor.libvirt import LibvirtDriver
 from agents.hypervisor.libvirtd import PrivateLibvirtd
 from schema.compute.domain import Domain, ImageRef, Passage, Seed
@@ -40,7 +41,7 @@ async def pair(libvirtd, hypervisor_folder):
     for domain in connection.listAllDomains():
         if domain.isActive():
             domain.destroy()
-        domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
+        domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
     connection.close()
     other.stop()
 
@@ -121,6 +122,36 @@ async def test_a_guest_goes_to_another_host_while_it_runs(pair, wanted):
     assert seen.fault is None
     await says(one, id, "login:")
     assert (await opened(one, id, "copy")).disks["disk"] == 2 * 1024**3
+
+
+async def test_the_memory_of_its_firmware_goes_with_a_guest(pair, wanted, hypervisor_folder):
+    one, two = pair
+    id = wanted.server_id
+    nvram = {it: hypervisor_folder / f"of-{it.host}" / "guests" / id / "nvram.fd" for it in pair}
+    uefi = {"hw_machine_type": "q35", "hw_firmware_type": "uefi"}
+    wanted = msgspec.structs.replace(wanted, properties=uefi, swap_mb=0)
+    await one.tell(wanted)
+    await one.seen(id, "running", BOOT_SECONDS)
+    await says(one, id, "BdsDxe: starting Boot")  # by then it has noted from what it boots
+    await two.tell(newer(wanted, 2, awaited=(await opened(one, id, "copy")).disks))
+    await two.until(lambda: id in two.observed and two.observed[id].awaiting, 30)
+    await one.tell(newer(wanted, 2, send_to=await opened(two, id, "live", os.urandom(32).hex())))
+    await two.seen(id, "running", 120, generation=2)
+    await one.until(lambda: one.observed[id].sent, 30)
+    remembered = nvram[one].read_bytes()
+    assert remembered != (FIRMWARE / VARIABLES).read_bytes()
+    assert nvram[two].read_bytes() == remembered
+    await one.tell(newer(wanted, 3, power="absent"))
+    await one.until(lambda: id in one.removed, 30)
+
+    await two.tell(newer(wanted, 4, power="stopped", stop_timeout_seconds=0))
+    await two.seen(id, "stopped", 60, generation=4)
+    remembered = nvram[two].read_bytes()
+    way = await opened(two, id, "copy", os.urandom(32).hex())
+    assert "nvram.fd" in way.disks
+    await one.tell(newer(wanted, 5, power="stopped", copy_from=way))
+    assert (await one.seen(id, "stopped", 120, generation=5)).fault is None
+    assert nvram[one].read_bytes() == remembered
 
 
 async def test_one_that_cannot_go_or_shall_not_stays_running(pair, wanted, libvirtd):
