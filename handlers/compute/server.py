@@ -278,6 +278,8 @@ def _must_be_allowed(server: Server, command: Command) -> None:
         raise Conflict(f"Server {server.id} is on its way to another host; wait for it.")
     if isinstance(command, ResetServerState) and server.vm_state is VmState.SHELVED_OFFLOADED:
         raise Conflict(f"Server {server.id} is on no host; unshelve it.")
+    if isinstance(command, ResetServerState) and server.soft_deleted_at is not None:
+        raise Conflict(f"Server {server.id} is deleted softly; restore it.")
     if isinstance(command, PlaceServer) and not server.wants_host:
         raise Conflict(f"Server {server.id} wants no host: it is {server.task or server.vm_state} by now.")
     if isinstance(command, RefusePlacement) and not server.wants_host:

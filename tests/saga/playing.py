@@ -14,11 +14,13 @@ from schema.compute.migration import OVER, Migration
 from schema.compute.server_state import Server
 from schema.compute.task import VmState
 from schema.event import kinds
+from schema.image.image import Image
 from schema.placement.consumer import Consumer
-from tests.saga.plays import ID, Play
+from tests.saga.plays import ID, Play, snapshot
 from tests.saga.stage import Happening, Ill, Stage
 from tests.simulation import laws
 from tests.simulation.loop import VirtualLoop
+from tests.simulation.process import IMAGE
 
 SETTLE_SECONDS = 300.0
 
@@ -114,6 +116,7 @@ def _in_the_end(stage: Stage, play: Play, before: Server | None) -> Iterator[str
             yield f"it is on {server.host}, its guests on {guests}"
     elif any(ID in machine.domains for machine in stage.machines if not machine.gone):
         yield "it is gone, and a guest of it is left"
+    yield from _images(stage, play, server)
     if server.vm_state is not VmState.RESIZED:
         if server.move is not None:
             yield f"it rests, and is still {server.move.phase}"
@@ -123,6 +126,19 @@ def _in_the_end(stage: Stage, play: Play, before: Server | None) -> Iterator[str
         for migration in stage.states(Migration).values():
             if migration.status not in OVER:
                 yield f"its migration is {migration.status}"
+
+
+def _images(stage: Stage, play: Play, server: Server) -> Iterator[str]:
+    """No image that nobody makes, and none of a server that is not on the shelf, but for those that were wished."""
+    for id, image in stage.states(Image).items():
+        if not image.living or id == IMAGE:
+            continue
+        if not image.data_id:
+            yield f"image {id} is {image.status}, and nobody makes it"
+        elif server.shelf is None and play.do is not snapshot:
+            yield f"image {id} is left"
+    if server.shelf is not None and not stage.states(Image)[server.shelf.image_id].living:
+        yield "it is shelved, and its image is gone"
 
 
 def _whereabouts(stage: Stage) -> list[str]:

@@ -14,14 +14,16 @@ from handlers.compute.departure import begin, departure
 from handlers.compute.moving import cancelling, confirming, reverting
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS
+from handlers.compute.snapshot_image import making
 from handlers.network.addressing import Picks, with_addresses
 from schema.compute.host import HOST, Host
 from schema.compute.migration import MigrationType
-from schema.compute.quota import ReserveQuota
+from schema.compute.quota import ReleaseQuota, ReserveQuota
 from schema.compute.server import SERVER
 from schema.compute.server_command import (
     Action,
     AttachNic,
+    BackUpServer,
     CancelMove,
     ConfirmResize,
     CreateServer,
@@ -31,21 +33,27 @@ from schema.compute.server_command import (
     HardRebootServer,
     LiveMigrateServer,
     MigrateServer,
+    OffloadServer,
     PauseServer,
     RebootServer,
     RebuildServer,
     RescueServer,
     ResizeServer,
+    RestoreServer,
     ResumeServer,
     RevertResize,
+    ShelveServer,
+    SnapshotServer,
     StartServer,
     StopServer,
     SuspendServer,
     UnpauseServer,
     UnrescueServer,
+    UnshelveServer,
 )
 from schema.compute.server_parts import Order, Rebuild, ServerImage
 from schema.compute.server_state import Server
+from schema.compute.shelf import NEVER
 from schema.compute.task import VmState
 from tests.saga.stage import Stage
 from tests.simulation.machine import SMALL
@@ -53,6 +61,7 @@ from tests.simulation.process import IMAGE
 from tests.simulation.world import PROJECT
 
 ID = "00000000-0000-4000-8000-000000000001"
+COPY_ID = "00000000-0000-4000-8000-000000000002"
 LARGE = replace(SMALL, id="2", name="large", vcpus=2, ram_mb=768, disk_gb=2)
 
 Do = Callable[[Cloud], Awaitable[Any]]
@@ -162,6 +171,47 @@ async def lose_source(stage: Stage) -> None:
     await stage.until(lambda: not stage.states(Host)[machine.name].alive)
 
 
+async def snapshot(cloud: Cloud) -> None:
+    await _with_image(cloud, SnapshotServer(image_id=COPY_ID))
+
+
+async def back_up(cloud: Cloud) -> None:
+    """One of which none is kept."""
+    await _with_image(cloud, BackUpServer(image_id=COPY_ID, backup_type="daily", rotation=0))
+
+
+def shelve(offload_seconds: int = 0) -> Do:
+    async def do(cloud: Cloud) -> None:
+        await _with_image(cloud, ShelveServer(image_id=COPY_ID, offload_seconds=offload_seconds))
+
+    return do
+
+
+async def unshelve(cloud: Cloud) -> None:
+    if (await _now(cloud)).shelf is not None:  # else it was granted, and who asked did not hear of it
+        await cloud.executor.execute(Wish(SERVERS, ID, UnshelveServer()))
+
+
+async def delete_softly(cloud: Cloud) -> None:
+    released = Wish(QUOTAS, PROJECT, ReleaseQuota(server_id=ID))
+    await cloud.executor.execute(Wish(SERVERS, ID, DeleteServer(reclaim_seconds=10**7)), released)
+
+
+async def restore(cloud: Cloud) -> None:
+    if (await _now(cloud)).soft_deleted_at is None:
+        return  # it was granted, and who asked did not hear of it
+    held = ReserveQuota(server_id=ID, cores=SMALL.vcpus, ram_mb=SMALL.ram_mb)
+    await cloud.executor.execute(Wish(SERVERS, ID, RestoreServer()), Wish(QUOTAS, PROJECT, held))
+
+
+async def _with_image(cloud: Cloud, action: SnapshotServer | BackUpServer | ShelveServer) -> None:
+    if await cloud.log.load([f"image/{COPY_ID}"]):
+        return  # it was granted, and who asked did not hear of it
+    kind = {"backup_type": action.backup_type} if isinstance(action, BackUpServer) else {}
+    image = making(await _now(cloud), None, image_id=COPY_ID, name="copy", project_id=PROJECT, user_id="ada", **kind)
+    await cloud.executor.execute(Wish(SERVERS, ID, action), *image)
+
+
 class Play(NamedTuple):
     do: Do
     leads: VmState
@@ -208,6 +258,18 @@ PLAYS: dict[str, Play] = {
     "migrate": Play(move(MigrateServer, MigrationType.MIGRATION), VmState.RESIZED),
     "migrate stopped": Play(move(MigrateServer, MigrationType.MIGRATION), VmState.RESIZED, (create, STOP)),
     "migrate live": Play(move(LiveMigrateServer, MigrationType.LIVE), VmState.ACTIVE, undone=SEND),
+    "snapshot": Play(snapshot, VmState.ACTIVE),
+    "snapshot suspended": Play(snapshot, VmState.SUSPENDED, (create, act(SuspendServer()))),
+    "back up": Play(back_up, VmState.ACTIVE),
+    "shelve": Play(shelve(), VmState.SHELVED_OFFLOADED),
+    "shelve and stay": Play(shelve(NEVER), VmState.SHELVED),
+    "offload": Play(act(OffloadServer()), VmState.SHELVED_OFFLOADED, (create, shelve(NEVER))),
+    "unshelve": Play(unshelve, VmState.ACTIVE, (create, shelve()), undone=BUILD),
+    "unshelve where it is": Play(unshelve, VmState.ACTIVE, (create, shelve(NEVER))),
+    "delete shelved": Play(act(DeleteServer()), VmState.DELETED, (create, shelve())),
+    "delete softly": Play(delete_softly, VmState.SOFT_DELETED),
+    "restore": Play(restore, VmState.ACTIVE, (create, delete_softly)),
+    "delete for good": Play(act(DeleteServer()), VmState.DELETED, (create, delete_softly)),
     "call off": Play(call_off, VmState.ACTIVE),
 }
 """By name. An action more is a row more."""

@@ -17,7 +17,7 @@ from schema.compute.move import MoveRequested, Phase
 from schema.compute.quota import Quota
 from schema.compute.server import deadline
 from schema.compute.server_state import Server
-from schema.compute.task import VmState
+from schema.compute.task import Task, VmState
 from schema.compute.topology import units_taken
 from schema.event import kind_of
 from schema.placement.consumer import Consumer
@@ -54,7 +54,7 @@ def at_every_moment(world: World) -> Iterator[str]:
             yield f"provider {id} and its consumers disagree: {provider.claims} and {claims}"
     yield from _nothing_is_given_twice(servers.values(), providers)
     quota = world.states(Quota).get(PROJECT, Quota())
-    living = [server for server in servers.values() if server.living]
+    living = [server for server in servers.values() if server.living and _counts(server)]
     if set(quota.held) != {server.id for server in living}:
         yield f"quota is held for {sorted(quota.held)}, there are {sorted(server.id for server in living)}"
     largest = [_largest(server) for server in living]
@@ -65,6 +65,11 @@ def at_every_moment(world: World) -> Iterator[str]:
         yield f"{len(living)} servers live, the quota allows {limit}"
     yield from _never_rebuilt_too_early(world, servers)
     yield from never_broken(world)
+
+
+def _counts(server: Server) -> bool:
+    """What was deleted softly counts for no quota, until it is to be restored."""
+    return server.soft_deleted_at is None or server.task is Task.RESTORING
 
 
 def _largest(server: Server) -> tuple[int, int]:
@@ -227,6 +232,8 @@ def _on_its_host(world: World, server: Server, domain: Any) -> Iterator[str]:
         VmState.RESIZED: {"running", "stopped"},
         VmState.PAUSED: {"paused"},
         VmState.SUSPENDED: {"suspended"},
+        VmState.SHELVED: {"stopped"},
+        VmState.SOFT_DELETED: {"stopped"},
         VmState.STOPPED: {"stopped", "crashed", "absent"},  # absent: somebody removed it behind our back
     }.get(server.vm_state)
     calm = server.id not in world.disturbed

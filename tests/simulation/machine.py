@@ -8,7 +8,7 @@ import msgspec
 
 from agents.hypervisor.agent import Agent
 from agents.hypervisor.driver import StepFailed
-from agents.hypervisor.plan import Pause, Send, Step
+from agents.hypervisor.plan import Pause, Send, Step, TakeSnapshot
 from agents.hypervisor.simulated import Simulated, SimulatedDriver
 from agents.link import BrokerLink
 from bus.config import Hardware
@@ -37,6 +37,11 @@ class Hypervisor(SimulatedDriver):
             raise StepFailed(f"host {step.domain.send_to.host} cannot be reached")
         await super().act(step)
         self.world.done(self.host, step)
+
+    async def _send_copy(self, step: TakeSnapshot) -> None:
+        wanted = step.domain.snapshot
+        assert wanted
+        await self.world.bring(wanted.image_id)
 
 
 class Machine:
