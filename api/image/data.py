@@ -13,8 +13,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from api.image.image import missing, owned, seen
 from api.wire import Call, Get, Put
 from api.wire.body import WrongContentType
-from bus.execute import Wish
+from bus.execute import Context, Wish
 from handlers.compute.server import SERVERS
+from handlers.compute.snapshot_image import bringing, brought
 from handlers.image import ticket
 from handlers.image.image import IMAGES
 from handlers.image.store import image_store
@@ -63,9 +64,18 @@ async def upload_by_ticket(call: Call) -> None:
         broken_off = AbandonImageUpload(upload_id=image.upload_id, reason="Its host begins anew.")
         [document] = await call.cloud.executor.execute(Wish(IMAGES, id, broken_off))
         image = document.state
-    begun = Wish(SERVERS, image.properties.get("instance_uuid", ""), ProgressSnapshot(image_id=id, uploading=True))
-    store = image_store(call.cloud.settings)
-    await receive(call.cloud, store, image, _chunks(call), declared_bytes=declared, also=[begun])
+    server = await bringing(call.cloud, image)
+    begun = [Wish(SERVERS, server.id, ProgressSnapshot(image_id=id, uploading=True))] if server else []
+    await receive(
+        call.cloud,
+        image_store(call.cloud.settings),
+        image,
+        _chunks(call),
+        declared_bytes=declared,
+        by=Context(request_id=server.request_id if server else ""),
+        also=begun,
+        finally_also=lambda: brought(call.cloud, image),
+    )
 
 
 async def download_by_ticket(call: Call) -> web.StreamResponse:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from schema.compute.server_command import (
     BackUpServer,
     FinishOffload,
+    FinishSnapshot,
     ObserveServer,
     OffloadServer,
     ProgressSnapshot,
@@ -37,11 +38,18 @@ from schema.compute.snapshot import (
     SnapshotRequested,
     SnapshotTaken,
 )
-from schema.compute.task import PowerState, Task, VmState
+from schema.compute.task import Task, VmState
 from schema.refusal import Conflict
 
 SnapshotCommand = (
-    SnapshotServer | BackUpServer | ProgressSnapshot | ShelveServer | OffloadServer | FinishOffload | UnshelveServer
+    SnapshotServer
+    | BackUpServer
+    | ProgressSnapshot
+    | FinishSnapshot
+    | ShelveServer
+    | OffloadServer
+    | FinishOffload
+    | UnshelveServer
 )
 
 
@@ -56,6 +64,8 @@ def decide_snapshot(server: Server, command: SnapshotCommand) -> Sequence[Server
             return [SnapshotRequested(snapshot=wanted, request_id=command.request_id)]
         case ProgressSnapshot():
             return [SnapshotProgressed(task=_further(server, command) or Task.IMAGE_UPLOADING)]
+        case FinishSnapshot():
+            return _taken(server)
         case ShelveServer():
             return [
                 ShelveRequested(
@@ -87,6 +97,9 @@ def snapshot_already_so(server: Server, command: SnapshotCommand) -> bool:
         case ProgressSnapshot():
             same = snapshot is not None and snapshot.image_id == command.image_id
             return not same or _further(server, command) is None
+        case FinishSnapshot():
+            same = snapshot is not None and snapshot.image_id == command.image_id
+            return not same or server.task not in SNAPSHOTTING
         case OffloadServer():
             return server.task is Task.SHELVING_OFFLOADING
         case FinishOffload():
@@ -96,7 +109,10 @@ def snapshot_already_so(server: Server, command: SnapshotCommand) -> bool:
 
 
 def copied(server: Server, command: ObserveServer) -> list[ServerEvent]:
-    """What the word of its host comes to while its disk is being copied into an image."""
+    """What the word of its host comes to while its disk is being copied into an image.
+
+    That the image has its data is said by who took it in; a host that says so, too, changes nothing by then.
+    """
     task, snapshot = server.task, server.snapshot
     if task not in SNAPSHOTTING or task is None:
         return []
@@ -104,10 +120,12 @@ def copied(server: Server, command: ObserveServer) -> list[ServerEvent]:
         return [ActionFailed(task=task, fault=Fault(message=command.fault))]
     if snapshot is None or command.snapshot != snapshot.image_id:
         return []
+    return _taken(server)
+
+
+def _taken(server: Server) -> list[ServerEvent]:
     if server.shelf is None:
         return [SnapshotTaken()]
-    if command.power_state in {PowerState.RUNNING, PowerState.PAUSED}:
-        return [ActionFailed(task=task, fault=Fault(message="the guest was found running when it was shelved"))]
     offloading = [OffloadRequested(request_id=server.request_id)] if server.shelf.offload_seconds == 0 else []
     return [ServerShelved(), *offloading]
 

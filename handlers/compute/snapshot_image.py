@@ -13,9 +13,11 @@ from bus.cloud import Cloud
 from bus.documents import Where
 from bus.execute import Wish
 from handlers.compute.quota import QUOTAS
-from handlers.compute.server import decide
+from handlers.compute.server import SERVERS, decide
 from handlers.image.image import IMAGES
 from schema.compute.quota import ReleaseQuota
+from schema.compute.server import SERVER
+from schema.compute.server_command import FinishSnapshot
 from schema.compute.server_event import ActionFailed, ServerDeleted, ServerStateReset
 from schema.compute.server_state import Server
 from schema.compute.shelf import ServerUnshelved
@@ -83,6 +85,23 @@ async def base_of(cloud: Cloud, server: Server) -> Image | None:
     return document.state if document is not None else None
 
 
+async def bringing(cloud: Cloud, image: Image) -> Server | None:
+    """The server that an image is being made of, as it is by now; None: it is an image of none."""
+    stream = SERVER.stream(image.properties.get("instance_uuid", ""))
+    document = (await cloud.log.load([stream])).get(stream)
+    return document.state if document is not None else None
+
+
+async def brought(cloud: Cloud, image: Image) -> tuple[Wish, ...]:
+    """What goes with the data of an image of a server, in the append that makes it active."""
+    server = await bringing(cloud, image)
+    if server is None:
+        return ()
+    command = FinishSnapshot(image_id=image.id)
+    also = await image_wishes(cloud, [(server, command)])
+    return (Wish(SERVERS, server.id, command), *also.get(server.id, ()))
+
+
 async def image_wishes(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -> dict[str, tuple[Wish, ...]]:
     """What goes with these commands about servers, by server id. No query where nothing is copied or shelved."""
     wishes: dict[str, tuple[Wish, ...]] = {}
@@ -121,7 +140,7 @@ def _going(server: Server, events: Sequence[Event]) -> list[tuple[str, bool]]:
             case ServerStateReset() if server.snapshot:
                 going.append((server.snapshot.image_id, False))
             case ActionFailed() if server.snapshot:
-                going.append((server.snapshot.image_id, server.shelf is not None))
+                going.append((server.snapshot.image_id, True))
     return going
 
 

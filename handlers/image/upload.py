@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -60,10 +60,11 @@ async def receive(
     declared_bytes: int | None = None,
     by: Context = SYSTEM,
     also: Sequence[Wish] = (),
+    finally_also: Callable[[], Awaitable[Sequence[Wish]]] | None = None,
 ) -> Document:
     """Take in an image's data; the active image. Whatever is raised, the image is queued again and no file is left.
 
-    `also`: what is wished along with the beginning.
+    `also`: what is wished along with the beginning; `finally_also`: with the end.
     """
     execute = cloud.executor.execute
     upload_id = clock.uuid4()
@@ -74,7 +75,8 @@ async def receive(
     intake = _Intake(cloud, image, upload_id, limit, by)
     try:
         await store.put(upload_id, intake.through(chunks))
-        [document] = await execute(Wish(IMAGES, image.id, intake.finish(declared_bytes)), by=by)
+        wishes = await finally_also() if finally_also else ()
+        [document, *_] = await execute(Wish(IMAGES, image.id, intake.finish(declared_bytes)), *wishes, by=by)
     except BaseException as error:
         reason = error.message if isinstance(error, Refused) else "The data stopped coming."
         wish = AbandonImageUpload(upload_id=upload_id, reason=reason)

@@ -102,6 +102,12 @@ class ProgressSnapshot(Command):
     uploading: bool = False
 
 
+class FinishSnapshot(Command):
+    """The image has all its data. Goes with the wish that makes it active."""
+
+    image_id: str
+
+
 class ShelveServer(Action):
     """Goes with the wish that makes the image. `offload_seconds`: how long its host keeps it then; negative: ever."""
 

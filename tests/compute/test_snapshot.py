@@ -18,6 +18,7 @@ from schema.compute.server import deadline
 from schema.compute.server_command import (
     BackUpServer,
     DeleteServer,
+    FinishSnapshot,
     GiveUpTask,
     HardRebootServer,
     ObserveServer,
@@ -59,6 +60,13 @@ def test_a_copy_leaves_the_server_as_it_is(before):
         None,
         None,
     )
+
+
+def test_the_server_is_done_when_its_image_is():
+    given = server.given(*running, ASKED, SnapshotProgressed(task=Task.IMAGE_UPLOADING))
+    given.when(FinishSnapshot(image_id="another")).then()
+    done = given.when(FinishSnapshot(image_id="i")).then(SnapshotTaken())
+    done.when(seen(done)).then()
 
 
 def test_a_guest_that_went_off_meanwhile_is_followed():

@@ -24,6 +24,7 @@ from bus.log import PARTITIONS
 from bus.memory_log import MemoryLog
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS
+from handlers.compute.snapshot_image import brought
 from handlers.image.image import IMAGES
 from handlers.network.addressing import Picks, with_addresses
 from handlers.network.quota import NETWORK_QUOTAS
@@ -381,7 +382,7 @@ async def _take(cloud: Cloud, image_id: str) -> None:
         Wish(SERVERS, server_id, ProgressSnapshot(image_id=image_id, uploading=True)),
     )
     done = FinishImageUpload(upload_id=upload_id, size=9, checksum="c", hash_algorithm="", hash_value="")
-    await execute(Wish(IMAGES, image_id, done))
+    await execute(Wish(IMAGES, image_id, done), *await brought(cloud, image))
 
 
 async def _upload(cloud: Cloud) -> None:
