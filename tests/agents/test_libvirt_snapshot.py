@@ -38,6 +38,14 @@ async def test_a_running_guest_is_copied_and_another_boots_from_it(
         said = await disk.inspect(path, "qcow2")
         assert (said["virtual-size"], "backing-filename" in said) == (1 << 30, False)
 
+        for power in ("paused", "suspended"):
+            await control.tell(wish(power, snapshot=service.wanted(power)))
+            await control.until(lambda power=power: control.observed[id].snapshot == power, 60)
+            assert control.observed[id].power == power
+            assert service.images[power].startswith(b"QFI\xfb")
+        await control.tell(wish())
+        await control.seen(id, "running", 60)
+
         # What comes in between leaves nothing: the wish is withdrawn while the image service is silent.
         service.statuses = [503] * 9
         await control.tell(wish(snapshot=service.wanted("lost")))
@@ -45,7 +53,7 @@ async def test_a_running_guest_is_copied_and_another_boots_from_it(
         await control.tell(wish("stopped", stop_timeout_seconds=0))
         await control.seen(id, "stopped", 60)
         assert not (folder / "copy").exists()
-        assert control.observed[id].snapshot == "live"
+        assert control.observed[id].snapshot == "suspended"
 
         service.statuses = []
         await control.tell(wish("stopped", snapshot=service.wanted("off")))
