@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
+from agents.hypervisor.domain_pins import pin
 from agents.hypervisor.domain_system import hidden
 from agents.hypervisor.driver import Unsupported
 from agents.hypervisor.element import leaf
@@ -96,14 +97,7 @@ def cpu_tuning(root: ET.Element, domain: Domain, wishes: Wishes, host: Abilities
         raise Unsupported(f"{names}: this host has no cgroups to divide CPU time with")
     for tag, amount in shares.items():
         leaf(tuning, tag, amount)
-    there = domain.topology
-    for cell in there.cells if there else ():
-        near = cell.floats or host.cells.get(cell.host_cell, ())
-        for vcpu in cell.cpus:
-            if cpus := (cell.pins[vcpu],) if vcpu in cell.pins else near:
-                ET.SubElement(tuning, "vcpupin", vcpu=str(vcpu), cpuset=ranges(cpus))
-    if there and (emulator := there.emulator_cpus or tuple(there.pins.values())):
-        ET.SubElement(tuning, "emulatorpin", cpuset=ranges(emulator))
+    pin(tuning, domain.topology, host.cells)
     if wishes.on("cpu_realtime"):
         real = sorted(_realtime(domain, wishes))
         ET.SubElement(tuning, "vcpusched", vcpus=ranges(real), scheduler="fifo", priority="1")
@@ -116,17 +110,6 @@ def _realtime(domain: Domain, wishes: Wishes) -> frozenset[int]:
     mask = wishes.image_first("cpu_realtime_mask")
     every = f"0-{domain.vcpus - 1}"
     return cpu_set(f"{every},{mask}" if mask.startswith("^") else mask or every)
-
-
-def memory_tuning(root: ET.Element, domain: Domain) -> None:
-    """On which nodes of the host its memory is."""
-    cells = domain.topology.cells if domain.topology else ()
-    if not cells:
-        return
-    tuning = ET.SubElement(root, "numatune")
-    ET.SubElement(tuning, "memory", mode="strict", nodeset=ranges({cell.host_cell for cell in cells}))
-    for cell in _seen_cells(domain):
-        ET.SubElement(tuning, "memnode", cellid=str(cell.id), mode="strict", nodeset=str(cell.host_cell))
 
 
 def memory_backing(root: ET.Element, domain: Domain, wishes: Wishes) -> None:

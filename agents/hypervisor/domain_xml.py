@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 from agents.hypervisor import domain_devices, domain_processor, domain_system
 from agents.hypervisor.domain_cards import card
 from agents.hypervisor.domain_disks import Disk, disks
+from agents.hypervisor.domain_pins import place_memory
 from agents.hypervisor.driver import Unsupported
 from agents.hypervisor.element import leaf
 from agents.hypervisor.host_abilities import Abilities
@@ -59,7 +60,7 @@ def domain_xml(
     leaf(root, "memory", str(domain.ram_mb), unit="MiB")
     domain_processor.cpus(root, domain, host)
     domain_processor.memory_backing(root, domain, wishes)
-    domain_processor.memory_tuning(root, domain)
+    place_memory(root, domain.topology)
     domain_processor.cpu_tuning(root, domain, wishes, host)
     domain_system.identity(root, domain.server_id)
     domain_system.system(root, wishes, host, folder / NVRAM)

@@ -9,7 +9,9 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
+from agents.hypervisor.domain_pins import placed_anew
 from agents.hypervisor.driver import NotRunning, StepFailed
+from schema.compute.domain import Domain
 from schema.compute.question import MoveMeasured
 
 _FLAGS = (
@@ -23,20 +25,20 @@ _FLAGS = (
 )
 
 
-def send(domain: Any, ends: Mapping[str, str], here: str, there: str) -> None:
-    """Until it is there. `ends`: sockets, by channel. `here`, `there`: where its files are. Raises StepFailed."""
+def send(domain: Any, ends: Mapping[str, str], here: str, wanted: Domain) -> None:
+    """Until it is there. `ends`: sockets, by channel. `here`: where its files are. Raises StepFailed."""
     parameters = {
         libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{ends['memory']}",
         libvirt.VIR_MIGRATE_PARAM_DISKS_URI: f"unix://{ends['disks']}",
         libvirt.VIR_MIGRATE_PARAM_DEST_XML: _there(
-            domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE), here, there
+            domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE), here, wanted
         ),
         libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: _there(
             domain.XMLDesc(
                 libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_INACTIVE
             ),
             here,
-            there,
+            wanted,
         ),
         libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS: _copied(domain.XMLDesc()),
     }
@@ -78,8 +80,9 @@ def _copied(xml: str) -> list[str]:
     return [target.get("dev", "") for target in targets if target is not None]
 
 
-def _there(xml: str, here: str, there: str) -> str:
-    """The definition with the other host's paths; its disks there are laid over nothing."""
+def _there(xml: str, here: str, wanted: Domain) -> str:
+    """The definition with the other host's paths and CPUs; its disks there are laid over nothing."""
+    there = wanted.send_to.folder if wanted.send_to else here
     root = ET.fromstring(xml)  # noqa: S314  libvirt's own words, on its own socket
     for element in root.iter():
         for name, value in element.attrib.items():
@@ -90,4 +93,5 @@ def _there(xml: str, here: str, there: str) -> str:
     for disk in root.findall("devices/disk"):
         for backing in disk.findall("backingStore"):
             disk.remove(backing)
+    placed_anew(root, wanted.topology)
     return ET.tostring(root, encoding="unicode")

@@ -158,7 +158,7 @@ async def sent(domain: Domain, folder: Path, sockets: Sockets, on_domain: OnDoma
             await stack.enter_async_context(_tunnel(sockets.path(id, name), way, name))
         ends = {name: sockets.known_as(id, name) for name in ("control", "memory", "disks")}
         going = asyncio.ensure_future(
-            on_domain("sending it", lambda it: libvirt_migration.send(it, ends, str(folder), way.folder))
+            on_domain("sending it", lambda it: libvirt_migration.send(it, ends, str(folder), domain))
         )
         try:
             await asyncio.shield(going)

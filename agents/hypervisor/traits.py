@@ -1,6 +1,6 @@
 """What a libvirt host can do, in placement's names: its CPU's features, and what our domains may be made of.
 
-Whoever teaches domain_xml.py a new model or device says so here: the scheduler sends guests that want one to hosts that
+Whoever teaches domain_*.py a new model or device says so here: the scheduler sends guests that want one to hosts that
 have its trait.
 """
 

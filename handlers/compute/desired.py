@@ -344,7 +344,7 @@ def _on_the_way(server: Server, move: Move, way: Passage | None) -> Domain | Non
     if move.cold and move.phase is Phase.ARRIVING and not move.in_place:
         return replace(domain(server), copy_from=way) if way else None
     if move.live and move.phase is Phase.LEAVING and not move.cancelled:
-        return replace(domain(server), send_to=way) if way else None
+        return replace(domain(server), send_to=way, topology=move.target_topology) if way else None
     return domain(server)
 
 

@@ -167,7 +167,7 @@ class Domain(Word):
     awaited: dict[str, int] | None = None
     """It comes from another host while it runs: make ready disks of these names and bytes, and wait."""
     send_to: Passage | None = None
-    """Send it there while it runs; what is left of it here afterwards is told to go later."""
+    """Send it there while it runs; what is left of it here afterwards is told to go later. `topology`: of there."""
     rescue: ImageRef | None = None
     """Boot from a fresh copy of this image; its own root disk is the second one meanwhile."""
     snapshot: Snapshot | None = None

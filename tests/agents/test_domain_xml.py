@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from agents.hypervisor.domain_disks import Disk
+from agents.hypervisor.domain_pins import placed_anew
 from agents.hypervisor.domain_xml import domain_xml
 from agents.hypervisor.driver import Unsupported
 from agents.hypervisor.host_abilities import Abilities
@@ -293,3 +294,17 @@ def test_a_config_drive_may_be_a_cdrom():
     disk = made(disks=(ROOT, drive), properties={"hw_cdrom_bus": "ide"}).findall("devices/disk")[1]
     assert (disk.get("device"), disk.find("target").attrib) == ("cdrom", {"dev": "hda", "bus": "ide"})
     assert made(disks=(ROOT, drive)).findall("devices/disk")[1].get("device") == "disk"
+
+
+def test_on_another_host_it_is_on_that_ones_cpus():
+    root = made(topology=SEEN, properties={"quota:cpu_shares": "7"})
+    there = Topology(cells=(GuestCell(id=0, host_cell=2, cpus=(0, 1, 2, 3), memory_mb=512, pins={0: 9}),), numa=False)
+    placed_anew(root, there)
+    pins = {it.get("vcpu"): it.get("cpuset") for it in root.findall("cputune/vcpupin")}
+    assert (pins, root.find("cputune/emulatorpin").get("cpuset")) == ({"0": "9"}, "9")
+    assert root.findtext("cputune/shares") == "7"
+    [memory] = root.findall("numatune")
+    assert [it.attrib for it in memory] == [{"mode": "strict", "nodeset": "2"}]
+    placed_anew(root, None)
+    assert root.find("numatune") is None
+    assert [it.tag for it in root.find("cputune")] == ["shares"]

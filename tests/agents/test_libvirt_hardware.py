@@ -82,3 +82,13 @@ def two_cells():
         cells=tuple(GuestCell(id=n, host_cell=0, cpus=(n,), memory_mb=160, pins={n: n}) for n in (0, 1)),
         cpu_policy="dedicated",
     )
+
+
+async def test_secure_boot_starts_only_what_is_signed(control, driver, order):  # noqa: F811
+    await control.start_agent(driver())
+    id, wish = order("", ram_mb=256, properties={"hw_firmware_type": "uefi", "os:secure_boot": "required"})
+    await control.tell(wish())
+    await control.seen(id, "running", 60)
+    assert "Access Denied" in await says(control, id, "Access Denied")
+    await control.tell(wish("absent"))
+    await control.until(lambda: id in control.removed, 30)

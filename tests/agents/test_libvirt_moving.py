@@ -15,6 +15,7 @@ from agents.hypervisor.libvirt import LibvirtDriver
 from agents.hypervisor.libvirtd import PrivateLibvirtd
 from schema.compute.domain import Domain, ImageRef, Passage, Seed
 from schema.compute.question import MeasureMove, MoveMeasured, OpenPassage, PassageOpened
+from schema.compute.topology import GuestCell, Topology
 
 from .control import Control
 from .test_libvirt import BOOT_SECONDS, domain_of, says
@@ -152,6 +153,47 @@ async def test_the_memory_of_its_firmware_goes_with_a_guest(pair, wanted, hyperv
     await one.tell(newer(wanted, 5, power="stopped", copy_from=way))
     assert (await one.seen(id, "stopped", 120, generation=5)).fault is None
     assert nvram[one].read_bytes() == remembered
+
+
+def on_cpu(number):
+    cell = GuestCell(id=0, host_cell=0, cpus=(0,), memory_mb=256, pins={0: number})
+    return Topology(cells=(cell,), cpu_policy="dedicated", numa=False)
+
+
+async def test_firmware_and_pins_go_with_it(pair, wanted, libvirtd, hypervisor_folder):
+    one, two = pair
+    id = wanted.server_id
+    firmware = {"hw_firmware_type": "uefi", "hw_machine_type": "q35"}
+    with_tpm = msgspec.structs.replace(
+        wanted, ram_mb=256, properties=firmware | {"hw:tpm_version": "2.0"}, topology=on_cpu(0)
+    )
+    await one.tell(with_tpm)
+    await one.seen(id, "running", BOOT_SECONDS)
+    await says(one, id, "count ", 2 * BOOT_SECONDS)
+    assert domain_of(libvirtd, id).vcpuPinInfo()[0][:2] == (True, False)
+    measured = await opened(one, id, "copy")
+    await two.tell(newer(with_tpm, 2, awaited=measured.disks, topology=on_cpu(1)))
+    await two.until(lambda: id in two.observed and two.observed[id].awaiting, 30)
+    way = await opened(two, id, "live", os.urandom(32).hex())
+    await one.tell(newer(with_tpm, 2, send_to=way, topology=on_cpu(1)))
+    await two.seen(id, "running", 120, generation=2)
+    there = PrivateLibvirtd(hypervisor_folder / "libvirtd-2")
+    assert domain_of(there, id).vcpuPinInfo()[0][:2] == (False, True)
+    await one.until(lambda: one.observed[id].sent, 30)
+    await one.tell(newer(with_tpm, 3, power="absent"))
+    await one.until(lambda: id in one.removed, 30)
+
+    # Off, what its firmware remembers goes along; what its TPM remembers would not.
+    await two.tell(newer(with_tpm, 4, power="stopped", stop_timeout_seconds=0))
+    await two.seen(id, "stopped", 60, generation=4)
+    way = await opened(two, id, "copy", os.urandom(32).hex())
+    assert "nvram.fd" in way.disks
+    await one.tell(newer(with_tpm, 5, copy_from=way))
+    seen = await one.until(lambda: (it := one.observed.get(id)) and it.generation == 5 and it.fault and it, 60)
+    assert "TPM" in seen.fault
+    await one.tell(newer(with_tpm, 6, copy_from=way, properties=firmware))
+    await one.seen(id, "running", 120, generation=6)
+    await says(one, id, "login:", 2 * BOOT_SECONDS)
 
 
 async def test_one_that_cannot_go_or_shall_not_stays_running(pair, wanted, libvirtd):
