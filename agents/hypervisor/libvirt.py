@@ -61,7 +61,12 @@ from bus.config import Hardware
 from schema.compute.domain import HostFacts, ImageRef, Observed
 from schema.compute.question import ConsoleKind, Diagnosis, MoveMeasured
 
-_SYSTEM_SOCKETS = moving.Sockets(Path("/run/libvirt/p"), Path("/run/libvirt/p"), Path("/run/libvirt/libvirt-sock"))
+_SYSTEM_SOCKETS = moving.Sockets(
+    Path("/run/libvirt/p"),
+    Path("/run/libvirt/p"),
+    Path("/run/libvirt/libvirt-sock"),
+    Path("/var/lib/libvirt/swtpm"),
+)
 
 
 class LibvirtDriver:
@@ -234,7 +239,7 @@ class LibvirtDriver:
             raise NotRunning(f"host {self.host} holds no server {server_id}")
         if way == "live":
             return moving.opened_for_arrival(folder, sockets, server_id)
-        off: bool = await self._guests.ask(server_id, libvirt_domain.may_be_copied)
+        off: bool = await self._guests.ask(server_id, lambda domain: not domain.isActive())
         return await moving.opened_for_copy(folder, sockets, server_id, off=off)
 
     async def measure_move(self, server_id: str) -> MoveMeasured:

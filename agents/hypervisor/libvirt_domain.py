@@ -55,17 +55,6 @@ def power(domain: Any) -> PowerSeen:
     return "running"
 
 
-def may_be_copied(domain: Any) -> bool:
-    """Whether it is off. Raises StepFailed for one of which not all can be copied."""
-    if domain.isActive():
-        return False
-    if "<tpm " in domain.XMLDesc():
-        raise StepFailed(
-            "what its TPM remembers is kept by this host's libvirt; such a guest can only go while it runs"
-        )
-    return True
-
-
 def power_off(domain: Any) -> None:
     with contextlib.suppress(libvirt.libvirtError):
         domain.destroy()

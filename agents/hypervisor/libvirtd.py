@@ -62,7 +62,8 @@ class PrivateLibvirtd:
     @property
     def sockets(self) -> Sockets:
         """Where what comes from other hosts arrives: seen from here, and as libvirtd knows it."""
-        return Sockets(self.folder / "run" / "p", Path(_MOUNTS["run"]) / "p", self.socket)
+        tpms = self.folder / "lib" / "swtpm"
+        return Sockets(self.folder / "run" / "p", Path(_MOUNTS["run"]) / "p", self.socket, tpms)
 
     @property
     def uri(self) -> str:

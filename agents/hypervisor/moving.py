@@ -22,7 +22,7 @@ from typing import Any
 
 import structlog
 
-from agents.hypervisor import disk, libvirt_migration
+from agents.hypervisor import disk, libvirt_migration, tpm_memory
 from agents.hypervisor.driver import Dial, Passing, StepFailed, Stream
 from agents.hypervisor.packages import USER
 from agents.hypervisor.relay import channel_secret, copy, first_of, hang_up
@@ -32,7 +32,9 @@ from schema.compute.question import ConsoleFound
 
 log = structlog.get_logger()
 
-COPIED = {"disk": "qcow2", "ephemeral": "qcow2", "config-drive.iso": "raw", "nvram.fd": "raw"}
+TPM = "tpm.tar"
+"""What its TPM remembers, which libvirt keeps elsewhere; there only while it is copied."""
+COPIED = {"disk": "qcow2", "ephemeral": "qcow2", "config-drive.iso": "raw", "nvram.fd": "raw", TPM: "raw"}
 """Files of a guest that go with it, and their formats; its swap is blank wherever it starts."""
 SENT_WHILE_RUNNING = ("disk", "ephemeral", "swap")
 AWAITING, SENT = "awaiting", "sent"
@@ -43,11 +45,15 @@ OnDomain = Callable[[str, Callable[[Any], Any]], Awaitable[Any]]
 
 
 class Sockets:
-    """Where the ends of passages are: `folder`, which libvirtd knows as `as_libvirtd`; `control`: libvirtd's own."""
+    """Where the ends of passages are: `folder`, which libvirtd knows as `as_libvirtd`; `control`: libvirtd's own.
 
-    def __init__(self, folder: Path, as_libvirtd: Path, control: Path) -> None:
+    `tpms`: where libvirtd keeps what the TPMs of guests remember, for each a folder named by the server.
+    """
+
+    def __init__(self, folder: Path, as_libvirtd: Path, control: Path, tpms: Path) -> None:
         self.folder = folder
         self.control = control
+        self.tpms = tpms
         self._as_libvirtd = as_libvirtd
 
     def path(self, server_id: str, channel: str) -> Path:
@@ -75,6 +81,8 @@ def give(path: Path) -> None:
 
 async def opened_for_copy(folder: Path, sockets: Sockets, server_id: str, *, off: bool) -> Passing:
     """What another host may read. Of one that runs nothing: it is only measured."""
+    if off:
+        await asyncio.to_thread(tpm_memory.pack, sockets.tpms / server_id, folder / TPM)
     files = {name: kind for name, kind in COPIED.items() if (folder / name).exists()}
     swap = ["swap"] if (folder / "swap").exists() else []
     measured = [name for name in (*files, *swap) if name in SENT_WHILE_RUNNING]
@@ -121,6 +129,7 @@ async def copied(domain: Domain, folder: Path, sockets: Sockets, on_progress: Ca
             await disk.grow(fresh, domain.disk_gb * disk.GIB)
         fresh.replace(folder / name)
         give(folder / name)
+    await asyncio.to_thread(tpm_memory.unpack, folder / TPM, sockets.tpms / domain.server_id)
 
 
 # Live: it runs all the while

@@ -125,11 +125,11 @@ async def test_a_guest_goes_to_another_host_while_it_runs(pair, wanted):
     assert (await opened(one, id, "copy")).disks["disk"] == 2 * 1024**3
 
 
-async def test_the_memory_of_its_firmware_goes_with_a_guest(pair, wanted, hypervisor_folder):
+async def test_the_memory_of_firmware_and_tpm_goes_with_a_guest(pair, wanted, hypervisor_folder):
     one, two = pair
     id = wanted.server_id
     nvram = {it: hypervisor_folder / f"of-{it.host}" / "guests" / id / "nvram.fd" for it in pair}
-    uefi = {"hw_machine_type": "q35", "hw_firmware_type": "uefi"}
+    uefi = {"hw_machine_type": "q35", "hw_firmware_type": "uefi", "hw:tpm_version": "2.0"}
     wanted = msgspec.structs.replace(wanted, properties=uefi, swap_mb=0)
     await one.tell(wanted)
     await one.seen(id, "running", BOOT_SECONDS)
@@ -147,12 +147,20 @@ async def test_the_memory_of_its_firmware_goes_with_a_guest(pair, wanted, hyperv
 
     await two.tell(newer(wanted, 4, power="stopped", stop_timeout_seconds=0))
     await two.seen(id, "stopped", 60, generation=4)
-    remembered = nvram[two].read_bytes()
+    remembered, of_tpm = nvram[two].read_bytes(), _of_tpm(hypervisor_folder / "libvirtd-2", id)
     way = await opened(two, id, "copy", os.urandom(32).hex())
-    assert "nvram.fd" in way.disks
+    assert {"nvram.fd", "tpm.tar"} < set(way.disks)
     await one.tell(newer(wanted, 5, power="stopped", copy_from=way))
     assert (await one.seen(id, "stopped", 120, generation=5)).fault is None
     assert nvram[one].read_bytes() == remembered
+    assert _of_tpm(hypervisor_folder / "libvirtd", id) == of_tpm
+    await one.tell(newer(wanted, 6))
+    assert (await one.seen(id, "running", 60, generation=6)).fault is None
+
+
+def _of_tpm(libvirtd, id):
+    [memory] = (libvirtd / "lib" / "swtpm" / id).glob("**/*.permall")
+    return memory.read_bytes()
 
 
 def on_cpu(number):
