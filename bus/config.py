@@ -175,6 +175,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`host:port` of the API."""
     public_url: str = ""
     """How clients reach the API, in the catalog and in links; empty: `http://` and `listen`."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins (`https://dashboard.example.org`) whose web pages may call the API from a browser; `*`: all."""
     metrics_listen: str = ""
     """`host:port` where a role without the API shows /metrics and /healthcheck; empty: on a unix socket only."""
     region: Annotated[str, Meta(min_length=1, max_length=255)] = "RegionOne"

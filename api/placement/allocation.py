@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace as changed
 
 from api.placement.words import (
     Amount,
@@ -166,8 +167,8 @@ async def change(
         _must_exist(call, allocations, providers)
         wishes: list[Wish] = []
         for id, body in bodies.items():
-            wishes += _wishes(id, body, allocations[id], held.get(id), providers)
-        await call.execute(*before, *_in_order(wishes, held), *after)
+            wishes += _wishes(id, body, allocations[id], held.get(id))
+        await call.execute(*before, *_counted_once(_in_order(wishes, held)), *after)
 
     counted = any(hasattr(body, "consumer_generation") for body in bodies.values())
     await (once() if counted else _again(once))
@@ -185,7 +186,6 @@ def _wishes(
     body: Any,
     allocations: dict[str, Resources],
     held: Document | None,
-    providers: Mapping[str, Document],
 ) -> tuple[Wish, ...]:
     """A write that changes nothing moves generations like any other."""
     said = held.state.consumer_type if held is not None else None
@@ -196,7 +196,7 @@ def _wishes(
         getattr(body, "user_id", INCOMPLETE),
         held=held,
         consumer_type=getattr(body, "consumer_type", said),
-        generations={id: providers[id].state.generation for id in allocations},
+        counted=True,
         fresh=held is None,
     )
 
@@ -235,6 +235,20 @@ def _provider_id(text: str) -> str:
         return dashed(text)
     except ValueError:
         raise Invalid(f"Invalid input: {text!r} is no resource provider's UUID.") from None
+
+
+def _counted_once(wishes: list[Wish]) -> Iterator[Wish]:
+    """A provider's generation moves once, however many consumers this is about."""
+    counted: set[str] = set()
+    for wish in wishes:
+        command = wish.command
+        if not isinstance(command, (Claim, Release)) or not command.counted:
+            yield wish
+        elif wish.id not in counted:
+            counted.add(wish.id)
+            yield wish
+        else:
+            yield changed(wish, command=changed(command, counted=False))
 
 
 async def _providers(call: Call, ids: set[str]) -> dict[str, Document]:

@@ -12,7 +12,7 @@ from api.placement.words import ClassName, Generation, ProviderKey, dashed, must
 from api.wire import Call, Post
 from bus.execute import Wish
 from handlers.placement.provider import PROVIDERS, ConcurrentUpdate, NoRoom
-from schema.placement.provider import PROVIDER, Provider, SetInventories
+from schema.placement.provider import PROVIDER, CheckProvider, Provider, SetInventories
 from schema.refusal import Invalid
 
 
@@ -37,7 +37,10 @@ class Reshape38(Struct, forbid_unknown_fields=True):
 
 
 async def reshape(call: Call) -> None:
-    """Every provider first offers the old and the new; then allocations move; then the old goes."""
+    """Every provider first offers the old and the new; then allocations move; then the old goes.
+
+    One that is to offer nothing at all changes once, at the end.
+    """
     wanted = {dashed(id): body for id, body in call.body.inventories.items()}
     must_know_classes(call, {name for body in wanted.values() for name in body.inventories})
     found = await call.cloud.documents.get_many(PROVIDER, list(wanted))
@@ -50,7 +53,8 @@ async def reshape(call: Call) -> None:
         _expect(provider, body)
         new = {name: inventory(call, id, name, it) for name, it in body.inventories.items()}
         generation = body.resource_provider_generation
-        first.append(Wish(PROVIDERS, id, SetInventories(inventories=provider.inventories | new, generation=generation)))
+        both = SetInventories(inventories=provider.inventories | new, generation=generation)
+        first.append(Wish(PROVIDERS, id, both if new else CheckProvider(generation=generation)))
         last[id] = SetInventories(inventories=new, counted=True)
     for body in call.body.allocations.values():
         for id, it in body.allocations.items():

@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 from structlog.contextvars import bind_contextvars
 
-from api.wire import body, past
+from api.wire import body, cors, past
 from api.wire.call import Call, denied
 from api.wire.errors import PLAIN, Failure, wants_json
 from api.wire.microversion import NotAcceptable
@@ -113,6 +113,11 @@ class Dispatch:
         request_id = clock.request_id()
         bind_contextvars(request_id=request_id)
         call = Call(self.cloud, self.policy, _NOBODY, request, request_id)
+        origins = self.cloud.settings.allowed_origins
+        if origins:
+            if cors.is_preflight(request):
+                return cors.preflight(request, origins)
+            call.headers.update(cors.shared(request, origins))
         tally = self._unmatched
         try:
             methods, values = self._find(call)
@@ -121,6 +126,8 @@ class Dispatch:
             answer = await self._run(call, row)
         except Exception as error:  # noqa: BLE001  the boundary: whatever it was, the client gets an answer
             answer = self._refuse(call, error)
+        if origins and not answer.prepared:
+            answer.headers["Vary"] = f"{answer.headers['Vary']}, Origin" if "Vary" in answer.headers else "Origin"
         tally.add(answer.status, clock.monotonic() - started)
         return answer
 

@@ -30,7 +30,7 @@ def claim(
     held: Document | None = None,
     consumer_type: str | None = "INSTANCE",
     units: Mapping[str, Units] | None = None,
-    generations: Mapping[str, int] | None = None,
+    counted: bool | None = None,
     fresh: bool = False,
 ) -> tuple[Wish, ...]:
     """The consumer shall hold exactly `allocations` (provider id → resource class → amount).
@@ -38,13 +38,13 @@ def claim(
     `held`: the consumer's document, if it may hold something already (a resize, a move): what is not in `allocations`
     is given back in the same append. Without it the consumer must be new. Refused with ConcurrentUpdate if the consumer
     changed meanwhile, with NoRoom if a provider cannot give it. `units` (by provider): which CPUs, memory and
-    devices it shall have for itself. `generations` (by provider): those that move on even where nothing changes.
+    devices it shall have for itself. `counted`: the generations of its providers move even where nothing changes.
     `fresh`: not even a consumer that holds exactly this will do.
     """
     given = {provider: dict(resources) for provider, resources in allocations.items() if resources}
     before = _holding(held)
     if not given:
-        return release(held, counted=generations is not None) if held else ()
+        return release(held, counted=bool(counted)) if held else ()
     return (
         *(Wish(PROVIDERS, id, Release(consumer_id=consumer_id)) for id in before.allocations if id not in given),
         *(
@@ -55,7 +55,7 @@ def claim(
                     consumer_id=consumer_id,
                     resources=it,
                     units=units.get(id) if units else None,
-                    generation=generations.get(id) if generations else None,
+                    counted=counted,
                 ),
             )
             for id, it in given.items()

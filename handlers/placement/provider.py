@@ -10,6 +10,7 @@ from schema.event import Command
 from schema.placement.provider import (
     PROVIDER,
     AddChildProvider,
+    CheckProvider,
     ChildProviderAdded,
     ChildProviderRemoved,
     Claim,
@@ -52,6 +53,7 @@ ALLOWED: dict[type[Command], set[str]] = {
     MoveProvider: {THERE},
     AddChildProvider: {THERE},
     RemoveChildProvider: {THERE},
+    CheckProvider: {THERE},
     SetInventories: {THERE},
     SetInventory: {THERE},
     RemoveInventory: {THERE},
@@ -112,6 +114,9 @@ def decide(provider: Provider, command: Command) -> list[ProviderEvent]:
             return [ChildProviderAdded(child_id=command.child_id)]
         case RemoveChildProvider():
             return [ChildProviderRemoved(child_id=command.child_id)]
+        case CheckProvider():
+            must_be_at(provider, command.generation)
+            return []
         case SetInventories():
             must_be_at(provider, command.generation)
             _not_in_use(provider, provider.inventories.keys() - command.inventories.keys())
@@ -138,7 +143,14 @@ def decide(provider: Provider, command: Command) -> list[ProviderEvent]:
         case Claim():
             _room(provider, command)
             _units_free(provider, command)
-            return [ResourcesClaimed(consumer_id=command.consumer_id, resources=command.resources, units=command.units)]
+            return [
+                ResourcesClaimed(
+                    consumer_id=command.consumer_id,
+                    resources=command.resources,
+                    units=command.units,
+                    counted=command.counted is not False,
+                )
+            ]
         case TakeOver():
             resources, units = provider.claims[command.of], provider.held.get(command.of)
             return [
@@ -214,7 +226,7 @@ def _already_so(provider: Provider, command: Command) -> bool:
             held = provider.held.get(command.consumer_id, {})
             there = provider.claims.get(command.consumer_id, {}) == command.resources
             same = there and (command.units is None or command.units == held)
-            return same and command.generation != provider.generation
+            return same and not command.counted
     return False
 
 

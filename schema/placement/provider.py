@@ -125,6 +125,8 @@ class ResourcesClaimed(Event):
     resources: Resources
     units: Units | None = None
     """And has these; None: those it had."""
+    counted: bool = True
+    """Whether the generation moves: it does once, however many consumers one write is about."""
 
 
 class ResourcesReleased(Event):
@@ -180,6 +182,12 @@ class RemoveChildProvider(Command):
     child_id: str
 
 
+class CheckProvider(Command):
+    """Changes nothing; refuses the append unless the provider is (still) at that generation."""
+
+    generation: int
+
+
 class SetInventories(Command):
     """All inventories at once. `generation`: refuse if it is another by now; None: whatever it is."""
 
@@ -232,8 +240,9 @@ class Claim(Command):
     resources: Resources
     units: Units | None = None
     """Which units, exactly; None: those it has."""
-    generation: int | None = None
-    """Where the consumer holds exactly this already: the generation moves on from this one nonetheless."""
+    counted: bool | None = None
+    """Whether the generation moves; None: if anything changes. Who says True has another wish in the same append that
+    tells a repetition."""
 
 
 class TakeOver(Command):
@@ -277,7 +286,7 @@ def evolve(provider: Provider, event: ProviderEvent, at: datetime) -> Provider:
             return replace(provider, aggregates=event.aggregates, generation=generation)
         case ResourcesClaimed():
             held = _holding(provider, event.consumer_id, event.resources, event.units)
-            return replace(held, generation=provider.generation + 1)
+            return replace(held, generation=provider.generation + event.counted)
         case ResourcesReleased():
             held = _holding(provider, event.consumer_id, {}, {})
             return replace(held, generation=provider.generation + event.counted)

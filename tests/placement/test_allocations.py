@@ -219,3 +219,10 @@ async def test_what_moves_the_generation_of_a_provider(placement, consumer):
     reshape = {"inventories": {id: shown}, "allocations": {}}
     assert (await placement.ask("POST", "/reshaper", reshape, token=service)).status == 204
     assert await generation() == before + 4  # once to offer the old and the new, once to offer only the new
+
+
+async def test_a_generation_moves_once_however_many_consumers_a_write_is_about(placement):
+    id = await placement.provider("host-1", {"VCPU": 4})
+    many = {clock.uuid4(): allocation({id: {"VCPU": 1}}) for _ in range(3)}
+    await placement.must(204, "POST", "/allocations", many)
+    assert (await placement.must(200, "GET", f"/resource_providers/{id}"))["generation"] == 2
