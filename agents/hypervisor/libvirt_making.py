@@ -37,7 +37,6 @@ async def define(guests: Guests, domain: Domain, position: int) -> None:
     folder.chmod(0o711)
     root = folder / "disk"
     if domain.copy_from is not None:
-        _check_movable(domain)
         await moving.copied(domain, folder, guests.sockets, lambda words: guests.on_progress(domain.server_id, words))
     if domain.image and not root.exists():
         if domain.built:
@@ -51,12 +50,6 @@ async def define(guests: Guests, domain: Domain, position: int) -> None:
         await disk.blank(root, max(domain.disk_gb, 1) * disk.GIB)
     await furnish(guests, domain)
     await define_again(guests, domain, position)
-
-
-def _check_movable(domain: Domain) -> None:
-    """Raises Unsupported."""
-    for name in ("hw:tpm_version", "hw_tpm_version"):
-        Wishes(domain.properties).refuse(name, "what its TPM remembers stays on the host; it can move while it runs")
 
 
 async def prepare(guests: Guests, domain: Domain) -> None:
