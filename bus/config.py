@@ -220,6 +220,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How many seconds a shelved server stays on its host before that gives everything of it back; -1: for ever."""
     reclaim_instance_interval: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     """How many seconds a deleted server can be restored; 0: not at all."""
+    shared_storage: Path | None = None
+    """A folder that all hosts see, for guests' files and images: then nothing is copied when a server moves."""
     database_connections: Annotated[int, Meta(ge=5, le=1000)] = 8
     """PostgreSQL connections of one process, at most."""
     body_limit_bytes: Annotated[int, Meta(ge=1024)] = 2 * 1024 * 1024

@@ -58,7 +58,7 @@ from agents.hypervisor.plan import (
 from agents.hypervisor.tap_watch import TapWatch
 from agents.network.namespace import Namespace
 from bus.config import Hardware
-from schema.compute.domain import HostFacts, ImageRef, Observed
+from schema.compute.domain import Domain, HostFacts, ImageRef, Observed
 from schema.compute.question import ConsoleKind, Diagnosis, MoveMeasured
 
 _SYSTEM_SOCKETS = moving.Sockets(
@@ -89,6 +89,7 @@ class LibvirtDriver:
         turn: int = 0,
         hardware: Hardware | None = None,
         sockets: moving.Sockets | None = None,
+        shared: Path | None = None,
     ) -> None:
         self.host = host
         self._turn = turn
@@ -99,7 +100,14 @@ class LibvirtDriver:
         boot = libvirt_host.boot_of(namespace)
         own = self._hardware.dedicated_cpus
         self._guests = Guests(
-            host, folder, self._libvirt, sockets or _SYSTEM_SOCKETS, kvm=kvm, boot=boot, dedicated_cpus=own
+            host,
+            folder,
+            self._libvirt,
+            sockets or _SYSTEM_SOCKETS,
+            kvm=kvm,
+            boot=boot,
+            dedicated_cpus=own,
+            shared=shared,
         )
         self.images = self._guests.images
         self._inside = Namespace(namespace)
@@ -181,7 +189,7 @@ class LibvirtDriver:
             case Prepare():
                 await libvirt_making.prepare(guests, step.domain)
             case Send():
-                await moving.sent(step.domain, guests.of(id), guests.sockets, on_it)
+                await self._send(step.domain, on_it)
             case Start():
                 await libvirt_power.start(guests, step.domain)
             case Stop():
@@ -204,6 +212,12 @@ class LibvirtDriver:
                 await libvirt_cards.unplug(guests, id, step.tap)
             case Adopt():
                 await libvirt_making.adopt(guests, step)
+
+    async def _send(self, domain: Domain, on_it: moving.OnDomain) -> None:
+        guests, id = self._guests, domain.server_id
+        shared = domain.send_to is not None and guests.shares(id, domain.send_to.host)
+        noted_at = guests.note(id, moving.SENT)
+        await moving.sent(domain, guests.of(id), guests.sockets, on_it, noted_at=noted_at, shared=shared)
 
     async def console(self, server_id: str, lines: int | None) -> str:
         path = self._guests.of(server_id) / "console.log"
@@ -235,7 +249,7 @@ class LibvirtDriver:
 
     async def open_passage(self, server_id: str, way: Literal["copy", "live"]) -> Passing:
         folder, sockets = self._guests.of(server_id), self._guests.sockets
-        if not folder.exists():
+        if not self._guests.holds(server_id):
             raise NotRunning(f"host {self.host} holds no server {server_id}")
         if way == "live":
             return moving.opened_for_arrival(folder, sockets, server_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -17,12 +16,12 @@ _NOTHING = Observed(server_id="")
 
 def look(connection: Any, guests: Guests, ids: Collection[str] | None) -> dict[str, Observed]:
     if ids is None:
-        folders = {path.name for path in guests.folder.iterdir() if is_uuid(path.name)}
+        folders = {path.name for path in guests.folder.iterdir() if is_uuid(path.name) and guests.holds(path.name)}
         domains = {domain.UUIDString(): domain for domain in connection.listAllDomains()}
     else:
-        folders = {id for id in ids if guests.of(id).exists()}
+        folders = {id for id in ids if guests.holds(id)}
         domains = {id: domain for id in ids if (domain := libvirt_domain.lookup(connection, id))}
-    found = {id: _without_domain(id, guests.of(id)) for id in folders}
+    found = {id: _without_domain(id, guests) for id in folders}
     for id, domain in domains.items():
         if found.get(id, _NOTHING).awaiting and not domain.isPersistent():
             continue  # it is coming
@@ -63,9 +62,9 @@ def _look_at(guests: Guests, id: str, domain: Any) -> Observed | None:
     )
 
 
-def _without_domain(id: str, folder: Path) -> Observed:
+def _without_domain(id: str, guests: Guests) -> Observed:
     """What a guest's folder is that libvirt has no domain of."""
-    awaiting, sent = moving.noted(folder, moving.AWAITING), moving.noted(folder, moving.SENT)
+    awaiting, sent = (moving.noted(guests.note(id, what)) for what in (moving.AWAITING, moving.SENT))
     generation = awaiting if awaiting is not None else sent or 0
     return Observed(
         server_id=id, generation=generation, awaiting=awaiting is not None, sent=sent is not None and awaiting is None

@@ -27,16 +27,16 @@ _EVERYTHING = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
 
 
 async def define(guests: Guests, domain: Domain, position: int) -> None:
-    folder = guests.of(domain.server_id)
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o711)
+    folder = guests.hold(domain.server_id)
     root = folder / "disk"
-    if domain.copy_from is not None:
+    kept = domain.copy_from is not None and guests.shares(domain.server_id, domain.copy_from.host)
+    if kept:
+        await _keep_shared(guests, domain)
+    elif domain.copy_from is not None:
         await moving.copied(domain, folder, guests.sockets, lambda words: guests.on_progress(domain.server_id, words))
     if domain.image and not root.exists():
         if domain.built:
@@ -49,20 +49,27 @@ async def define(guests: Guests, domain: Domain, position: int) -> None:
     elif not root.exists():
         await disk.blank(root, max(domain.disk_gb, 1) * disk.GIB)
     await furnish(guests, domain)
-    await define_again(guests, domain, position)
+    await define_again(guests, domain, position, **({"kept": True} if kept else {}))
+
+
+async def _keep_shared(guests: Guests, domain: Domain) -> None:
+    """Copies of the disks that it had on another host, in their places; those are kept beside them."""
+    folder = guests.of(domain.server_id)
+    moving.note(guests.note(domain.server_id, moving.KEPT), domain.generation)
+    await asyncio.to_thread(moving.keep, folder)
+    if domain.disk_gb:
+        await disk.grow(folder / "disk", domain.disk_gb * disk.GIB)
 
 
 async def prepare(guests: Guests, domain: Domain) -> None:
-    folder = guests.of(domain.server_id)
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o711)
+    folder = guests.hold(domain.server_id)
     await moving.prepared(domain, folder)
     await furnish(guests, domain)
-    moving.note(folder, moving.AWAITING, domain.generation)
+    moving.note(guests.note(domain.server_id, moving.AWAITING), domain.generation)
 
 
 async def adopt(guests: Guests, step: Adopt) -> None:
-    folder = guests.of(step.server_id)
+    awaiting, sent = (guests.note(step.server_id, what) for what in (moving.AWAITING, moving.SENT))
     try:
         await guests.on(
             step.server_id,
@@ -70,12 +77,12 @@ async def adopt(guests: Guests, step: Adopt) -> None:
             lambda domain: libvirt_domain.adopt(domain, step, guests.boot),
         )
     except libvirt.libvirtError:
-        if moving.noted(folder, moving.SENT) is None:
+        if moving.noted(sent) is None:
             raise
-        moving.note(folder, moving.SENT, step.generation)
+        moving.note(sent, step.generation)
     else:
-        (folder / moving.AWAITING).unlink(missing_ok=True)
-        (folder / moving.SENT).unlink(missing_ok=True)
+        awaiting.unlink(missing_ok=True)
+        sent.unlink(missing_ok=True)
 
 
 async def furnish(guests: Guests, domain: Domain) -> None:
@@ -127,9 +134,12 @@ def _remove(guests: Guests, connection: Any, id: str) -> None:
     domain = libvirt_domain.lookup(connection, id)
     if domain:
         libvirt_domain.power_off(domain)
-    shutil.rmtree(guests.of(id), ignore_errors=True)
+    variables = libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+    if guests.shared_by_others(id):
+        variables = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+    guests.let_go(id)
     if domain:
-        domain.undefineFlags(_EVERYTHING)
+        domain.undefineFlags(_EVERYTHING | variables)
 
 
 def downloading(guests: Guests, domain: Domain, done: int, whole: int) -> None:

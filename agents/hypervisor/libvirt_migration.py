@@ -19,17 +19,18 @@ _FLAGS = (
     | libvirt.VIR_MIGRATE_PEER2PEER
     | libvirt.VIR_MIGRATE_PERSIST_DEST
     | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
-    | libvirt.VIR_MIGRATE_NON_SHARED_DISK
     | libvirt.VIR_MIGRATE_AUTO_CONVERGE
     | libvirt.VIR_MIGRATE_UNSAFE  # its writable disks are copied, and what is not copied is only read
 )
 
 
-def send(domain: Any, ends: Mapping[str, str], here: str, wanted: Domain) -> None:
-    """Until it is there. `ends`: sockets, by channel. `here`: where its files are. Raises StepFailed."""
-    parameters = {
+def send(domain: Any, ends: Mapping[str, str], here: str, wanted: Domain, *, shared: bool = False) -> None:
+    """Until it is there. `ends`: sockets, by channel. `here`: where its files are; `shared`: there, too.
+
+    Raises StepFailed.
+    """
+    parameters: dict[str, Any] = {
         libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{ends['memory']}",
-        libvirt.VIR_MIGRATE_PARAM_DISKS_URI: f"unix://{ends['disks']}",
         libvirt.VIR_MIGRATE_PARAM_DEST_XML: _there(
             domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE), here, wanted
         ),
@@ -40,10 +41,13 @@ def send(domain: Any, ends: Mapping[str, str], here: str, wanted: Domain) -> Non
             here,
             wanted,
         ),
-        libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS: _copied(domain.XMLDesc()),
     }
+    if not shared:
+        parameters[libvirt.VIR_MIGRATE_PARAM_DISKS_URI] = f"unix://{ends['disks']}"
+        parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = _copied(domain.XMLDesc())
+    flags = _FLAGS if shared else _FLAGS | libvirt.VIR_MIGRATE_NON_SHARED_DISK
     try:
-        domain.migrateToURI3(f"qemu+unix:///system?socket={ends['control']}", parameters, _FLAGS)
+        domain.migrateToURI3(f"qemu+unix:///system?socket={ends['control']}", parameters, flags)
     except libvirt.libvirtError as error:
         raise StepFailed(f"it could not be sent: {error.get_error_message()}") from None
 
@@ -90,7 +94,7 @@ def _there(xml: str, here: str, wanted: Domain) -> str:
                 element.set(name, there + value.removeprefix(here))
         if element.text and element.text.startswith(f"{here}/"):
             element.text = there + element.text.removeprefix(here)
-    for disk in root.findall("devices/disk"):
+    for disk in root.findall("devices/disk") if here != there else ():
         for backing in disk.findall("backingStore"):
             disk.remove(backing)
     placed_anew(root, wanted.topology)

@@ -35,6 +35,7 @@ async def open_driver(settings: Settings, host: str, namespace: str | None = Non
         turn=turn,
         hardware=settings.hardware,
         sockets=own.sockets if own else None,
+        shared=settings.shared_storage,
     )
 
 

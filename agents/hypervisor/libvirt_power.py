@@ -10,7 +10,7 @@ import structlog
 
 from agents.hypervisor import libvirt_domain
 from agents.hypervisor.libvirt_guests import Guests
-from agents.hypervisor.libvirt_making import define_again
+from agents.hypervisor.libvirt_making import define_again, furnish
 from agents.hypervisor.plan import Reboot
 from bus import clock
 from schema.compute.domain import Domain
@@ -23,6 +23,9 @@ LOOK_SECONDS = 0.2
 
 
 async def start(guests: Guests, wanted: Domain) -> None:
+    if guests.shared:
+        await asyncio.to_thread(guests.reclaim, wanted.server_id)
+        await furnish(guests, wanted)
     await guests.on(wanted.server_id, "starting it", lambda domain: _power_on(guests, domain, wanted))
 
 

@@ -38,4 +38,5 @@ async def unresize(guests: Guests, domain: Domain) -> None:
 
 async def drop_kept(guests: Guests, id: str) -> None:
     await asyncio.to_thread(moving.drop_kept, guests.of(id))
+    guests.note(id, moving.KEPT).unlink(missing_ok=True)
     await guests.on(id, "noting its size", lambda it: libvirt_domain.remember(it, kept=False))

@@ -39,7 +39,7 @@ async def send_copy(guests: Guests, domain: Domain) -> None:
 
 async def tidy(guests: Guests) -> None:
     """What an agent that died left half done ends here."""
-    for copy in guests.folder.glob(f"*/{COPY}"):
+    for copy in (it for it in guests.folder.glob(f"*/{COPY}") if guests.holds(it.parent.name)):
         with contextlib.suppress(StepFailed, libvirt.libvirtError):
             await guests.on(copy.parent.name, "ending what was begun", libvirt_backup.abandon)
         copy.unlink(missing_ok=True)

@@ -37,7 +37,7 @@ TPM = "tpm.tar"
 COPIED = {"disk": "qcow2", "ephemeral": "qcow2", "config-drive.iso": "raw", "nvram.fd": "raw", TPM: "raw"}
 """Files of a guest that go with it, and their formats; its swap is blank wherever it starts."""
 SENT_WHILE_RUNNING = ("disk", "ephemeral", "swap")
-AWAITING, SENT = "awaiting", "sent"
+AWAITING, SENT, KEPT = "awaiting", "sent", "kept"
 ABORT_SECONDS = 0.2
 
 OnDomain = Callable[[str, Callable[[Any], Any]], Awaitable[Any]]
@@ -155,11 +155,16 @@ def opened_for_arrival(folder: Path, sockets: Sockets, server_id: str) -> Passin
     return Passing(folder=str(folder), channels=channels)
 
 
-async def sent(domain: Domain, folder: Path, sockets: Sockets, on_domain: OnDomain) -> None:
-    """Until it runs on the other host. Cancelled, it is called off; it may be too late for that."""
+async def sent(
+    domain: Domain, folder: Path, sockets: Sockets, on_domain: OnDomain, *, noted_at: Path, shared: bool = False
+) -> None:
+    """Until it runs on the other host. Cancelled, it is called off; it may be too late for that.
+
+    `noted_at`: where it is noted that it is sent. `shared`: the other host has the same files.
+    """
     way = domain.send_to
     assert way
-    note(folder, SENT, domain.generation)  # before: when libvirt has no domain of it any more, it is there
+    note(noted_at, domain.generation)  # before: when libvirt has no domain of it any more, it is there
     id = domain.server_id
     sockets.make()
     async with contextlib.AsyncExitStack() as stack:
@@ -167,7 +172,7 @@ async def sent(domain: Domain, folder: Path, sockets: Sockets, on_domain: OnDoma
             await stack.enter_async_context(_tunnel(sockets.path(id, name), way, name))
         ends = {name: sockets.known_as(id, name) for name in ("control", "memory", "disks")}
         going = asyncio.ensure_future(
-            on_domain("sending it", lambda it: libvirt_migration.send(it, ends, str(folder), domain))
+            on_domain("sending it", lambda it: libvirt_migration.send(it, ends, str(folder), domain, shared=shared))
         )
         try:
             await asyncio.shield(going)
@@ -187,16 +192,16 @@ async def _called_off(going: asyncio.Future[Any], on_domain: OnDomain) -> None:
         going.exception()
 
 
-def note(folder: Path, what: str, generation: int) -> None:
-    fresh = folder / f"{what}.new"
+def note(path: Path, generation: int) -> None:
+    fresh = path.with_name(f"{path.name}.new")
     fresh.write_text(str(generation))
-    fresh.replace(folder / what)
+    fresh.replace(path)
 
 
-def noted(folder: Path, what: str) -> int | None:
+def noted(path: Path) -> int | None:
     """The generation; None: it is not so."""
     try:
-        return int((folder / what).read_text())
+        return int(path.read_text())
     except (OSError, ValueError):
         return None
 

@@ -99,7 +99,13 @@ async def migrate(call: Call) -> None:
 
 async def migrate_live(call: Call) -> None:
     server, wanted = await server_in_path(call), call.body
-    if str(wanted.block_migration).lower() in {"false", "0"}:
+    shared = call.cloud.settings.shared_storage is not None
+    if shared and str(wanted.block_migration).lower() in {"true", "1"}:
+        raise Invalid(
+            "block_migration: hosts share their storage here, so no disk need be copied; say auto (or false) instead.",
+            code="InvalidLocalStorage",
+        )
+    if not shared and str(wanted.block_migration).lower() in {"false", "0"}:
         raise Invalid(
             "block_migration: hosts share no storage here, so disks must go along; say auto (or true) instead.",
             code="InvalidSharedStorage",

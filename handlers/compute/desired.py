@@ -101,9 +101,9 @@ def domain(
     wanted = image_wanted(server)
     properties = wanted.properties if wanted else {}
     flavor, resizes = server.flavor, server.resizes
-    move = server.move if server.move and server.move.in_place and server.move.departed else None
+    move = server.move if server.move and server.move.cold and server.move.departed else None
     returning = move is not None and move.phase is Phase.RETURNING
-    if move is not None and returning:
+    if move is not None and move.in_place and returning:
         flavor, resizes = move.old_flavor or flavor, resizes - 1
     return Domain(
         server_id=server.id,

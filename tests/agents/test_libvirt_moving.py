@@ -5,6 +5,7 @@ import base64
 import hashlib
 import os
 import uuid
+from contextlib import asynccontextmanager
 
 import libvirt
 import msgspec
@@ -25,14 +26,27 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 @pytest.fixture
 async def pair(libvirtd, hypervisor_folder):
-    """Two hosts of one machine, each with a libvirtd of its own."""
+    async with two_hosts(libvirtd, hypervisor_folder) as hosts:
+        yield hosts
+
+
+@pytest.fixture
+async def sharing(libvirtd, hypervisor_folder):
+    """The same, with the guests' files in a folder that both see."""
+    async with two_hosts(libvirtd, hypervisor_folder, shared=hypervisor_folder / "shared") as hosts:
+        yield hosts
+
+
+@asynccontextmanager
+async def two_hosts(libvirtd, hypervisor_folder, shared=None):
+    """Of one machine, each with a libvirtd of its own."""
     other = PrivateLibvirtd(hypervisor_folder / "libvirtd-2")
     other.start()
     hosts = []
     for name, daemon in (("host-1", libvirtd), ("host-2", other)):
         control = Control(name)
         folder = hypervisor_folder / f"of-{name}"
-        driver = LibvirtDriver(name, daemon.uri, folder, revive=daemon.start, sockets=daemon.sockets)
+        driver = LibvirtDriver(name, daemon.uri, folder, revive=daemon.start, sockets=daemon.sockets, shared=shared)
         await control.start_agent(driver)
         hosts.append(control)
     yield hosts
@@ -246,3 +260,43 @@ async def test_a_guest_becomes_of_another_size_where_it_is_and_goes_back(pair, w
     seen = await one.seen(id, "running", 60, generation=5)
     assert (seen.resized, seen.kept) == (1, False)
     await says(one, id, "login:")
+
+
+async def test_hosts_that_share_their_storage_move_a_guest_without_its_disks(sharing, wanted, hypervisor_folder):
+    one, two = sharing
+    id = wanted.server_id
+    disk = hypervisor_folder / "shared" / "guests" / id / "disk"
+    await one.tell(wanted)
+    await one.seen(id, "running", BOOT_SECONDS)
+    before, inode = count(await says(one, id, "count 3")), disk.stat().st_ino
+    measured = await opened(one, id, "copy")
+    await two.tell(newer(wanted, 2, awaited=measured.disks))
+    await two.until(lambda: id in two.observed and two.observed[id].awaiting, 30)
+    way = await opened(two, id, "live", os.urandom(32).hex())
+    await one.tell(newer(wanted, 2, send_to=way))
+    await two.seen(id, "running", 120, generation=2)
+    await one.until(lambda: one.observed[id].sent and one.observed[id].generation == 2, 30)
+    await two.tell(newer(wanted, 3))
+    await one.tell(newer(wanted, 3, power="absent"))
+    await one.until(lambda: id in one.removed, 30)
+    assert count(await says(two, id, f"count {before + 2}")) > before
+    assert disk.stat().st_ino == inode
+
+    # Off, it becomes larger on the other host, and goes back to what it was.
+    await two.tell(newer(wanted, 4, power="stopped", stop_timeout_seconds=0))
+    await two.seen(id, "stopped", 60, generation=4)
+    way = await opened(two, id, "copy", os.urandom(32).hex())
+    one.removed.clear()
+    await one.tell(newer(wanted, 5, copy_from=way, disk_gb=2, kept=True))
+    seen = await one.seen(id, "running", 120, generation=5)
+    assert (seen.fault, seen.kept) == (None, True)
+    assert disk.stat().st_ino != inode
+    assert (await opened(one, id, "copy")).disks["disk"] == 2 * 1024**3
+    await one.tell(newer(wanted, 6, power="absent"))
+    await one.until(lambda: id in one.removed, 30)
+    assert disk.stat().st_ino == inode
+    await two.tell(newer(wanted, 7))
+    await two.seen(id, "running", 60, generation=7)
+    await two.tell(newer(wanted, 8, power="absent"))
+    await two.until(lambda: id in two.removed, 30)
+    assert not disk.parent.exists()
