@@ -211,6 +211,10 @@ def in_the_end(world: World) -> Iterator[str]:
 _MOVED = {VmState.ACTIVE, VmState.STOPPED, VmState.RESIZED}
 
 
+_LEFT_ALONE = {VmState.RESCUED, VmState.RESIZED}
+"""Whose guest may be whatever it was found to be: nothing is made of that."""
+
+
 def _as_wished(world: World, server: Server) -> Iterator[str]:
     if server.vm_state is VmState.ERROR and not (server.fault and server.fault.message):
         yield f"server {server.id} is in ERROR and does not say why"
@@ -238,7 +242,7 @@ def _on_its_host(world: World, server: Server, domain: Any) -> Iterator[str]:
     }.get(server.vm_state)
     calm = server.id not in world.disturbed
     hurt = not calm or server.fault is not None
-    if wanted is not None and power not in wanted and not (hurt and server.vm_state is VmState.RESCUED):
+    if wanted is not None and power not in wanted and not (hurt and server.vm_state in _LEFT_ALONE):
         yield f"server {server.id} is {server.vm_state}, its guest on {server.host} is {power}"
     if domain is None or not calm:
         return
