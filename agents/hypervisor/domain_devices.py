@@ -25,8 +25,8 @@ EXPRESS_PORTS = 16
 
 def consoles(devices: ET.Element, wishes: Wishes, console_log: Path) -> None:
     """Its serial lines, the first of which is kept in a file, and its screen."""
-    said = wishes.image_first("serial_port_count")
-    count = int(said) if said.isdigit() else 1
+    wishes.number("hw_serial_port_count", "hw:serial_port_count")
+    count = int(wishes.image_first("serial_port_count") or 1)
     if count > SERIAL_PORTS:
         raise Unsupported(f"hw_serial_port_count={count}: a guest has at most {SERIAL_PORTS} serial ports")
     for port in range(count):

@@ -8,7 +8,7 @@ from typing import Any
 import libvirt
 import structlog
 
-from agents.hypervisor import libvirt_domain
+from agents.hypervisor import libvirt_domain, moving
 from agents.hypervisor.libvirt_guests import Guests
 from agents.hypervisor.libvirt_making import define_again, furnish
 from agents.hypervisor.plan import Reboot
@@ -26,6 +26,7 @@ async def start(guests: Guests, wanted: Domain) -> None:
     if guests.shared:
         await asyncio.to_thread(guests.reclaim, wanted.server_id)
         await furnish(guests, wanted)
+    (guests.of(wanted.server_id) / moving.TPM).unlink(missing_ok=True)  # from now on it is out of date
     await guests.on(wanted.server_id, "starting it", lambda domain: _power_on(guests, domain, wanted))
 
 

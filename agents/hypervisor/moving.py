@@ -33,7 +33,7 @@ from schema.compute.question import ConsoleFound
 log = structlog.get_logger()
 
 TPM = "tpm.tar"
-"""What its TPM remembers, which libvirt keeps elsewhere; there only while it is copied."""
+"""What its TPM remembers, which libvirt keeps elsewhere; there from when it is copied until the guest starts."""
 COPIED = {"disk": "qcow2", "ephemeral": "qcow2", "config-drive.iso": "raw", "nvram.fd": "raw", TPM: "raw"}
 """Files of a guest that go with it, and their formats; its swap is blank wherever it starts."""
 SENT_WHILE_RUNNING = ("disk", "ephemeral", "swap")

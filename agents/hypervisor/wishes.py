@@ -12,6 +12,7 @@ from typing import Literal
 from agents.hypervisor.driver import Unsupported
 
 _YES = frozenset({"yes", "true", "1", "on", "t", "y"})
+_NO = frozenset({"", "no", "false", "0", "off", "f", "n"})
 
 
 class Wishes:
@@ -31,12 +32,21 @@ class Wishes:
         return self.said(f"{scope}_{name}") or self.said(f"{scope}:{name}")
 
     def on(self, name: str, *, image_first: bool = False) -> bool:
-        """Whether `hw:name` or `hw_name` is switched on."""
-        return is_on(self.image_first(name) if image_first else self.flavor_first(name))
+        """Whether `hw:name` or `hw_name` is switched on. Raises Unsupported for what is neither yes nor no."""
+        said = self.image_first(name) if image_first else self.flavor_first(name)
+        if said.lower() not in _YES | _NO:
+            raise Unsupported(f"hw_{name}={said}: it must be yes or no")
+        return is_on(said)
 
     def number(self, *names: str) -> int:
-        """The first of these that is a number above 0; 0: none is."""
-        return next((int(it) for name in names if (it := self.said(name)).isdigit() and int(it) > 0), 0)
+        """The first of these that is above 0; 0: none is. Raises Unsupported for what is no number."""
+        for name in names:
+            said = self.said(name) or "0"
+            if not (said.isascii() and said.isdigit()):
+                raise Unsupported(f"{name}={said}: it must be a whole number")
+            if int(said):
+                return int(said)
+        return 0
 
     def one_of(self, name: str, words: Iterable[str], default: str) -> str:
         """What the image says, which must be one of these. Raises Unsupported."""

@@ -76,7 +76,6 @@ def test_disks_are_in_the_guests_order():
         ({"hw_cpu_sockets": "1"}, ("1", "4", "1")),
         ({"hw_cpu_sockets": "8", "hw:cpu_sockets": "2", "hw:cpu_threads": "2"}, ("2", "1", "2")),
         ({"hw_cpu_cores": "3"}, ("4", "1", "1")),
-        ({"hw_cpu_cores": "many"}, ("4", "1", "1")),
     ],
 )
 def test_the_topology_is_as_asked_where_it_fits(properties, topology):
@@ -200,6 +199,10 @@ def _parted(where):
         ("os:secure_boot=required", "needs hw_firmware_type=uefi"),
         ("hw:mem_encryption=true", "do not encrypt"),
         ("hw:pmem=4GB", "no persistent memory"),
+        ("hw_cpu_cores=many", "hw_cpu_cores=many: it must be a whole number"),
+        ("hw:serial_port_count=two", "hw:serial_port_count=two: it must be a whole number"),
+        ("hw:boot_menu=perhaps", "hw_boot_menu=perhaps: it must be yes or no"),
+        ("quota:disk_read_bytes_sec=1.5", "it must be a whole number"),
         ("hw_video_ram=64 hw_video:ram_max_mb=32", "video memory 64 is higher than the maximum allowed by flavor 32."),
         ("hw_video_ram=64", "allowed by flavor 0."),
         ("hw:vif_multiqueue_enabled=true", "have one queue"),

@@ -170,6 +170,7 @@ async def test_the_memory_of_firmware_and_tpm_goes_with_a_guest(pair, wanted, hy
     assert _of_tpm(hypervisor_folder / "libvirtd", id) == of_tpm
     await one.tell(newer(wanted, 6))
     assert (await one.seen(id, "running", 60, generation=6)).fault is None
+    assert not (nvram[one].parent / "tpm.tar").exists()
 
 
 def _of_tpm(libvirtd, id):
