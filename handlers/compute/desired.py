@@ -312,9 +312,7 @@ class Telling:
             server.id: Snapshot(
                 image_id=server.snapshot.image_id,
                 url=ticket.url(self._cloud.settings, server.snapshot.image_id),
-                ticket=ImageTicket(
-                    token=await ticket.sign(self._cloud, server.snapshot.image_id, audience=ticket.WRITING)
-                ),
+                ticket=ImageTicket(token=await self._sign(server.snapshot.image_id, ticket.WRITING)),
             )
             for server in servers
             if server.snapshot is not None and server.task in SNAPSHOTTING
@@ -329,11 +327,14 @@ class Telling:
             if document.state.living and document.state.status == ACTIVE
         }
 
+    async def _sign(self, image_id: str, audience: str) -> str:
+        return await ticket.sign(self._cloud, image_id, audience=audience)
+
     async def _ticket(self, image_id: str) -> ImageTicket:
         known = self._tickets.get(image_id)
         if known is not None and clock.monotonic() < known[0]:
             return known[1]
-        fresh = ImageTicket(token=await ticket.sign(self._cloud, image_id))
+        fresh = ImageTicket(token=await self._sign(image_id, ticket.READING))
         self._tickets = {id: it for id, it in self._tickets.items() if clock.monotonic() < it[0]}
         self._tickets[image_id] = (clock.monotonic() + TICKET_SECONDS, fresh)
         return fresh

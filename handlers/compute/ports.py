@@ -121,7 +121,8 @@ def port_wishes(server: Server, command: Command, known: Known) -> tuple[Wish, .
         case PlaceMove() | DepartMove() | FailMove() | FinishMove() | ReturnMove() if server.move is not None:
             return _moved(server, server.move, command, known)
         case FinishOffload():
-            return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in server.nics)
+            staying = [nic for nic in server.nics if nic.standing != "unplugging"]
+            return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in staying)
         case FailBuild() if not _leaving(server, command):
             return tuple(Wish(PORTS, id, UnbindPort(host=command.host)) for id in _its_own(server, known))
     return _released(server, _leaving(server, command), known)

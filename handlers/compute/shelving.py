@@ -5,19 +5,21 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from bus.execute import Wish
-from handlers.compute.server import SERVERS
+from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS
 from handlers.placement.claims import released
 from handlers.placement.demand import Request
-from schema.compute.server_command import FinishOffload
+from schema.compute.server_command import FinishOffload, SettleNics
 from schema.compute.server_group import PlaceGroupMember
 from schema.compute.server_state import Server
 
 
 def offloaded(server: Server) -> tuple[Wish, ...]:
-    """Nothing of it is left on its host."""
+    """Nothing of it is left on its host, so that no card is plugged in or out there any more."""
     group = server.order.group_id
+    settle = SettleNics(generation=server.generation)
     return (
+        *((Wish(SERVERS, server.id, settle),) if server.unsettled and decide(server, settle) else ()),
         Wish(SERVERS, server.id, FinishOffload(host=server.host or "")),
         *released(server.id, (server.provider_id,) if server.provider_id else ()),
         *((Wish(SERVER_GROUPS, group, PlaceGroupMember(server_id=server.id)),) if group else ()),

@@ -230,15 +230,16 @@ def _as_wished(world: World, server: Server) -> Iterator[str]:
 
 def _on_its_host(world: World, server: Server, domain: Any) -> Iterator[str]:
     power = domain.seen.power if domain else "absent"
+    off = {"stopped", "crashed", "absent"}  # absent: somebody removed it behind our back
     wanted = {
         VmState.ACTIVE: {"running"},
         VmState.RESCUED: {"running"},
-        VmState.RESIZED: {"running", "stopped"},
+        VmState.RESIZED: {"running", *off},
         VmState.PAUSED: {"paused"},
         VmState.SUSPENDED: {"suspended"},
-        VmState.SHELVED: {"stopped"},
-        VmState.SOFT_DELETED: {"stopped"},
-        VmState.STOPPED: {"stopped", "crashed", "absent"},  # absent: somebody removed it behind our back
+        VmState.SHELVED: off,
+        VmState.SOFT_DELETED: off,
+        VmState.STOPPED: off,
     }.get(server.vm_state)
     calm = server.id not in world.disturbed
     hurt = not calm or server.fault is not None

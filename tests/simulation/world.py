@@ -24,7 +24,7 @@ from bus.log import PARTITIONS
 from bus.memory_log import MemoryLog
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS
-from handlers.compute.snapshot_image import brought
+from handlers.compute.snapshot_image import brought, making
 from handlers.image.image import IMAGES
 from handlers.network.addressing import Picks, with_addresses
 from handlers.network.quota import NETWORK_QUOTAS
@@ -41,11 +41,13 @@ from schema.compute.server_command import (
     RebuildServer,
     RescueServer,
     ResumeServer,
+    ShelveServer,
     StartServer,
     StopServer,
     SuspendServer,
     UnpauseServer,
     UnrescueServer,
+    UnshelveServer,
 )
 from schema.compute.server_event import BuildFailed, ServerPlaced
 from schema.compute.server_parts import Order, Rebuild, ServerImage
@@ -80,6 +82,8 @@ ACTIONS: list[tuple[Action, VmState, float]] = [
     (_ANEW, VmState.ACTIVE, 1.5),
     (RescueServer(image=ServerImage(id=IMAGE)), VmState.RESCUED, 1.5),
     (UnrescueServer(), VmState.ACTIVE, 2),
+    (ShelveServer(image_id=""), VmState.SHELVED_OFFLOADED, 1.5),
+    (UnshelveServer(), VmState.ACTIVE, 2),
     (DeleteServer(), VmState.DELETED, 4),
 ]
 """What a user may wish, where that leads, and how often it is wished."""
@@ -327,8 +331,14 @@ class World:
         if isinstance(action, RebuildServer) and before:
             action = msgspec.structs.replace(action, secret_id=before.state.order.secret_id)
 
+        also: tuple[Wish, ...] = ()
+        if isinstance(action, ShelveServer) and before:
+            action = msgspec.structs.replace(action, image_id=clock.uuid4())
+            image = {"image_id": action.image_id, "name": "web-shelved", "project_id": PROJECT, "user_id": "ada"}
+            also = making(before.state, None, **image)
+
         async def act(cloud: Cloud) -> None:
-            await cloud.executor.execute(Wish(SERVERS, id, action))
+            await cloud.executor.execute(Wish(SERVERS, id, action), *also)
 
         if await self._try(act):
             if isinstance(action, RebuildServer) and before and before.state.vm_state is VmState.STOPPED:
