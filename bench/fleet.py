@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -343,6 +344,7 @@ def private_mb(pid: int) -> float:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # whoever ends this ends its cloud
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
     servers, hosts, networks, total = (*numbers, *(5000, 1000, 1, 20_000)[len(numbers) :])
     print(f"load before: {os.getloadavg()[0]:.1f}; {servers} servers, {hosts} hosts, {networks} networks", flush=True)

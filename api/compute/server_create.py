@@ -338,10 +338,10 @@ def _destination(call: Call, wanted: NewServer) -> tuple[str | None, str | None]
         if names:
             raise Invalid("Name the host in availability_zone or in host, not in both.")
         names = {str(name) for name in asked}
-    hosts = {document.id: document.state for document in call.cloud.mirror(HOST).values()}
-    if zone and zone not in {host.zone for host in hosts.values()}:
+    hosts = call.cloud.mirror(HOST)
+    if zone and not any(document.state.zone == zone for document in hosts.values()):
         raise Invalid("The requested availability zone is not available")
-    if len(names) > 1 or names - hosts.keys():
+    if len(names) > 1 or any(hosts.get(name) is None for name in names):
         raise Invalid(f"No such host: {' and '.join(sorted(names))}. Compute host could not be found.")
     return zone or None, names.pop() if names else None
 
