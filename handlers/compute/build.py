@@ -420,7 +420,7 @@ class ServerReactor:
 
 def _not_built(server: Server, why: str) -> tuple[Wish, ...]:
     """It cannot be told to be built."""
-    if server.task is Task.REBUILD_SPAWNING:
+    if moving(server):
         return failing_move(server, failed_at(server, why))
     if server.task in {Task.REBUILD_DISK, Task.RESCUING}:
         return (Wish(SERVERS, server.id, GiveUpTask(task=server.task, fault=Fault(message=why))),)

@@ -24,6 +24,7 @@ from schema.compute.domain import Desired, Domain, ImageRef, ImageTicket, Nic, P
 from schema.compute.host import HOST, Host
 from schema.compute.migration import MIGRATION, OVER
 from schema.compute.move import Move, Phase
+from schema.compute.question import Unable
 from schema.compute.server import SERVER
 from schema.compute.server_parts import Boot, ServerImage
 from schema.compute.server_state import Server
@@ -40,7 +41,7 @@ TICKET_SECONDS = ticket.LIFETIME_SECONDS / 2
 
 _BUILDING = frozenset({Task.SPAWNING, Task.REBUILD_SPAWNING, Task.REBUILD_DISK})
 """Its host is to make it from its image."""
-Ways = Mapping[str, Passage | None]
+Ways = Mapping[str, Passage | Unable | None]
 """By server id."""
 
 _POWER_BY_VM_STATE: dict[VmState, Power] = {
@@ -272,7 +273,7 @@ class Telling:
         seeds = await seeds_of(self._cloud, awaited) if awaited else {}
         found = []
         for server in servers:
-            way = ways.get(server.id)
+            way = _opened(ways, server)
             if server.move and server.move.phase is Phase.PREPARING and way is None:
                 continue
             if second := elsewhere(server, seeds.get(server.id), way.disks if way else None):
@@ -295,7 +296,9 @@ class Telling:
                 else:
                     unbuildable.append(Unbuildable(server, f"the image {server.rescue_image.id} is not there any more"))
             elif server.move is not None and moving(server) and server.task not in _BUILDING:
-                if it := _on_the_way(server, server.move, ways.get(server.id)):
+                if isinstance(refused := ways.get(server.id), Unable):
+                    unbuildable.append(Unbuildable(server, refused.fault))
+                if it := _on_the_way(server, server.move, _opened(ways, server)):
                     domains[server.id] = it
             elif server.task not in _BUILDING:
                 domains[server.id] = domain(server, snapshot=snapshots.get(server.id))
@@ -338,6 +341,11 @@ class Telling:
         self._tickets = {id: it for id, it in self._tickets.items() if clock.monotonic() < it[0]}
         self._tickets[image_id] = (clock.monotonic() + TICKET_SECONDS, fresh)
         return fresh
+
+
+def _opened(ways: Ways, server: Server) -> Passage | None:
+    way = ways.get(server.id)
+    return way if isinstance(way, Passage) else None
 
 
 def _on_the_way(server: Server, move: Move, way: Passage | None) -> Domain | None:

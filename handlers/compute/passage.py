@@ -18,7 +18,7 @@ from bus import clock
 from bus.cloud import Cloud
 from schema.compute.domain import Passage
 from schema.compute.move import Phase
-from schema.compute.question import OpenPassage, PassageOpened, decode_answer, encode
+from schema.compute.question import OpenPassage, PassageOpened, Unable, decode_answer, encode
 from schema.compute.server_state import Server
 
 log = structlog.get_logger()
@@ -26,8 +26,8 @@ log = structlog.get_logger()
 ASKING_SECONDS = 3.0
 
 
-async def passages(cloud: Cloud, servers: Sequence[Server]) -> dict[str, Passage | None]:
-    """By server id, for those that need one now; None where the other host does not answer."""
+async def passages(cloud: Cloud, servers: Sequence[Server]) -> dict[str, Passage | Unable | None]:
+    """By server id, for those that need one now; None where the other host does not answer, which it may yet."""
     needed = [server for server in servers if _needed(server)]
     opened = await asyncio.gather(*(_open(cloud, server) for server in needed))
     return {server.id: passage for server, passage in zip(needed, opened, strict=True)}
@@ -48,7 +48,7 @@ def _needed(server: Server) -> tuple[str, Literal["copy", "live"], bool] | None:
     return None
 
 
-async def _open(cloud: Cloud, server: Server) -> Passage | None:
+async def _open(cloud: Cloud, server: Server) -> Passage | Unable | None:
     needed = _needed(server)
     assert needed
     host, way, measured = needed
@@ -59,6 +59,8 @@ async def _open(cloud: Cloud, server: Server) -> Passage | None:
     except (TimeoutError, msgspec.DecodeError):
         log.info("a host does not open a way for a server", host=host, server=server.id)
         return None
+    if isinstance(answer, Unable):
+        return answer
     if not isinstance(answer, PassageOpened):
         log.info("a host cannot open a way for a server", host=host, server=server.id, answer=repr(answer))
         return None

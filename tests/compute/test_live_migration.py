@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from agents.hypervisor.driver import StepFailed
 from agents.hypervisor.plan import Prepare, Send
 from bus.execute import Wish
 from handlers.compute.flavor import FLAVORS
@@ -72,6 +73,22 @@ async def test_a_fault_on_the_way_leaves_it_running_where_it_was(shire, step):  
     shown = await shire.becomes(admin, id, "ACTIVE")
     assert shown["OS-EXT-SRV-ATTR:host"] == "h1"
     await shire.settles(lambda: shire.guests(id) == {"h1": "running"})
+    assert await shire.held() == {"h1": {id: 1}}
+
+
+async def test_a_host_that_refuses_the_way_says_why(shire, monkeypatch):  # noqa: F811
+    member, admin = await shire.client(), await shire.client("admin")
+    id = (await shire.boot(member))["id"]
+    await shire.steered.host("h2")
+
+    async def refuse(server_id, way):
+        raise StepFailed("its disks are on fire")
+
+    monkeypatch.setattr(shire.steered.drivers["h1"], "open_passage", refuse)
+    await live(shire, admin, id)
+    assert (await ends(shire, admin, id))["status"] == "error"
+    await shire.becomes(admin, id, "ACTIVE")
+    assert "on fire" in (await shire.steered.state(id)).fault.message
     assert await shire.held() == {"h1": {id: 1}}
 
 
