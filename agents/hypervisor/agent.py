@@ -185,6 +185,8 @@ class Agent:
     def _want(self, domain: Domain, desired: Desired) -> None:
         id = domain.server_id
         known = self._desired.get(id)
+        if known is None and not desired.full and 0 < desired.position < (self._manifest or 0):
+            return  # the manifest did not name it, and knew better
         if known is None or domain.generation >= known.domain.generation:
             self._unknown.discard(id)
             self._desired[id] = _Wanted(domain, max(desired.position, known.position if known else 0))

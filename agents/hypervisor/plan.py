@@ -274,6 +274,8 @@ def _steps(domain: Domain, observed: Observed | None, position: int) -> list[Ste
         return _healed(domain, seen)
     if domain.awaited is not None or seen.sent or domain.send_to is not None:
         return _passing(domain, seen, position)
+    if domain.copy_from is not None and not domain.copy_from.secret and seen.power == "absent":
+        return []  # there is no way to its disks as yet
     if seen.power != "absent" and domain.resized != seen.resized:
         grows = domain.resized > seen.resized
         changed: Step = Resize(domain) if grows else Unresize(domain)
@@ -324,8 +326,10 @@ def _passing(domain: Domain, seen: Observed, position: int) -> list[Step]:
         if seen.power != "absent":
             return [carried_out]
         return [*([AwaitTaps(id, domain.networks)] if domain.networks else []), Prepare(domain)]
-    if seen.power in {"running", "paused"}:
+    if seen.power in {"running", "paused"} and domain.send_to is not None and domain.send_to.secret:
         return [Send(domain)]
+    if seen.power == "absent" or (domain.send_to is not None and not domain.send_to.secret):
+        return []  # there is nothing to send, or no way as yet
     return _steps(replace(domain, send_to=None), seen, position)
 
 

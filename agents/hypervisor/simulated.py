@@ -268,6 +268,8 @@ class SimulatedDriver:
         id = step.server_id
         if isinstance(step, Define):
             if id not in self.domains:
+                if step.domain.built and not step.domain.copy_from:
+                    raise StepFailed(f"the disks of this server are gone from host {self.host}; rebuild it")
                 seen = Observed(server_id=id, power="stopped", position=step.position, taps=_taps(step.domain))
                 seen = replace(seen, remade=step.domain.remade, resized=step.domain.resized)
                 disk = self._copied(step.domain) if step.domain.copy_from else f"{id} {step.domain.remade}"

@@ -203,7 +203,7 @@ def _moving_on(server: Server, move: Move, sight: _Sight, ports: Ports) -> list[
             why = f"Host {server.host} is back." if sight.back else "No host could be found for the server in time."
             return [_nowhere(move, why)]
         case Phase.SEEKING:
-            return [*([TurnAway(move.tried[-1])] if move.tried else []), Place()]
+            return [*(TurnAway(host) for host in move.tried[-1:] if host != move.source_host), Place()]
         case Phase.ARRIVING:
             return _building_there(server, ports, sight)
         case Phase.RETURNING if not sight.host_alive:

@@ -298,8 +298,7 @@ class Telling:
             elif server.move is not None and moving(server) and server.task not in _BUILDING:
                 if isinstance(refused := ways.get(server.id), Unable):
                     unbuildable.append(Unbuildable(server, refused.fault))
-                if it := _on_the_way(server, server.move, _opened(ways, server)):
-                    domains[server.id] = it
+                domains[server.id] = _on_the_way(server, server.move, _opened(ways, server))
             elif server.task not in _BUILDING:
                 domains[server.id] = domain(server, snapshot=snapshots.get(server.id))
             elif (wanted := _fetched(server)) is not None and wanted.id not in images:
@@ -348,12 +347,13 @@ def _opened(ways: Ways, server: Server) -> Passage | None:
     return way if isinstance(way, Passage) else None
 
 
-def _on_the_way(server: Server, move: Move, way: Passage | None) -> Domain | None:
-    """What its host should hold of it; None: what it takes is not known as yet."""
+def _on_the_way(server: Server, move: Move, way: Passage | None) -> Domain:
+    """What its host should hold of it. A way without a secret is one that is told later."""
     if move.cold and move.phase is Phase.ARRIVING and not move.in_place:
-        return replace(domain(server), copy_from=way) if way else None
+        return replace(domain(server), copy_from=way or Passage(host=move.source_host))
     if move.live and move.phase is Phase.LEAVING and not move.cancelled:
-        return replace(domain(server), send_to=way, topology=move.target_topology) if way else None
+        way = way or Passage(host=move.target_host)
+        return replace(domain(server), send_to=way, topology=move.target_topology)
     return domain(server)
 
 

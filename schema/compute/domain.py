@@ -94,7 +94,7 @@ class Passage(Secret):
     fingerprint: str = ""
     """SHA-256 of its certificate."""
     secret: str = ""
-    """64 hexadecimal digits."""
+    """64 hexadecimal digits; empty: the way is not known as yet, and told later."""
     folder: str = ""
     """Where that host keeps the server's files."""
     disks: dict[str, int] = field(default_factory=dict)
