@@ -210,6 +210,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     they are built anew on other hosts, if theirs fences itself (`fence`)."""
     recovery_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
     """How long a lost host may come back before its servers are built elsewhere."""
+    drift: Literal["report", "heal"] = "report"
+    """What becomes of differences between servers, claims, ports and hosts: `cumulog drift` tells of them, or they are
+    healed, too, every `drift_seconds`, as far as nobody need be asked."""
+    drift_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
     build_deadline_seconds: Annotated[int, Meta(ge=10, le=86_400)] = 900
     """A server that is not ACTIVE by then is tried elsewhere or ends in ERROR."""
     resize_confirm_window: Annotated[float, Meta(ge=0, le=2_592_000)] = 0

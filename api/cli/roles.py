@@ -43,6 +43,7 @@ from handlers.compute.bootstrap import bootstrap as compute_bootstrap
 from handlers.compute.build import ServerReactor
 from handlers.compute.console import ConsoleReactor
 from handlers.compute.following import NicReactor
+from handlers.compute.healing import Healing
 from handlers.compute.recovery import Recovery
 from handlers.compute.reports import Reports
 from handlers.identity.bootstrap import ADMIN, named_id
@@ -247,7 +248,7 @@ class _Following:
         self._cloud = cloud
         servers = ServerReactor(cloud)
         nics, routers = NicReactor(cloud), RouterReactor(cloud)
-        self._swept = (nics, routers, Recovery(cloud))
+        self._swept = (nics, routers, Recovery(cloud), Healing(cloud, servers.telling))
         reactors: list[Reactor] = [
             servers,
             nics,

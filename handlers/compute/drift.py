@@ -12,6 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from handlers.compute.desired import power
+from handlers.compute.move import second_host
 from handlers.compute.reports import POWER_STATE
 from schema.compute.domain import Observed
 from schema.compute.host import Host
@@ -81,9 +82,14 @@ def held_otherwise(host: Host, servers: Mapping[str, Server], guests: Mapping[st
             yield from _as_held(host, server, guests.get(server.id))
     for id, seen in guests.items():
         its = servers.get(id)
-        elsewhere = its is None or not its.living or (its.host != host.id and its.task is None)
+        elsewhere = its is None or not its.living or (its.task is None and not _its_own(its, host.id))
         if elsewhere and seen.power != "absent":
             yield Drift(Kind.UNKNOWN, host.id, id, f"it holds a guest ({seen.power}) of a server that is not its own")
+
+
+def _its_own(server: Server, host: str) -> bool:
+    """Also where one is that could go back, or that is yet to be told to let it go."""
+    return host in {server.host, second_host(server)}
 
 
 def _settled(server: Server) -> bool:

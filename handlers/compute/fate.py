@@ -129,9 +129,9 @@ def ending(server: Server) -> tuple[Wish, ...]:
     )
 
 
-def settling(server: Server, generation: int, fault: str | None) -> tuple[Wish, ...]:
-    """The host has plugged its cards in and out, or could not."""
-    settle = SettleNics(generation=generation, fault=fault)
+def settling(server: Server, generation: int, fault: str | None, *, gone: bool = False) -> tuple[Wish, ...]:
+    """The host has plugged its cards in and out, or could not; `gone`: it holds nothing of the server at all."""
+    settle = SettleNics(generation=generation, fault=fault, gone=gone)
     return (Wish(SERVERS, server.id, settle),) if decide(server, settle) else ()
 
 

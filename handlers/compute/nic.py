@@ -28,7 +28,7 @@ def decide_nics(server: Server, command: NicCommand) -> list[NicEvent]:
         case SettleNics():
             if command.generation < server.generation:
                 raise Conflict(f"Server {server.id} has changed since: its cards are not settled yet.")
-            return _settled(server, command.fault)
+            return _settled(server, command)
         case ChangeNic():
             return [
                 NicChanged(
@@ -53,7 +53,7 @@ def nics_already_so(server: Server, command: NicCommand) -> bool:
             nic = server.nic(command.port_id)
             return nic is None or nic.port_gone
         case SettleNics():
-            return command.generation >= server.generation and not _settled(server, command.fault)
+            return command.generation >= server.generation and not _settled(server, command)
         case ChangeNic():
             nic = server.nic(command.port_id)
             return nic is None or all(getattr(nic, name) == getattr(command, name) for name in _FACTS)
@@ -71,7 +71,8 @@ def _leaving(server: Server, command: DetachNic | LoseNic) -> list[NicEvent]:
     return [NicDetachRequested(port_id=command.port_id, request_id=command.request_id)]
 
 
-def _settled(server: Server, fault: str | None) -> list[NicEvent]:
+def _settled(server: Server, command: SettleNics) -> list[NicEvent]:
+    fault = command.fault
     events: list[NicEvent] = []
     for nic in server.nics:
         match nic.standing:
@@ -79,7 +80,7 @@ def _settled(server: Server, fault: str | None) -> list[NicEvent]:
                 events.append(NicSettled(port_id=nic.port_id))
             case "plugging":
                 events.append(NicDetached(port_id=nic.port_id, fault=fault or ""))
-            case "unplugging" if fault is None:
+            case "unplugging" if fault is None or command.gone:
                 events.append(NicDetached(port_id=nic.port_id))
             case "unplugging" if not nic.port_gone:
                 events.append(NicDetachFailed(port_id=nic.port_id, fault=fault or ""))

@@ -205,4 +205,6 @@ def wishes_of(
     )
     if decide(server, seen):
         return (Wish(SERVERS, server.id, seen),)
-    return settling(server, observed.generation, observed.fault) if server.unsettled else ()
+    if not server.unsettled:
+        return ()
+    return settling(server, observed.generation, observed.fault, gone=observed.power == "absent")

@@ -229,6 +229,8 @@ class SettleNics(Command):
 
     generation: int
     fault: str | None = None
+    gone: bool = False
+    """The host holds nothing of the server, so that no card of it is plugged in."""
 
 
 class ChangeNic(Command):

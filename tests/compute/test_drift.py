@@ -1,5 +1,7 @@
 """What differs between servers, claims, ports and hosts is named; what is under way is left alone."""
 
+import asyncio
+
 import pytest
 from msgspec.structs import replace
 
@@ -8,15 +10,19 @@ from api.log.service import SERVICE as LOG
 from bus import clock
 from bus.execute import Wish
 from handlers.compute.drift import Kind, drifts, held_otherwise
+from handlers.compute.healing import Healing, settled_drift
+from handlers.network.port import PORTS
+from handlers.placement.claims import claim
 from handlers.placement.provider import PROVIDERS
 from schema.compute.domain import Observed
 from schema.compute.host import Host
 from schema.compute.nic import ServerNic
 from schema.compute.server_state import Server
 from schema.compute.task import PowerState, Task, VmState
-from schema.network.port import Binding, Port
+from schema.network.port import Binding, BindPort, Port
 from schema.placement.provider import Provider, Release
 from tests.compute.networked import networked
+from tests.compute.test_server_api import PROJECT
 
 NOW = clock.now()
 HOST = Host(id="h1", provider_id="p1", created_at=NOW)
@@ -110,3 +116,33 @@ async def test_drift_is_told_to_administrators_only(settings, fresh_database):
         driver.domains["stranger"] = replace(mine, seen=replace(mine.seen, server_id="stranger"))
         found = (await call("GET", "/log/v1/drift", token=admin)).json["drift"]
         assert {it["kind"] for it in found} >= {"no-claim", "unknown"}
+
+
+async def test_what_can_be_healed_is_by_setting(settings, fresh_database):
+    settings = replace(settings, drift="heal", drift_seconds=1.0)
+    async with networked(settings, fresh_database, (COMPUTE, LOG)) as world:
+        member, cloud = await world.client(), world.cloud
+        networks = [{"uuid": await world.network()}]
+        gone, id = [(await world.boot(member, networks=networks))["id"] for _ in range(2)]
+        was = await world.steered.state(gone)
+        await member("DELETE", f"/servers/{gone}", expect=204)
+        await world.gone(member, gone)
+        server = await world.steered.state(id)
+        other = "h2" if server.host == "h1" else "h1"
+        await cloud.executor.execute(
+            *claim(gone, {was.provider_id: {"VCPU": 1}}, PROJECT, "ada"),
+            Wish(PORTS, server.nics[0].port_id, BindPort(host=other, vif_type="bridge")),
+        )
+        mine = world.steered.drivers[server.host].domains[id]
+        stray = replace(mine, seen=replace(mine.seen, server_id=gone))
+        world.steered.drivers[other].domains[gone] = stray
+        seen = await settled_drift(cloud)
+        assert {it.kind for it in seen.found} >= {Kind.ORPHAN_CLAIM, Kind.PORT_ELSEWHERE}
+        healing = Healing(cloud, world.steered.reactor.telling)
+        async with asyncio.timeout(15):
+            while seen.found:
+                await healing.heal(seen)
+                seen = await settled_drift(cloud)
+        assert gone not in world.steered.drivers[other].domains
+        [port] = await world.ports(device_id=id)
+        assert port.host == server.host

@@ -1,0 +1,131 @@
+"""Looking for drift, and healing what can be healed without asking anybody.
+
+    orphan-claim ─▶ it is released          unknown ─▶ its host is told to let it go
+    port-elsewhere ─▶ bound to its server's host          outdated, wrong-power, missing ─▶ its host is told again
+
+What is left (a host that is silent or gone, a server that holds nothing) is for a person to decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+
+from bus import clock
+from bus.cloud import Cloud
+from bus.execute import Wish
+from handlers.compute.desired import Telling
+from handlers.compute.drift import Drift, Kind, drifts, held_otherwise
+from handlers.network.binding import FAILED, Vif, binding, vifs
+from handlers.placement.claims import released
+from schema.compute.domain import Observed
+from schema.compute.host import HOST, Host
+from schema.compute.question import GuestList, ListGuests, decode_answer, encode
+from schema.compute.server import SERVER
+from schema.compute.server_state import Server
+from schema.network.port import PORT
+from schema.placement.provider import PROVIDER
+from schema.refusal import Refused
+
+log = structlog.get_logger()
+
+ASKING_SECONDS = 10.0
+_TOLD_AGAIN = frozenset({Kind.OUTDATED, Kind.WRONG_POWER, Kind.MISSING})
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What differs, and the servers and hosts it was seen among, by id."""
+
+    found: list[Drift]
+    servers: Mapping[str, Server]
+    hosts: Mapping[str, Host]
+
+
+async def settled_drift(cloud: Cloud) -> Seen:
+    """Only what was so twice: things are read one kind after the other, and change meanwhile."""
+    first = await _look(cloud)
+    if not first.found:
+        return first
+    again = await _look(cloud)
+    return msgspec.structs.replace(again, found=[it for it in again.found if it in first.found])
+
+
+async def _look(cloud: Cloud) -> Seen:
+    documents = cloud.documents
+    servers = {it.id: it.state for it in await documents.find(SERVER, limit=None)}
+    hosts = {it.id: it.state for it in await documents.find(HOST, limit=None)}
+    named = [it.provider_id for it in hosts.values()]
+    providers = {it.id: it.state for it in (await documents.get_many(PROVIDER, named)).values()}
+    others = {id for it in providers.values() for id in it.claims} - servers.keys()
+    servers |= {it.id: it.state for it in (await documents.get_many(SERVER, sorted(others))).values()}
+    wired = [nic.port_id for it in servers.values() if it.living for nic in it.nics]
+    ports = {it.id: it.state for it in (await documents.get_many(PORT, wired)).values()}
+    alive = [host for host in hosts.values() if host.living and host.alive]
+    held = await asyncio.gather(*(_held(cloud, host) for host in alive))
+    found = drifts(servers, hosts.values(), providers, ports)
+    found += [it for host, guests in zip(alive, held, strict=True) for it in held_otherwise(host, servers, guests)]
+    return Seen(list(dict.fromkeys(found)), servers, hosts)
+
+
+async def _held(cloud: Cloud, host: Host) -> Mapping[str, Observed] | None:
+    """What the host holds now, by server id; None if it does not say."""
+    try:
+        answer = decode_answer(await cloud.broker.ask(host.id, encode(ListGuests()), ASKING_SECONDS))
+    except (TimeoutError, msgspec.DecodeError):
+        return None
+    return {it.server_id: it for it in answer.guests} if isinstance(answer, GuestList) else None
+
+
+class Healing:
+    """By setting: heals drift every so often. `sweep()` every second or so, in one process."""
+
+    def __init__(self, cloud: Cloud, telling: Telling) -> None:
+        self._cloud = cloud
+        self._telling = telling
+        self._looked = clock.monotonic()
+
+    async def sweep(self) -> None:
+        settings = self._cloud.settings
+        if settings.drift != "heal" or clock.monotonic() - self._looked < settings.drift_seconds:
+            return
+        await self.heal(await settled_drift(self._cloud))
+        self._looked = clock.monotonic()
+
+    async def heal(self, seen: Seen) -> None:
+        """Put right what can be; a host that is told does the rest by itself."""
+        again: dict[str, Server] = {}
+        strangers: dict[str, list[Server]] = defaultdict(list)
+        for drift in seen.found:
+            log.info("drift", kind=drift.kind, host=drift.host, server=drift.server_id, text=drift.text)
+            server, host = seen.servers.get(drift.server_id), seen.hosts.get(drift.host)
+            if server is None or host is None:
+                continue
+            if drift.kind is Kind.ORPHAN_CLAIM:
+                await self._wish(*released(server.id, (host.provider_id,)))
+            elif drift.kind is Kind.PORT_ELSEWHERE:
+                await self._wish(*await self._bound(server))
+            elif drift.kind is Kind.UNKNOWN:
+                strangers[host.id].append(server)
+            elif drift.kind in _TOLD_AGAIN:
+                again[server.id] = server
+        if again:
+            await self._telling.tell(list(again.values()))
+        for host_id, servers in strangers.items():
+            await self._telling.tell_absent(host_id, servers)
+
+    async def _bound(self, server: Server) -> list[Wish]:
+        host = server.host or ""
+        known = (await vifs(self._cloud, {host})).get(host, Vif(FAILED))
+        ports = await self._cloud.documents.get_many(PORT, [nic.port_id for nic in server.nics])
+        return [binding(it.id, host, known) for it in ports.values() if it.state.living and it.state.host != host]
+
+    async def _wish(self, *wishes: Wish) -> None:
+        try:
+            if wishes:
+                await self._cloud.executor.execute(*wishes)
+        except Refused as refused:
+            log.info("drift is not healed", why=refused.message)
