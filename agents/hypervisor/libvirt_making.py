@@ -62,6 +62,9 @@ async def _keep_shared(guests: Guests, domain: Domain) -> None:
 
 
 async def prepare(guests: Guests, domain: Domain) -> None:
+    """Unless it has come meanwhile."""
+    if await guests.libvirt.call(lambda it: libvirt_domain.lookup(it, domain.server_id) is not None, "looking for it"):
+        return
     folder = guests.hold(domain.server_id)
     await moving.prepared(domain, folder)
     await furnish(guests, domain)

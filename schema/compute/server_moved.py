@@ -100,14 +100,15 @@ def moved(server: Server, event: MoveEvent, at: datetime) -> Server:
 
 
 def _move_failed(server: Server, move: Move, event: MoveFailed, at: datetime) -> Server:
+    power_state = server.power_state if move.live else PowerState(move.source_power)
     back = faulted(_back(server, move), Fault(message=event.message, details=event.details), at)
+    back = replace(back, power_state=power_state)
     if event.again:
         untargeted = replace(move, tried=(*move.tried, event.host), target_host="", target_provider="")
         return _on_the_way(back, untargeted, Phase.SEEKING, server.request_id, at)
     withdrawn = replace(
         back,
         generation=server.generation + 1,
-        power_state=server.power_state if move.live else PowerState(move.source_power),
         left=move.target_host if move.target_host != move.source_host else "",
         failed_hosts=(event.host,) if event.host and event.host != move.source_host else (),
     )
