@@ -128,6 +128,8 @@ class _Sight(NamedTuple):
     late: bool
     host_alive: bool
     """The server's own."""
+    host_fenced: bool
+    """It is lost, and lets no guest run."""
     target_alive: bool
     back: bool
 
@@ -137,6 +139,7 @@ def advance(
     now: datetime,
     *,
     host_alive: bool = True,
+    host_fenced: bool = False,
     target_alive: bool = True,
     back: bool = False,
     ports: Ports = _NO_PORTS,
@@ -180,7 +183,9 @@ def advance(
             seen = ObserveServer(host=server.host or "", generation=server.generation, power_state=server.power_state)
             return [seen]
         case _ if server.move is not None and moving(server):
-            return _moving_on(server, server.move, _Sight(now, late, host_alive, target_alive, back), ports)
+            return _moving_on(
+                server, server.move, _Sight(now, late, host_alive, host_fenced, target_alive, back), ports
+            )
         case Task.DELETING if server.move is not None and not late and host_alive and server.host is not None:
             both = (server.move.source_host, server.move.target_host)
             return [*(TurnAway(host) for host in both if host and host != server.host), Tell()]
@@ -206,7 +211,7 @@ def _moving_on(server: Server, move: Move, sight: _Sight, ports: Ports) -> list[
             return [*(TurnAway(host) for host in move.tried[-1:] if host != move.source_host), Place()]
         case Phase.ARRIVING:
             return _building_there(server, ports, sight)
-        case Phase.RETURNING if not sight.host_alive:
+        case Phase.RETURNING if sight.host_fenced:
             return [ReturnMove(migration_id=move.migration_id)]  # should that host be back, it is told to let it go
         case Phase.RETURNING if sight.late:
             slow = f"Host {server.host} did not let it go in time."
@@ -309,6 +314,7 @@ class ServerReactor:
                 server,
                 now,
                 host_alive=alive,
+                host_fenced=not alive and self._fenced(server, now),
                 target_alive=not other or (other not in lost and self.telling.alive(other)),
                 back=self._back(server),
                 ports=ports,
@@ -325,6 +331,14 @@ class ServerReactor:
             self._execute(todo.wishes),
             self._forget(todo.secret_ids),
         )
+
+    def _fenced(self, server: Server, now: datetime) -> bool:
+        """Whether its host, which is lost, surely runs nothing of it: its agent has seen that its lease has lapsed."""
+        host = self.telling.host(server.host)
+        if host is None or server.task_since is None:
+            return host is None
+        patient = now - server.task_since > timedelta(seconds=2 * self._cloud.settings.lease_seconds)
+        return host.facts.fences and patient
 
     def _back(self, server: Server) -> bool:
         """The host it is to leave, as that was down, is not any more."""

@@ -254,7 +254,7 @@ async def test_one_that_is_deleted_on_the_way_leaves_nothing(shire):
 async def test_it_goes_back_from_a_host_that_is_lost(shire):
     member, admin = await shire.client(), await shire.client("admin")
     id = (await shire.boot(member))["id"]
-    await shire.steered.host("h2")
+    await shire.steered.host("h2", fence=True)
     await shire.act(member, id, "resize", {"flavorRef": "2"})
     await shire.becomes(admin, id, "VERIFY_RESIZE")
     await shire.steered.kill("h2")
