@@ -81,7 +81,7 @@ async def heard(line: aiohttp.ClientWebSocketResponse, quiet_seconds: float) -> 
 async def logged_in(line: aiohttp.ClientWebSocketResponse) -> None:
     """Once there is a shell. Answers what is asked, and asks when there is silence, as a person would."""
     story = ""
-    for _ in range(40):
+    for _ in range(120):
         said = await heard(line, 1.0)
         story += said
         last = said[-30:]

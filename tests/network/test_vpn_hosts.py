@@ -183,7 +183,7 @@ async def test_tenants_reach_each_other_through_the_tunnel_as_long_as_they_want(
         assert await asyncio.to_thread(tells, one, other, 5001, "through the tunnel")
         await one.change(admin_state_up=False)
         for it in tenants:
-            await it.becomes("DOWN")
+            await it.becomes("DOWN", SILENCE_SECONDS)  # the last word to the other side may be lost
             assert await it.service_status() == "DOWN"
         assert not await one.pings(other)
         await one.change(admin_state_up=True)
@@ -191,7 +191,7 @@ async def test_tenants_reach_each_other_through_the_tunnel_as_long_as_they_want(
             await it.becomes("ACTIVE")
         assert await one.pings(other)
         await one.leave()
-        await other.becomes("DOWN")
+        await other.becomes("DOWN", SILENCE_SECONDS)
         assert not await other.pings(one)
     await keeps_silent(site, logs)
 
