@@ -86,7 +86,7 @@ class Answering:
                 return Done()
             case OpenPassage():
                 passing = await self._driver.open_passage(ask.server_id, ask.way)
-                found = await self._relay.open(ask.secret, passing.channels)
+                found = await self._relay.open(f"{ask.way} {ask.server_id}", ask.secret, passing.channels)
                 return PassageOpened(
                     address=found.address if found else "",
                     port=found.port if found else 0,

@@ -39,6 +39,8 @@ HELLO_SECONDS = 5.0
 """How long somebody may take to bring the secret."""
 PASSAGE_SECONDS = 600.0
 """How long a way for a server may wait to be taken."""
+PASSAGES_KEPT = 3
+"""Of one server: the newest is told, and one before it may be on its way."""
 CHANNEL_USES = 16
 OFFERS = 1024
 CONSOLES = 256
@@ -64,6 +66,8 @@ class Relay:
         self._found: ConsoleFound | None = None
         self._server: asyncio.Server | None = None
         self._opening = asyncio.Lock()
+        self._ways: dict[str, list[list[bytes]]] = {}
+        """The channels of each opened way, oldest first."""
         self._lines: dict[str, asyncio.StreamWriter] = {}
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -85,18 +89,34 @@ class Relay:
             self._offers[key] = _Offer(dial, alone, now + OFFER_SECONDS)
         return found
 
-    async def open(self, secret: str, channels: Mapping[str, Dial]) -> ConsoleFound | None:
+    async def open(self, of: str, secret: str, channels: Mapping[str, Dial]) -> ConsoleFound | None:
         """Whoever brings the secret of a channel gets what it dials, several times, for a while. Raises StepFailed.
 
-        None: there is nothing to open.
+        `of`: what the way is of; of each only the newest few stay, as it is opened again and again. None: there is
+        nothing to open.
         """
         if not secret or not channels:
             return None
         found = await self._listen()
         until = clock.monotonic() + PASSAGE_SECONDS
-        for name, dial in channels.items():
-            self._offers[_key(channel_secret(secret, name))] = _Offer(dial, "", until, CHANNEL_USES)
+        offers = {
+            _key(channel_secret(secret, name)): _Offer(dial, "", until, CHANNEL_USES) for name, dial in channels.items()
+        }
+        ways = [*self._ways.get(of, ()), list(offers)]
+        for key in (key for way in ways[:-PASSAGES_KEPT] for key in way):
+            self._offers.pop(key, None)
+        self._ways[of] = ways[-PASSAGES_KEPT:]
+        self._offers |= offers
+        self._forget_ways()
         return found
+
+    def _forget_ways(self) -> None:
+        """Those of which nothing is offered any more."""
+        now = clock.monotonic()
+        self._offers = {key: it for key, it in self._offers.items() if it.until > now}
+        self._ways = {
+            of: it for of, it in self._ways.items() if any(key in self._offers for keys in it for key in keys)
+        }
 
     async def close(self) -> None:
         if self._server:

@@ -6,6 +6,8 @@ import struct
 
 import pytest
 
+from agents.hypervisor import pretended
+from agents.hypervisor.relay import Relay, channel_secret
 from agents.hypervisor.simulated import SimulatedDriver
 from bus.consoles import Refused, dial
 from schema.compute.domain import Domain
@@ -143,3 +145,29 @@ async def test_a_guest_with_an_agent_takes_a_password(control):
     await control.seen("b", "running")
     assert await control.ask(SetPassword(server_id="b", user="root", password="pw-12")) == Done()
     assert "pw-12" not in await control.console("b")
+
+
+async def echo():
+    async def said_back(reader, writer):
+        while data := await reader.read(100):
+            writer.write(data)
+
+    return await pretended.play(said_back)
+
+
+async def test_ways_that_are_opened_again_and_again_do_not_pile_up():
+    relay = Relay()
+    secrets = [f"{number:064x}" for number in range(1, 21)]
+    try:
+        for secret in secrets:
+            found = await relay.open("copy s1", secret, {"disk": echo, "swap": echo})
+        assert found is not None
+        reader, writer = await dial(found, channel_secret(secrets[-2], "disk").hex())
+        writer.write(b"hi")
+        assert await reader.read(2) == b"hi"
+        writer.close()
+        with pytest.raises(ConnectionError):
+            await dial(found, channel_secret(secrets[0], "disk").hex())
+        assert await relay.open("copy s1", "", {"disk": echo}) is None
+    finally:
+        await relay.close()
