@@ -221,6 +221,12 @@ def _already_so(server: Server, command: Command) -> bool:
             return move_already_so(server, command)
         case _ if isinstance(command, SnapshotCommand):
             return snapshot_already_so(server, command)
+        case RebuildServer():
+            # From another image, or with another password, it is another wish, and not to be passed over.
+            same = (server.rebuild, server.request_id) == (command.rebuild, command.request_id)
+            return server.task is Task.REBUILD_DISK and same
+        case RescueServer():
+            return server.task is Task.RESCUING and server.rescue_image == command.image
         case Action() if row := row_of(command):
             return row.task is not None and server.task is row.task
         case ChangeServerDetails():

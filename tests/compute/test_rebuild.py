@@ -58,6 +58,14 @@ def test_one_that_is_being_deleted_is_not_rebuilt():
     )
 
 
+def test_another_wish_meanwhile_is_refused_not_passed_over():
+    given = server.given(*running, ASKED)
+    given.when(RebuildServer(rebuild=WANTED, secret_id="s")).then()
+    another = Rebuild(image=ServerImage(id=OTHER), keep_ephemeral=True)
+    for command in (RebuildServer(rebuild=another), RebuildServer(rebuild=WANTED, request_id="req-2")):
+        given.when(command).refused(f"task_state {Task.REBUILD_DISK}", Conflict)
+
+
 async def rebuilt(world, client, id, **fields):  # noqa: F811
     version = fields.pop("version", "latest")
     body = {"rebuild": {"imageRef": OTHER} | fields}
