@@ -12,7 +12,7 @@ from handlers.compute.nic import decide_nics, nics_already_so
 from handlers.compute.snapshot import SnapshotCommand, copied, decide_snapshot, snapshot_already_so
 from handlers.compute.soft_delete import decide_deletion, deletion_already_so
 from schema.compute.move import Phase
-from schema.compute.server import SERVER, changes
+from schema.compute.server import SERVER, STAYS_OFF, changes
 from schema.compute.server_command import (
     Action,
     AddServerTag,
@@ -393,9 +393,10 @@ def _rebuilt(server: Server, command: ObserveServer) -> list[ServerEvent]:
 
 
 def _out_of_the_blue(server: Server, found: PowerState) -> list[ServerEvent]:
-    """Follow the guest, but for one that runs though its owner stopped it: that is stopped again."""
+    """Follow the guest, but for one that runs where it was to be off: that is stopped again."""
     followed = _followed(server, found)
-    if followed and server.vm_state is VmState.STOPPED and not server.unbidden and found is PowerState.RUNNING:
+    off = server.vm_state in STAYS_OFF or (server.vm_state is VmState.STOPPED and not server.unbidden)
+    if followed and off and found is PowerState.RUNNING:
         return [*followed, StopRequested()]
     return followed
 

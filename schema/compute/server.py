@@ -115,7 +115,8 @@ _ARRIVALS: dict[type[Event], tuple[VmState, PowerState]] = {
 _SHELVED = frozenset({VmState.SHELVED, VmState.SHELVED_OFFLOADED})
 _WHATEVER_IT_DOES = _SHELVED | {VmState.BUILDING, VmState.RESCUED, VmState.SOFT_DELETED, VmState.ERROR}
 """Where a server is, however its guest is found."""
-
+STAYS_OFF = frozenset({VmState.SHELVED, VmState.SOFT_DELETED})
+"""Where a server is off, and stays when its guest had to be stopped again."""
 
 _FOLLOWS: dict[PowerState, VmState] = {
     PowerState.NOSTATE: VmState.STOPPED,
@@ -269,6 +270,8 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
         case Requested() | OffloadRequested() | RestoreRequested() if type(event) in _TASKS:
             return towards(server, _TASKS[type(event)], event.request_id, at)
     vm_state, power_state = _ARRIVALS[type(event)]
+    if isinstance(event, ServerStopped) and server.vm_state in STAYS_OFF:
+        vm_state = server.vm_state
     arrived = replace(
         server,
         power_state=power_state,

@@ -6,6 +6,7 @@ import pytest
 
 from agents.hypervisor.plan import Define, Remove, TakeSnapshot
 from bus.execute import Wish
+from handlers.compute.desired import power
 from handlers.image.image import IMAGES
 from schema.compute.server import deadline
 from schema.compute.server_command import (
@@ -20,7 +21,14 @@ from schema.compute.server_command import (
     ShelveServer,
     UnshelveServer,
 )
-from schema.compute.server_event import ActionFailed, BuildFailed, ServerPlaced, ServerStopped, StopRequested
+from schema.compute.server_event import (
+    ActionFailed,
+    BuildFailed,
+    PowerObserved,
+    ServerPlaced,
+    ServerStopped,
+    StopRequested,
+)
 from schema.compute.server_parts import Fault
 from schema.compute.shelf import (
     OffloadRequested,
@@ -80,6 +88,19 @@ def test_whatever_its_guest_does_it_stays_on_the_shelf():
     given = server.given(*SHELVED)
     after = given.aggregate.decide(given.state, seen(given, PowerState.RUNNING))
     assert given.after(*after).state.vm_state is VmState.SHELVED
+
+
+def test_started_behind_our_back_it_is_stopped_again_and_stays_on_the_shelf():
+    given = server.given(*SHELVED)
+    started = PowerObserved(power_state=PowerState.RUNNING)
+    stopping = given.when(seen(given, PowerState.RUNNING)).then(started, StopRequested())
+    assert (power(stopping.state), stopping.state.task) == ("stopped", Task.POWERING_OFF)
+    state = stopping.when(seen(stopping)).then(ServerStopped()).state
+    assert (state.vm_state, state.task, state.shelf) == (VmState.SHELVED, None, given.state.shelf)
+    failed = ActionFailed(task=Task.POWERING_OFF, fault=NO_ROOM)
+    still = stopping.when(seen(stopping, PowerState.RUNNING, fault="no room")).then(failed)
+    assert (still.state.vm_state, still.state.shelf) == (VmState.SHELVED, given.state.shelf)
+    still.when(seen(still, PowerState.RUNNING)).then()
 
 
 def test_it_comes_back_from_its_disk():

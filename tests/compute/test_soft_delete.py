@@ -8,7 +8,7 @@ from handlers.compute.quota import QUOTAS
 from schema.compute.quota import QUOTA, SetQuotaLimits
 from schema.compute.server import deadline
 from schema.compute.server_command import DeleteServer, GiveUpTask, ObserveServer, RestoreServer, StartServer
-from schema.compute.server_event import DeletionRequested, PowerObserved
+from schema.compute.server_event import DeletionRequested, PowerObserved, ServerStopped, StopRequested
 from schema.compute.server_parts import Fault
 from schema.compute.soft_delete import RestoreRequested, ServerRestored, ServerSoftDeleted, SoftDeletionRequested
 from schema.compute.task import PowerState, Task, VmState
@@ -53,6 +53,9 @@ def test_whatever_its_host_does_it_is_deleted():
     given.when(seen(given, PowerState.RUNNING, fault="no")).then(ServerSoftDeleted(), running_on)
     given.when(GiveUpTask(task=Task.SOFT_DELETING, fault=Fault(message="late"))).then(ServerSoftDeleted())
     off = server.given(*DELETED)
+    stopping = off.when(seen(off, PowerState.RUNNING)).then(running_on, StopRequested())
+    state = stopping.when(seen(stopping, PowerState.SHUTDOWN)).then(ServerStopped()).state
+    assert (state.vm_state, deadline(state)) == (VmState.SOFT_DELETED, deadline(off.state))
     events = off.aggregate.decide(off.state, seen(off, PowerState.RUNNING))
     assert off.after(*events).state.vm_state is VmState.SOFT_DELETED
 
