@@ -222,6 +222,9 @@ def _moving_on(server: Server, move: Move, sight: _Sight, ports: Ports) -> list[
             return [failed_at(server, f"Host {move.target_host} was lost.")]
         case Phase.LEAVING if move.cold and not sight.host_alive:
             return [failed_at(server, f"Host {server.host} was lost.", final=True)]
+        case Phase.LEAVING if move.live and sight.host_fenced and sight.target_alive:
+            # Had it come, the other would have said so by now; should it come yet, it is let go there.
+            return [failed_at(server, f"Host {server.host} was lost.", final=True)]
         case Phase.LEAVING if move.live and sight.late and not move.cancelled:
             return [CancelMove(migration_id=move.migration_id)]
         case Phase.LEAVING if move.live and sight.late and sight.host_alive:

@@ -132,6 +132,24 @@ async def test_a_lost_target_leaves_it_where_it_was(shire):  # noqa: F811
     assert await shire.held() == {"h1": {id: 1}}
 
 
+async def test_one_whose_source_is_lost_waits_for_nobody(shire):  # noqa: F811
+    """It is the lost host's again, so that recovery may build it elsewhere, and the other keeps nothing of it."""
+    member, admin = await shire.client(), await shire.client("admin")
+    await shire.steered.kill("h1")
+    sending = await shire.steered.host("h1", fence=True)
+    id = (await shire.boot(member))["id"]
+    await shire.steered.host("h2", fence=True)
+    sending.delay = lambda step: 30.0 if isinstance(step, Send) else 0.0
+    await live(shire, admin, id)
+    await shire.reaches(admin, id, "running")
+    await shire.steered.kill("h1")
+    assert (await ends(shire, admin, id))["status"] == "error"
+    server = await shire.steered.state(id)
+    assert (server.host, server.task, server.move) == ("h1", None, None)
+    await shire.settles(lambda: id not in shire.steered.drivers["h2"].domains)
+    assert await shire.held() == {"h1": {id: 1}}
+
+
 async def test_one_that_is_deleted_meanwhile_leaves_nothing(shire):  # noqa: F811
     member, admin = await shire.client(), await shire.client("admin")
     id = (await shire.boot(member))["id"]
