@@ -46,6 +46,8 @@ class Kind(StrEnum):
     """A host holds nothing of a server that is its own."""
     UNKNOWN = "unknown"
     """A host holds a guest that is no server of its own."""
+    LEFTOVER = "leftover"
+    """A host has files of a server that is not its own, and no guest."""
     OUTDATED = "outdated"
     """A host has not carried out the newest wish, or could not."""
 
@@ -63,7 +65,7 @@ def drifts(
     providers: Mapping[str, Provider],
     ports: Mapping[str, Port],
 ) -> list[Drift]:
-    """Everything that differs. `servers`: all that live or hold a claim; `providers` and `ports` by id."""
+    """Everything that differs. `servers`: all that live, or are claimed for or held; `providers` and `ports` by id."""
     known = {host.id: host for host in hosts if host.living}
     found = [it for host in known.values() for it in _orphans(host, providers.get(host.provider_id), servers)]
     for server in servers.values():
@@ -83,7 +85,9 @@ def held_otherwise(host: Host, servers: Mapping[str, Server], guests: Mapping[st
     for id, seen in guests.items():
         its = servers.get(id)
         elsewhere = its is None or not its.living or (its.task is None and not _its_own(its, host.id))
-        if elsewhere and seen.power != "absent":
+        if elsewhere and seen.power == "absent":
+            yield Drift(Kind.LEFTOVER, host.id, id, "it has files of a server that is not its own")
+        elif elsewhere:
             yield Drift(Kind.UNKNOWN, host.id, id, f"it holds a guest ({seen.power}) of a server that is not its own")
 
 

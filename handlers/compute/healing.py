@@ -1,6 +1,6 @@
 """Looking for drift, and healing what can be healed without asking anybody.
 
-    orphan-claim ─▶ it is released          unknown ─▶ its host is told to let it go
+    orphan-claim ─▶ it is released          unknown, leftover ─▶ its host is told to let it go
     port-elsewhere ─▶ bound to its server's host          outdated, wrong-power, missing ─▶ its host is told again
 
 What is left (a host that is silent or gone, a server that holds nothing) is for a person to decide.
@@ -34,6 +34,7 @@ from schema.refusal import Refused
 log = structlog.get_logger()
 
 ASKING_SECONDS = 10.0
+_NOT_ITS_OWN = frozenset({Kind.UNKNOWN, Kind.LEFTOVER})
 _TOLD_AGAIN = frozenset({Kind.OUTDATED, Kind.WRONG_POWER, Kind.MISSING})
 
 
@@ -60,12 +61,13 @@ async def _look(cloud: Cloud) -> Seen:
     hosts = {it.id: it.state for it in await documents.find(HOST, limit=None)}
     named = [it.provider_id for it in hosts.values()]
     providers = {it.id: it.state for it in (await documents.get_many(PROVIDER, named)).values()}
-    others = {id for it in providers.values() for id in it.claims} - servers.keys()
+    alive = [host for host in hosts.values() if host.living and host.alive]
+    held = await asyncio.gather(*(_held(cloud, host) for host in alive))
+    others = {id for it in providers.values() for id in it.claims} | {id for guests in held for id in guests or ()}
+    others -= servers.keys()
     servers |= {it.id: it.state for it in (await documents.get_many(SERVER, sorted(others))).values()}
     wired = [nic.port_id for it in servers.values() if it.living for nic in it.nics]
     ports = {it.id: it.state for it in (await documents.get_many(PORT, wired)).values()}
-    alive = [host for host in hosts.values() if host.living and host.alive]
-    held = await asyncio.gather(*(_held(cloud, host) for host in alive))
     found = drifts(servers, hosts.values(), providers, ports)
     found += [it for host, guests in zip(alive, held, strict=True) for it in held_otherwise(host, servers, guests)]
     return Seen(list(dict.fromkeys(found)), servers, hosts)
@@ -108,7 +110,7 @@ class Healing:
                 await self._wish(*released(server.id, (host.provider_id,)))
             elif drift.kind is Kind.PORT_ELSEWHERE:
                 await self._wish(*await self._bound(server))
-            elif drift.kind is Kind.UNKNOWN:
+            elif drift.kind in _NOT_ITS_OWN:
                 strangers[host.id].append(server)
             elif drift.kind in _TOLD_AGAIN:
                 again[server.id] = server

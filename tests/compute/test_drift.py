@@ -89,7 +89,8 @@ def test_a_guest_that_is_no_server_of_the_hosts_own_is_unknown():
     mine = Observed(server_id="s1", power="running", generation=3)
     stranger = Observed(server_id="s2", power="running")
     assert held(mine, stranger) == [Kind.UNKNOWN]
-    assert held(mine, replace(stranger, power="absent")) == []
+    assert held(mine, replace(stranger, power="absent")) == [Kind.LEFTOVER]
+    assert held(mine, replace(mine, server_id="s2", power="absent", sent=True)) == [Kind.LEFTOVER]
     assert held(mine, server=replace(SERVER, parent_id="h2")) == [Kind.UNKNOWN]
     assert held(mine, server=replace(SERVER, parent_id="h2", task=Task.REBOOTING)) == []
 
@@ -123,7 +124,9 @@ async def test_what_can_be_healed_is_by_setting(settings, fresh_database):
     async with networked(settings, fresh_database, (COMPUTE, LOG)) as world:
         member, cloud = await world.client(), world.cloud
         networks = [{"uuid": await world.network()}]
-        gone, id = [(await world.boot(member, networks=networks))["id"] for _ in range(2)]
+        gone, id, unclaimed = [(await world.boot(member, networks=networks))["id"] for _ in range(3)]
+        await member("DELETE", f"/servers/{unclaimed}", expect=204)
+        await world.gone(member, unclaimed)
         was = await world.steered.state(gone)
         await member("DELETE", f"/servers/{gone}", expect=204)
         await world.gone(member, gone)
@@ -136,13 +139,15 @@ async def test_what_can_be_healed_is_by_setting(settings, fresh_database):
         mine = world.steered.drivers[server.host].domains[id]
         stray = replace(mine, seen=replace(mine.seen, server_id=gone))
         world.steered.drivers[other].domains[gone] = stray
+        left = replace(stray.seen, server_id=unclaimed, power="absent")
+        world.steered.drivers[other].domains[unclaimed] = replace(stray, seen=left)
         seen = await settled_drift(cloud)
-        assert {it.kind for it in seen.found} >= {Kind.ORPHAN_CLAIM, Kind.PORT_ELSEWHERE}
+        assert {it.kind for it in seen.found} >= {Kind.ORPHAN_CLAIM, Kind.PORT_ELSEWHERE, Kind.LEFTOVER}
         healing = Healing(cloud, world.steered.reactor.telling)
         async with asyncio.timeout(15):
             while seen.found:
                 await healing.heal(seen)
                 seen = await settled_drift(cloud)
-        assert gone not in world.steered.drivers[other].domains
+        assert not {gone, unclaimed} & world.steered.drivers[other].domains.keys()
         [port] = await world.ports(device_id=id)
         assert port.host == server.host
