@@ -358,6 +358,7 @@ class _Attempt:
         self._take: dict[Key, Reservation] = {}
         self._drop: set[Key] = set()
         self._secrets: list[Secret] = []
+        self._forgotten: set[str] = set()
         self._granted: dict[_Pending, _Granted] = {}
 
     @property
@@ -390,6 +391,7 @@ class _Attempt:
         states: dict[str, tuple[int, Any]] = {}
         facts: list[Fact] = []
         secrets: list[Secret] = []
+        forgotten: set[str] = set()
         vacant: list[str] = []
         try:
             for wish in pending.wishes:
@@ -398,12 +400,14 @@ class _Attempt:
                 if stream not in states:
                     _refuse_other_version(by, stream, version)
                 events = wish.aggregate.decide(state, wish.command)
+                before = state
                 for event in events:
                     version += 1
                     state = kind.fold(state, event, now)
                     facts.append(Fact(stream, version, now, by.actor, by.request_id, causation, event))
                 if events:
                     secrets += wish.secrets
+                    forgotten |= _kept(kind, before) - _kept(kind, state)
                     vacant += wish.vacant
                 states[stream] = (version, state)
         except Refused as refused:
@@ -421,6 +425,7 @@ class _Attempt:
             if self._take.pop(key, None) is None:
                 self._drop.add(key)
         self._take |= take
+        self._forgotten |= forgotten
         self._states |= states
         self._facts += facts
         self._secrets += secrets
@@ -447,6 +452,7 @@ class _Attempt:
             drop=list(self._drop),
             vacant=list(dict.fromkeys(scope for granted in self._granted.values() for scope in granted.vacant)),
             secrets=self._secrets,
+            forgotten=list(self._forgotten),
         )
 
     def answer(self) -> None:
@@ -513,6 +519,11 @@ def _refuse_other_version(by: Context, stream: str, version: int) -> None:
 
 def _held(kind: Kind[Any], state: Any, version: int) -> set[Key]:
     return set(kind.unique(state)) if version and state.deleted_at is None else set()
+
+
+def _kept(kind: Kind[Any], state: Any) -> set[str]:
+    """What the vault keeps for it."""
+    return {id for id in kind.secrets(state) if id} if state.living else set()
 
 
 def _grant(pending: _Pending, documents: list[Document]) -> None:

@@ -126,6 +126,8 @@ class Append(msgspec.Struct, frozen=True):
     vacant: Sequence[str] = ()
     """Scopes in which nobody may hold a reservation once this is written."""
     secrets: Sequence[Secret] = ()
+    forgotten: Sequence[str] = ()
+    """Secrets that go out of the vault, by id."""
 
 
 class Stale(Exception):

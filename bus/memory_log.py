@@ -55,6 +55,8 @@ class MemoryLog:
             self.reservations[reservation.scope, reservation.key] = reservation
         for secret in append.secrets:
             self.secrets[secret.id] = secret
+        for id in append.forgotten:
+            self.secrets.pop(id, None)
         for change in append.changes:
             self.documents[change.stream] = Document(change.stream, change.version, change.state)
             self.deadlines.pop(change.stream, None)

@@ -39,7 +39,7 @@ _HELD = (
 )
 _HOLDING = "SELECT scope, key, stream, note FROM reservations WHERE scope = ANY($1) ORDER BY scope, key LIMIT $2"
 _EXPIRE_KEYS = "DELETE FROM reservations WHERE scope = 'command' AND at < now() - interval '1 day'"
-_APPEND = f"SELECT base FROM append({', '.join(f'${n}' for n in range(1, 35))})"
+_APPEND = f"SELECT base FROM append({', '.join(f'${n}' for n in range(1, 36))})"
 
 
 async def connect(dsn: str, *, minimum: int = 1, maximum: int = 8, **settings: str) -> asyncpg.Pool:
@@ -225,6 +225,7 @@ def _arrays(append: Append) -> list[list[Any]]:
         [s.id for s in append.secrets],
         [s.subject for s in append.secrets],
         [s.sealed for s in append.secrets],
+        sorted(append.forgotten),
         [f.stream for f in facts],
         [f.version for f in facts],
         [type(f.event).__name__ for f in facts],

@@ -3,6 +3,7 @@
 Each subject (a user, a server, a project) has a data key; the data key is stored sealed under the master key, which
 lives in a file or the environment and never in the database. Erasing a subject is dropping its key: what was sealed
 under it, in backups too, can never be read again, and the log's chain still verifies because events only hold ids.
+What a thing keeps here its kind names (`Kind.secrets`): the append that names a secret no more forgets it, too.
 AES-256-GCM; the secret's id is authenticated with it, so a row moved to another id does not open.
 """
 
@@ -37,7 +38,6 @@ class Keys(Protocol):
     async def drop_key(self, subject: str) -> None: ...
     async def secrets(self, ids: Sequence[str]) -> dict[str, tuple[str, bytes]]: ...
     async def keep(self, secrets: Sequence[Secret]) -> None: ...
-    async def drop(self, ids: Sequence[str]) -> None: ...
 
 
 class Vault:
@@ -75,12 +75,8 @@ class Vault:
         return opened
 
     async def keep(self, *secrets: Secret) -> None:
-        """Store secrets that belong to no event (signing keys)."""
+        """Store secrets that come with no event."""
         await self._keys.keep(secrets)
-
-    async def drop(self, *ids: str) -> None:
-        """Forget secrets whose thing is gone."""
-        await self._keys.drop(ids)
 
     async def erase(self, subject: str) -> None:
         """Crypto-shredding: nothing sealed for this subject can be opened again."""
@@ -135,9 +131,6 @@ class PostgresKeys:
             [(secret.id, secret.subject, secret.sealed) for secret in secrets],
         )
 
-    async def drop(self, ids: Sequence[str]) -> None:
-        await self.pool.execute("DELETE FROM vault WHERE id = ANY($1)", list(ids))
-
 
 class MemoryKeys:
     """The same in memory, over the dictionary a `MemoryLog` keeps its secrets in."""
@@ -160,10 +153,6 @@ class MemoryKeys:
 
     async def keep(self, secrets: Sequence[Secret]) -> None:
         self._secrets.update({secret.id: secret for secret in secrets})
-
-    async def drop(self, ids: Sequence[str]) -> None:
-        for id in ids:
-            self._secrets.pop(id, None)
 
 
 def master_key(home: Path) -> bytes:

@@ -65,6 +65,10 @@ def _nothing_unique(state: Any) -> Iterable[Key]:
     return ()
 
 
+def _no_secrets(state: Any) -> Iterable[str]:
+    return ()
+
+
 def _no_deadline(state: Any) -> datetime | None:
     return None
 
@@ -73,6 +77,7 @@ class Kind(Generic[S]):
     """One kind of aggregate: its stream name, its state, its events and how they fold.
 
     `unique(state)` names what the state reserves across all streams; the append takes and releases the difference.
+    `secrets(state)` names what the vault keeps for it; the append forgets what is named no more, or is gone.
     `deadline(state)` is when the sweep must look at it again, if ever. `reborn` is the event that may start a thing
     of this name anew after its end (a flavor whose id is used again, a host that comes back); else a stream ends once.
     """
@@ -85,6 +90,7 @@ class Kind(Generic[S]):
         evolve: Callable[[S, Any, datetime], S],
         *,
         unique: Callable[[S], Iterable[Key]] = _nothing_unique,
+        secrets: Callable[[S], Iterable[str]] = _no_secrets,
         deadline: Callable[[S], datetime | None] = _no_deadline,
         reborn: type[Event] | None = None,
     ) -> None:
@@ -93,6 +99,7 @@ class Kind(Generic[S]):
         self.events: tuple[type[Event], ...] = get_args(events) if isinstance(events, UnionType) else (events,)
         self.evolve = evolve
         self.unique = unique
+        self.secrets = secrets
         self.deadline = deadline
         self.reborn = reborn
         self.decoder = msgspec.json.Decoder(state)

@@ -24,8 +24,6 @@ async def clear(call: Call) -> None:
     """Forgotten here; the guest knows it still, and may post another."""
     server = await server_in_path(call)
     await call.execute(Wish(SERVERS, server.id, ClearGuestPassword()))
-    if server.password_id:
-        await call.cloud.vault.drop(server.password_id)
 
 
 routes = [

@@ -148,7 +148,6 @@ async def delete(call: Call) -> None:
         Wish(APPLICATION_CREDENTIALS, document.id, DeleteApplicationCredential()),
         *revoke(f"credential/{document.id}"),
     )
-    await call.cloud.vault.drop(document.state.secret_id)
 
 
 _ALL = "/users/{user_id}/application_credentials"

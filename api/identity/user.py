@@ -141,8 +141,6 @@ async def update(call: Call) -> dict[str, Any]:
         wishes += revoke(f"user/{document.id}")
     with conflicts("user"):
         documents = await call.execute(*wishes)
-    if secrets and document.state.password_id:
-        await call.cloud.vault.drop(document.state.password_id)
     return {"user": view(call, documents[-1] if len(documents) == 1 else documents[0])}
 
 
@@ -164,8 +162,6 @@ async def change_password(call: Call) -> None:
         Wish(USERS, id, SetPassword(password_id=secrets[0].id), secrets),
         *revoke(f"user/{id}"),
     )
-    if password_id:
-        await call.cloud.vault.drop(password_id)
 
 
 async def delete(call: Call) -> None:

@@ -255,8 +255,6 @@ async def update(call: Call) -> dict[str, Any]:
         *(Wish(ENDPOINT_GROUPS, it, LeaveEndpointGroup(user_id=was.id)) for it in sorted(groups_before - groups_after)),
         *(_standing(was.router_id, was.id, ends) if ends else ()),
     )
-    if secret:
-        await call.cloud.vault.drop(was.secret_id)
     return {RESOURCE.name: await viewed(call, RESOURCE, document)}
 
 
@@ -273,8 +271,6 @@ async def delete(call: Call) -> None:
         Wish(ROUTERS, it.router_id, RemoveRouterService(service_id=it.id)),
         *giving_back(it.project_id, RESOURCE.name, [it.id]),
     )
-    if it.secret_id:
-        await call.cloud.vault.drop(it.secret_id)
 
 
 def _standing(router_id: str, id: str, ends: Ends) -> list[Wish]:

@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION append(
     d_gone boolean[], d_state text[],
     r_drop_scope text[], r_drop_key text[],
     r_scope text[], r_key text[], r_stream text[], r_note text[], r_vacant text[],
-    v_id text[], v_subject text[], v_sealed bytea[],
+    v_id text[], v_subject text[], v_sealed bytea[], v_forgotten text[],
     e_stream text[], e_version integer[], e_type text[], e_at timestamptz[], e_partition smallint[], e_actor text[],
     e_correlation text[], e_causation text[], e_data text[],
     OUT base bigint, OUT chain bytea
@@ -105,6 +105,9 @@ BEGIN
     IF cardinality(v_id) > 0 THEN
         INSERT INTO vault (id, subject, sealed) SELECT * FROM unnest(v_id, v_subject, v_sealed)
         ON CONFLICT (id) DO UPDATE SET sealed = EXCLUDED.sealed, subject = EXCLUDED.subject, at = now();
+    END IF;
+    IF cardinality(v_forgotten) > 0 THEN
+        DELETE FROM vault WHERE id = ANY (v_forgotten);
     END IF;
 
     data := e_data::jsonb[];

@@ -87,12 +87,6 @@ class TurnAway(msgspec.Struct, frozen=True):
     host: str
 
 
-class Forget(msgspec.Struct, frozen=True):
-    """It is gone; so go its secrets."""
-
-    secret_id: str
-
-
 class Arrive(msgspec.Struct, frozen=True):
     """It has come to the host it was on its way to."""
 
@@ -103,7 +97,6 @@ Step = (
     | Place
     | Tell
     | TurnAway
-    | Forget
     | RefusePlacement
     | FailBuild
     | GiveUpTask
@@ -152,7 +145,7 @@ def advance(
     late = due is not None and now >= due
     match server.task:
         case None if server.deleted_at is not None:
-            return [Forget(id) for id in (server.order.secret_id, server.password_id) if id]
+            return []
         case None if server.host is None:
             return _turning_away(server)
         case None if late and server.move is not None:
@@ -332,7 +325,6 @@ class ServerReactor:
             self._tell(todo.telling),
             self._turn_away(todo.turned_away),
             self._execute(todo.wishes),
-            self._forget(todo.secret_ids),
         )
 
     def _fenced(self, server: Server, now: datetime) -> bool:
@@ -422,10 +414,6 @@ class ServerReactor:
         for host, its in servers.items():
             await self.telling.tell_absent(host, its)
 
-    async def _forget(self, secret_ids: Sequence[str]) -> None:
-        if secret_ids:
-            await self._cloud.vault.drop(*secret_ids)
-
     async def _execute(self, wishes: Sequence[Wished]) -> list[Refused | None]:
         """Wish all of it; what was refused has been overtaken by other events, which bring their own reaction."""
         for server, (first, *_) in wishes:
@@ -453,7 +441,6 @@ class _Todo:
         self.telling: list[Server] = []
         self.turned_away: dict[str, list[Server]] = defaultdict(list)
         self.wishes: list[Wished] = []
-        self.secret_ids: list[str] = []
 
     def add(self, server: Server, step: Step) -> None:
         match step:
@@ -463,8 +450,6 @@ class _Todo:
                 self.telling.append(server)
             case TurnAway():
                 self.turned_away[step.host].append(server)
-            case Forget():
-                self.secret_ids.append(step.secret_id)
             case FinishOffload():
                 self.wishes.append((server, offloaded(server)))
             case EndServer():

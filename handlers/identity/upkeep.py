@@ -39,7 +39,6 @@ class Upkeep:
                     await self._signing.rotate()
             elif _past(document.state.forget_at, now):
                 await self._cloud.executor.execute(Wish(SIGNING_KEYS, document.id, ForgetSigningKey()))
-                await self._cloud.vault.drop(document.state.secret_id)
 
 
 def _past(deadline: datetime | None, now: datetime) -> bool:

@@ -346,4 +346,8 @@ def showing(outside_ip: str) -> str:
     return f"shows {outside_ip}"
 
 
-SERVER = Kind("server", Server, ServerEvent, evolve, unique=_unique, deadline=deadline)
+def _secrets(server: Server) -> Iterable[str]:
+    return server.order.secret_id, server.password_id
+
+
+SERVER = Kind("server", Server, ServerEvent, evolve, unique=_unique, secrets=_secrets, deadline=deadline)

@@ -86,4 +86,5 @@ APPLICATION_CREDENTIAL = Kind(
     ApplicationCredentialCreated | ApplicationCredentialDeleted,
     evolve,
     unique=_unique,
+    secrets=lambda credential: [credential.secret_id],
 )

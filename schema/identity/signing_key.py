@@ -87,5 +87,6 @@ SIGNING_KEY = Kind(
     SigningKeyMade | SigningKeyRetired | SigningKeyForgotten,
     evolve,
     unique=_unique,
+    secrets=lambda key: [key.secret_id],
     deadline=_deadline,
 )

@@ -116,4 +116,5 @@ USER = Kind(
     UserCreated | UserUpdated | UserPasswordSet | UserJoinedGroup | UserLeftGroup | UserDeleted,
     evolve,
     unique=_unique,
+    secrets=lambda user: [user.password_id or ""],
 )

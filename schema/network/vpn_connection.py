@@ -156,4 +156,4 @@ def evolve(connection: VpnConnection, event: VpnConnectionEvent, at: datetime) -
             return replace(connection, deleted_at=at)
 
 
-VPN_CONNECTION = Kind("vpn-connection", VpnConnection, VpnConnectionEvent, evolve)
+VPN_CONNECTION = Kind("vpn-connection", VpnConnection, VpnConnectionEvent, evolve, secrets=lambda it: [it.secret_id])

@@ -7,10 +7,12 @@ import asyncpg
 import pytest
 
 from bus.execute import Executor
+from bus.log import Log
 from bus.memory_log import MemoryLog
 from bus.postgres_log import PostgresLog
 from bus.vault import Erased, MemoryKeys, PostgresKeys, Vault, master_key
-from tests.bus.words import Add, wish
+from schema.event import Command
+from tests.bus.words import Add, End, Seal, wish
 
 PLAIN = b"correct horse battery staple"
 
@@ -38,11 +40,32 @@ async def test_an_erased_subject_cannot_be_opened_again(vault: Vault):
     assert await vault.open_many(["s1", "s3"]) == {"s3": PLAIN}
 
 
-async def test_a_dropped_secret_is_gone(vault: Vault):
-    await vault.keep(await vault.seal("s1", "user/a", PLAIN))
-    await vault.drop("s1")
-    with pytest.raises(Erased):
-        await vault.open("s1")
+@pytest.fixture(params=["memory", "postgres"])
+def log_and_vault(request: pytest.FixtureRequest) -> tuple[Log, Vault]:
+    if request.param == "memory":
+        memory = MemoryLog()
+        return memory, Vault(MemoryKeys(memory.secrets), bytes(32))
+    pool = request.getfixturevalue("pool")
+    return PostgresLog(pool), Vault(PostgresKeys(pool), bytes(32))
+
+
+async def test_a_secret_goes_with_the_append_that_names_it_no_more(log_and_vault: tuple[Log, Vault]):
+    log, vault = log_and_vault
+    executor = Executor(log)
+
+    async def does(*commands: Command) -> list[str]:
+        """All in one append; what the vault has afterwards."""
+        sealed = [[await vault.seal(it.secret_id, "user/a", PLAIN)] if isinstance(it, Seal) else [] for it in commands]
+        await executor.execute(*(wish("a", it, secrets=its) for it, its in zip(commands, sealed, strict=True)))
+        return sorted(await vault.open_many(["s1", "s2", "s3", "s4"]))
+
+    assert await does(Seal(secret_id="s1")) == ["s1"]
+    assert await does(Add()) == ["s1"]
+    assert await does(Seal(secret_id="s1")) == ["s1"]
+    assert await does(Seal(secret_id="s2")) == ["s2"]
+    assert await does(Seal(secret_id="s3"), Seal(secret_id="s4")) == ["s4"]
+    assert await does(End()) == []
+    await executor.close()
 
 
 async def test_a_secret_under_another_id_does_not_open(pool: asyncpg.Pool):

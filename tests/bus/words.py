@@ -31,6 +31,10 @@ class TallyDue(Event):
     at: datetime | None
 
 
+class TallySealed(Event):
+    secret_id: str
+
+
 class TallyEnded(Event):
     pass
 
@@ -42,6 +46,7 @@ class Tally(State):
     due: datetime | None = None
     labels: dict[str, str] = field(default_factory=dict)
     uses: str = ""
+    secret_id: str = ""
 
 
 def evolve(state: Tally, event: Any, at: datetime) -> Tally:
@@ -55,6 +60,8 @@ def evolve(state: Tally, event: Any, at: datetime) -> Tally:
             return replace(state, uses=other)
         case TallyDue(at=due):
             return replace(state, due=due)
+        case TallySealed(secret_id=secret_id):
+            return replace(state, secret_id=secret_id)
         case TallyEnded():
             return replace(state, deleted_at=at, due=None)
     return state
@@ -63,12 +70,13 @@ def evolve(state: Tally, event: Any, at: datetime) -> Tally:
 TALLY = Kind(
     "tally",
     Tally,
-    Tallied | TallyNamed | TallyUsed | TallyDue | TallyEnded,
+    Tallied | TallyNamed | TallyUsed | TallyDue | TallySealed | TallyEnded,
     evolve,
     unique=lambda state: (
         ([("tally name", state.name)] if state.name else [])
         + ([(f"use of {state.uses}", state.id)] if state.uses else [])
     ),
+    secrets=lambda state: [state.secret_id],
     deadline=lambda state: state.due,
 )
 
@@ -92,6 +100,10 @@ class Stay(Command):
 
 class Due(Command):
     at: datetime | None
+
+
+class Seal(Command):
+    secret_id: str
 
 
 class End(Command):
@@ -118,6 +130,8 @@ def decide(state: Tally, command: Any) -> list[Event]:
             return []
         case Due(at=at):
             return [TallyDue(at=at)]
+        case Seal(secret_id=secret_id):
+            return [TallySealed(secret_id=secret_id)]
         case End():
             return [TallyEnded()] if state.living else []
         case Break():
@@ -125,7 +139,7 @@ def decide(state: Tally, command: Any) -> list[Event]:
     raise AssertionError(command)
 
 
-TALLIES = Aggregate(TALLY, decide, {Add: None, Rename: None, Use: None, Stay: None, Due: None, End: None, Break: None})
+TALLIES = Aggregate(TALLY, decide, dict.fromkeys((Add, Rename, Use, Stay, Due, Seal, End, Break)))
 
 
 def wish(id: str, command: Command, **more: Any) -> Wish:

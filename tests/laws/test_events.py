@@ -50,6 +50,25 @@ def test_any_history_folds_and_its_state_can_be_written_at_any_point(kind, data)
         assert deadline is None or deadline.tzinfo is not None
 
 
+@pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: kind.name)
+def test_what_the_vault_keeps_of_a_thing_its_kind_names(kind):
+    """Or it would stay there when the thing is gone."""
+    state = kind.unborn("it")
+    for owner, field, put in _fields(state):
+        if field.endswith(("secret_id", "password_id")):
+            assert "s-1" in kind.secrets(put(msgspec.structs.replace(owner, **{field: "s-1"})))
+
+
+def _fields(state):
+    """Those of a state and of what it is made of: (whose it is, its name, the state with another of those)."""
+    for field in state.__struct_fields__:
+        yield state, field, lambda changed: changed
+        value = getattr(state, field)
+        if isinstance(value, msgspec.Struct):
+            for inner in value.__struct_fields__:
+                yield value, inner, lambda changed, field=field: msgspec.structs.replace(state, **{field: changed})
+
+
 @pytest.mark.parametrize("event", all_events(), ids=lambda event: event.__name__)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
