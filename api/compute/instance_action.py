@@ -25,7 +25,6 @@ from schema.compute.move import (
     MovePlaced,
     MovePrepared,
     MoveRequested,
-    MoveReturned,
     MoveReturnRequested,
 )
 from schema.compute.nic import NicAttached, NicDetached, NicDetachFailed, NicDetachRequested
@@ -53,7 +52,7 @@ from schema.compute.server_event import (
 )
 from schema.compute.server_state import Server
 from schema.compute.shelf import OffloadRequested, ShelveRequested, UnshelveRequested
-from schema.compute.snapshot import SnapshotRequested
+from schema.compute.snapshot import SnapshotProgressed, SnapshotRequested
 from schema.compute.soft_delete import RestoreRequested, SoftDeletionRequested
 from schema.event import Event
 from schema.refusal import Invalid, NotFound
@@ -113,8 +112,8 @@ def _named(event: Event) -> tuple[str, str] | None:
     return _MOVES[event.move.type] if isinstance(event, MoveRequested) else _NAMES.get(type(event))
 
 
-_ON_THE_WAY = (ServerPlaced, BuildFailed, MovePlaced, MovePrepared, MoveDeparted, MoveReturned)
-"""What comes before the end of one."""
+_ON_THE_WAY = (ServerPlaced, BuildFailed, MovePlaced, MovePrepared, MoveDeparted, SnapshotProgressed)
+"""What is not the end of one, though the server goes by another request by now."""
 _AT_ONCE = (
     MoveConfirmed,
     MoveCancelRequested,
@@ -154,17 +153,18 @@ class InstanceAction(msgspec.Struct):
     @property
     def failure(self) -> str | None:
         """Why it came to nothing, if it did."""
-        last = self.since[-1].event if self.since else None
-        match last:
-            case MoveFailed(again=False):
-                return last.message
-            case ActionFailed() | ServerFaulted():
-                return last.fault.message
-            case NicDetachFailed():
-                return last.fault
-            case NicDetached():
-                return last.fault or None
-        return None
+        return next((why for it in reversed(self.since) if (why := _failure(it.event))), None)
+
+
+def _failure(event: Event) -> str | None:
+    match event:
+        case MoveFailed(again=False):
+            return event.message
+        case ActionFailed() | ServerFaulted():
+            return event.fault.message
+        case NicDetachFailed() | NicDetached():
+            return event.fault
+    return None
 
 
 async def index(call: Call) -> dict[str, Any]:
@@ -249,7 +249,8 @@ def _brief(call: Call, server: Server, action: InstanceAction) -> dict[str, Any]
 
 def _part(call: Call, server: Server, action: InstanceAction) -> dict[str, Any]:
     """Nova tells the parts of an action by the functions it went through; here it is one."""
-    finished = bool(action.since) and not isinstance(action.since[-1].event, _ON_THE_WAY)
+    under_way = server.request_id == action.begun.correlation
+    finished = bool(action.since) and not under_way and not isinstance(action.since[-1].event, _ON_THE_WAY)
     begins_and_ends = isinstance(action.begun.event, _AT_ONCE)
     done = finished or begins_and_ends
     admin = call.may(f"{RULE}:events")

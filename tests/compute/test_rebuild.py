@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from agents.hypervisor.plan import Remake
+from agents.hypervisor.plan import Remake, Start
 from bus import clock
 from schema.compute.server_command import ObserveServer, RebuildServer
 from schema.compute.server_event import ActionFailed, DeletionRequested, PowerObserved, RebuildRequested, ServerRebuilt
@@ -91,6 +91,20 @@ async def test_a_server_has_a_new_disk_and_what_was_said_with_it(world):  # noqa
     assert [it["action"] for it in actions] == ["rebuild", "create"]
     await rebuilt(world, client, id)
     assert driver.domains[id].seen.remade == 2
+
+
+async def test_what_fails_is_told_as_failed_whatever_else_was_found(world):  # noqa: F811
+    client = await world.client()
+    await world.image(OTHER)
+    id = (await world.boot(client))["id"]
+    driver = world.steered.drivers[(await world.steered.state(id)).host]
+    driver.failure = lambda step: "it does not start" if isinstance(step, Start) else None
+    await client("POST", f"/servers/{id}/action", {"rebuild": {"imageRef": OTHER}}, expect=202)
+    await world.becomes(client, id, "SHUTOFF")
+    path = f"/servers/{id}/os-instance-actions"
+    newest, *_ = (await client("GET", path))["instanceActions"]
+    [part] = (await client("GET", f"{path}/{newest['request_id']}"))["instanceAction"]["events"]
+    assert (newest["action"], newest["message"], part["result"]) == ("rebuild", "Error", "Error")
 
 
 async def test_a_stopped_one_stays_stopped(world):  # noqa: F811

@@ -251,6 +251,22 @@ async def test_one_that_is_deleted_on_the_way_leaves_nothing(shire):
     assert await shire.quota(member) == (0, 0)
 
 
+async def test_the_way_back_of_one_that_is_off_is_told_to_be_over(shire):
+    member, admin = await shire.client(), await shire.client("admin")
+    id = (await shire.boot(member))["id"]
+    await shire.steered.host("h2")
+    await shire.act(member, id, "os-stop")
+    await shire.becomes(member, id, "SHUTOFF")
+    await shire.act(member, id, "resize", {"flavorRef": "2"})
+    await shire.becomes(admin, id, "VERIFY_RESIZE")
+    await shire.act(member, id, "revertResize")
+    await shire.becomes(member, id, "SHUTOFF")
+    path = f"/servers/{id}/os-instance-actions"
+    newest, *_ = (await member("GET", path))["instanceActions"]
+    [part] = (await member("GET", f"{path}/{newest['request_id']}"))["instanceAction"]["events"]
+    assert (newest["action"], part["result"], part["finish_time"] is not None) == ("revertResize", "Success", True)
+
+
 async def test_it_goes_back_from_a_host_that_is_lost(shire):
     member, admin = await shire.client(), await shire.client("admin")
     id = (await shire.boot(member))["id"]
