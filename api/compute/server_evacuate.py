@@ -1,4 +1,4 @@
-"""Evacuating: a server whose host is down is built anew on another."""
+"""Evacuating: a server whose host is down is built anew on another; where hosts share their storage, on its disks."""
 
 from __future__ import annotations
 
@@ -55,20 +55,21 @@ class SharedEvacuation(Struct, forbid_unknown_fields=True, kw_only=True):
     adminPass: AdminPassword | None = None  # noqa: N815  the wire's own word
 
 
-async def evacuate(call: Call) -> dict[str, str] | None:
+async def evacuate(call: Call) -> dict[str, str | None] | None:
+    """The password stays what it is where the disks stay what they are."""
     server, wanted = await server_in_path(call), call.body
-    if getattr(wanted, "onSharedStorage", False):
-        if wanted.adminPass is not None:
-            raise Invalid("admin password can't be changed on existing disk")
-        raise Invalid("Invalid state of instance files on shared storage: hosts share no storage here.")
+    if isinstance(wanted, SharedEvacuation):
+        _check_storage(call, wanted)
     target = wanted.host or ""
     forced = bool(getattr(wanted, "force", False))
     if forced and not target:
         raise Invalid("Can't force to a non-provided destination")
     _check_target(call, server, target)
     source = _source(call, server)
-    password = getattr(wanted, "adminPass", None) or clock.password()
-    secrets = await _secrets(call, server, getattr(wanted, "adminPass", None) or "", password)
+    kept = isinstance(wanted, SharedEvacuation) and wanted.onSharedStorage
+    asked = getattr(wanted, "adminPass", None) or ""
+    password = None if kept else asked or clock.password()
+    secrets = await _secrets(call, server, asked, password) if password else ()
     running = call.version < STOPPED_SINCE and server.vm_state is not VmState.STOPPED
     move = await departure(
         call.cloud,
@@ -89,6 +90,16 @@ async def evacuate(call: Call) -> dict[str, str] | None:
         secrets=secrets,
     )
     return {"adminPass": password} if call.version <= PASSWORD_UNTIL else None
+
+
+def _check_storage(call: Call, wanted: SharedEvacuation) -> None:
+    """Who asks says whether its disks are there; it has to be so."""
+    if wanted.onSharedStorage and wanted.adminPass is not None:
+        raise Invalid("admin password can't be changed on existing disk")
+    shared = call.cloud.settings.shared_storage is not None
+    if wanted.onSharedStorage is not shared:
+        here = "hosts share their storage here" if shared else "hosts share no storage here"
+        raise Invalid(f"Invalid state of instance files on shared storage: {here}.")
 
 
 def _check_target(call: Call, server: Server, target: str) -> None:

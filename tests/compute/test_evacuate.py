@@ -129,6 +129,20 @@ async def test_what_cannot_be_evacuated_is_told_in_nova_s_words(shire):
     assert await shire.migrations(admin) == []
 
 
+async def test_before_2_14_who_asks_has_to_know_of_shared_storage(shire, tmp_path):
+    member, admin = await shire.client(), await shire.client("admin")
+    id = (await shire.boot(member))["id"]
+    shire.cloud.settings = msgspec.structs.replace(shire.cloud.settings, shared_storage=tmp_path)
+    await shire.steered.host("h2")
+    await shire.lose("h1")
+    told = await shire.evacuate(admin, id, onSharedStorage=False, version="2.13", expect=400)
+    assert told["badRequest"]["message"].endswith("hosts share their storage here.")
+    await shire.evacuate(admin, id, onSharedStorage=True, adminPass="melon", version="2.13", expect=400)
+    assert await shire.migrations(admin) == []
+    assert await shire.evacuate(admin, id, onSharedStorage=True, version="2.13") == {"adminPass": None}
+    assert (await shire.ends(admin, id))["status"] == "done"
+
+
 async def test_who_finds_no_host_is_its_old_self_and_says_why(shire):
     member, admin = await shire.client(), await shire.client("admin")
     id = (await shire.boot(member))["id"]
