@@ -86,7 +86,8 @@ def moved(server: Server, event: MoveEvent, at: datetime) -> Server:
             stays = replace(server, move=None, left=move.source_host, generation=server.generation + 1)
             return at_rest(stays, VmState.STOPPED if server.power_state in _OFF else VmState.ACTIVE)
         case MoveReturnRequested():
-            return _on_the_way(server, move, Phase.RETURNING, event.request_id, at)
+            # Somebody wants it back: should that fail, nobody takes it to be confirmed.
+            return _on_the_way(server, replace(move, confirm_by=None), Phase.RETURNING, event.request_id, at)
         case MoveReturned():
             returned = replace(_back(server, move), power_state=PowerState.SHUTDOWN)
             off = replace(returned, vm_state=VmState.STOPPED, generation=server.generation + 1)

@@ -1,11 +1,24 @@
 """The promises of moves: an outcome is decided once, on the grounds that are so by then."""
 
+from datetime import timedelta
+
 import pytest
+from msgspec.structs import replace
 
 from handlers.compute.moving import arriving, beginning, failed_at, failing_move
 from handlers.compute.server import SERVERS
 from schema.compute.migration import BeginMigration, MigrationType
-from schema.compute.move import Move, MoveFailed, MoveFinished, MovePlaced, MoveRequested
+from schema.compute.move import (
+    Move,
+    MoveDeparted,
+    MoveFailed,
+    MoveFinished,
+    MovePlaced,
+    MoveRequested,
+    MoveReturnRequested,
+    Phase,
+)
+from schema.compute.server import deadline
 from schema.compute.server_command import (
     EvacuateServer,
     FailMove,
@@ -14,8 +27,9 @@ from schema.compute.server_command import (
     PlaceMove,
     ResetServerState,
 )
+from schema.compute.server_event import ActionFailed
 from schema.compute.server_parts import Fault
-from schema.compute.task import PowerState, VmState
+from schema.compute.task import PowerState, Task, VmState
 from schema.placement.consumer import EndAllocations
 from schema.placement.provider import Release, TakeOver
 from schema.refusal import Conflict
@@ -82,6 +96,17 @@ def test_the_source_says_nothing_that_counts_any_more():
     state = after(asked, there)
     seen = ObserveServer(host="h1", generation=state.generation, power_state=PowerState.RUNNING)
     assert decided(state, seen) == []
+
+
+def test_a_way_back_that_failed_is_not_confirmed_by_the_clock():
+    resize = MoveRequested(move=replace(MOVE, type=MigrationType.RESIZE))
+    arrived = MoveFinished(running=True, confirm_seconds=60)
+    resting = after(resize, there, MoveDeparted(), arrived)
+    assert deadline(resting) == resting.updated_at + timedelta(seconds=60)
+    failed = ActionFailed(task=Task.RESIZE_REVERTING, fault=FAULT)
+    still = after(resize, there, MoveDeparted(), arrived, MoveReturnRequested(), failed)
+    assert (still.vm_state, still.task, still.move.phase) == (VmState.RESIZED, None, Phase.RESTING)
+    assert deadline(still) is None
 
 
 def commands(wishes, kind):
