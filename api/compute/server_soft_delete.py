@@ -21,6 +21,7 @@ async def restore(call: Call) -> None:
         cores=server.flavor.vcpus,
         ram_mb=server.flavor.ram_mb,
         defaults=defaults(call.cloud),
+        user_id=server.order.user_id,
     )
     await call.execute(Wish(SERVERS, server.id, RestoreServer(**by(call))), Wish(QUOTAS, server.project_id, held))
 

@@ -75,6 +75,7 @@ async def test_a_server_is_deleted_and_restored(world):
     client, admin = await world.client(), await world.client("admin")
     id = (await world.boot(client))["id"]
     other = (await world.boot(client))["id"]
+    before = await held(world)
     await world.act(client, id, "restore", None, 409)
     await client("DELETE", f"/servers/{id}", expect=204)
     shown = await world.becomes(client, id, "SOFT_DELETED")
@@ -92,7 +93,8 @@ async def test_a_server_is_deleted_and_restored(world):
     await world.act(await world.client(project=OTHER), id, "restore", None, 404)
     await world.act(client, id, "restore")
     await world.becomes(client, id, "ACTIVE")
-    assert set(await held(world)) == {id, other}
+    assert await held(world) == before
+    assert before.keys() == {id, other}
     driver = world.driver_of(await world.steered.state(id))
     assert driver.domains[id].seen.power == "running"
     actions = (await client("GET", f"/servers/{id}/os-instance-actions"))["instanceActions"]
