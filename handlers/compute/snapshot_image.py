@@ -105,6 +105,7 @@ async def brought(cloud: Cloud, image: Image) -> tuple[Wish, ...]:
 async def image_wishes(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -> dict[str, tuple[Wish, ...]]:
     """What goes with these commands about servers, by server id. No query where nothing is copied or shelved."""
     wishes: dict[str, tuple[Wish, ...]] = {}
+    all_going: dict[str, list[tuple[str, bool]]] = {}
     for server, command in wanted:
         if server.snapshot is None and server.shelf is None and server.task is not Task.RESTORING:
             continue
@@ -113,13 +114,16 @@ async def image_wishes(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -
         if unrestored(events):
             wishes[server.id] = (Wish(QUOTAS, server.project_id, ReleaseQuota(server_id=server.id)),)
         if going:
-            found = await cloud.log.load([IMAGE.stream(id) for id, _ in going])
-            images: dict[str, Image] = {document.id: document.state for document in found.values()}
-            wishes[server.id] = tuple(
-                Wish(IMAGES, id, DeleteImage())
-                for id, always in going
-                if (image := images.get(id)) and image.living and not image.protected and (always or not image.data_id)
-            )
+            all_going[server.id] = going
+    streams = [IMAGE.stream(id) for going in all_going.values() for id, _ in going]
+    found = await cloud.log.load(streams) if streams else {}
+    images: dict[str, Image] = {document.id: document.state for document in found.values()}
+    for server_id, going in all_going.items():
+        wishes[server_id] = tuple(
+            Wish(IMAGES, id, DeleteImage())
+            for id, always in going
+            if (image := images.get(id)) and image.living and not image.protected and (always or not image.data_id)
+        )
     return wishes
 
 
