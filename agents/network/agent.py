@@ -86,6 +86,9 @@ class NetworkAgent:
         self._repeated_at = 0.0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._wake_beat = asyncio.Event()
+        self._missed = False
+        self._said = 0
+        """What it said last that it holds."""
         self._wake_work = asyncio.Event()
         self._wake_save = asyncio.Event()
         self._greeted = asyncio.Event()
@@ -156,10 +159,11 @@ class NetworkAgent:
             return
         self._tenure.meet(word.epoch)
         if not word.full and word.since > self.position:
-            self._beat_now()  # something between was lost
+            self._missed = True  # something between was lost
+            self._beat_now()
             return
-        if not word.full and word.position <= self.position:
-            return
+        if word.position <= self.position and (not word.full or self.position != self._said):
+            return  # it has heard something newer since it said what it holds
         self._held, touched = told(self._held, word, self.host)
         self._world = self._worldly(self._facts.endpoint_ip)
         self._wake_save.set()
@@ -173,9 +177,15 @@ class NetworkAgent:
             self._wake_beat.clear()
             await self._know_facts()
             number = self._tenure.beat()
+            missed, self._missed, self._said = self._missed, False, self.position
             await self._link.report(
                 NetworkHeartbeat(
-                    host=self.host, epoch=self.epoch, facts=self._facts, beat=number, position=self.position
+                    host=self.host,
+                    epoch=self.epoch,
+                    facts=self._facts,
+                    beat=number,
+                    position=self.position,
+                    missed=missed,
                 )
             )
             await _wait(self._wake_beat, self._lease_seconds / 3 * (0.9 + 0.2 * clock.fraction()))

@@ -55,7 +55,7 @@ class _Read(msgspec.Struct, frozen=True):
     """Host → what is no peer there, as it is its own."""
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=256)
 def _read(message: bytes) -> _Read:
     """All hosts that one process plays share what they are told the same of."""
     news = decode_news(message)

@@ -67,7 +67,7 @@ class NetworkReports:
         match word:
             case NetworkHeartbeat():
                 if await self.hosts.renew(host, word.facts, word.beat) is not None:
-                    await self.telling.catch_up(host, word.position)
+                    await self.telling.catch_up(host, word.position, missed=word.missed)
             case WiringReport():
                 await self._hear(host, word)
             case InstanceDataWanted() | PasswordPosted():

@@ -6,7 +6,9 @@ Whatever is told may be lost: the next heartbeat says what the host holds, and i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import structlog
 from msgspec.structs import replace
@@ -22,11 +24,23 @@ from schema.network.wiring import Piece, PreSharedKey, SiteConnection, WiredRout
 log = structlog.get_logger()
 
 
-PACE_SECONDS = 0.5
-"""Between two words to a host that are of nothing but what it has in common with others."""
+PACE_SECONDS = 0.1
+"""Between two words to a host that are of nothing but what it has in common with others, at least."""
+PACE_SECONDS_PER_HOST = 0.0025
+"""And so much for each host that such a word is for: what is told to all costs as much as there are hosts."""
+UNDER_WAY_SECONDS = 2.0
+"""How long a word may be on its way before a host that has not heard it is asked of the read model."""
 
 Lacking = Callable[[Mapping[str, int]], Awaitable[Deltas]]
 """What hosts lack that hold everything up to these positions."""
+
+
+class _Told(NamedTuple):
+    """One word to a host."""
+
+    at: float
+    since: int
+    position: int
 
 
 class Telling:
@@ -39,7 +53,10 @@ class Telling:
         self._hosts = cloud.mirror(NETWORK_HOST)
         self._holding: dict[str, int] = {}
         self._asking: asyncio.Task[None] | None = None
-        self._told_at: dict[str, float] = {}
+        self._told: dict[str, deque[_Told]] = {}
+        """The newest words to each host, oldest first: one at least."""
+        self._heard: dict[str, tuple[int, float]] = {}
+        """What each host said last that it holds, and when."""
         self._waiting: Deltas = {}
         """Nothing of a host's own: what came after something of its own comes with it."""
         self._pacing: asyncio.Task[None] | None = None
@@ -60,7 +77,7 @@ class Telling:
         for host, delta in deltas.items():
             its = _joined(self._waiting.pop(host, None), delta)
             own = its.pieces or its.gone or its.full
-            at_once = own or now - self._told_at.get(host, 0.0) >= PACE_SECONDS
+            at_once = own or now - self._told_at(host) >= self._pace_seconds(len(deltas))
             (ready if at_once else self._waiting)[host] = its
         await self._tell(ready)
         if self._waiting and (self._pacing is None or self._pacing.done()):
@@ -68,20 +85,23 @@ class Telling:
 
     async def _pace(self) -> None:
         while self._waiting:
-            await pause(PACE_SECONDS)
+            await pause(self._pace_seconds(len(self._waiting)))
             waiting, self._waiting = self._waiting, {}
             await self._tell(waiting)
 
     async def _tell(self, deltas: Deltas) -> None:
-        now = clock.monotonic()
-        self._told_at |= dict.fromkeys(deltas, now)
         try:
             await asyncio.gather(*(self._say(host, delta) for host, delta in deltas.items()))
         except AWAY as error:
             log.info("hosts are not told at once what changed", hosts=len(deltas), error=repr(error))
 
-    async def catch_up(self, host: str, position: int) -> None:
-        """Tell a host what it lacks that holds everything up to a position. Many hosts cost one query."""
+    async def catch_up(self, host: str, position: int, *, missed: bool = False) -> None:
+        """Tell a host what it lacks that holds everything up to a position, unless that is on its way to it already.
+
+        `missed`: it knows that something between was lost. Many hosts cost one query.
+        """
+        if self._under_way(host, position) and not missed:
+            return
         self._holding[host] = position
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._catch_up(), name="what network hosts lack")
@@ -97,10 +117,31 @@ class Telling:
                 return
             await self._tell(lacking)
 
+    def _under_way(self, host: str, position: int) -> bool:
+        """Whether all that it lacks was told a moment ago, or waits to be. What it says twice, it has not heard."""
+        now = clock.monotonic()
+        before, self._heard[host] = self._heard.get(host), (position, now)
+        said_at = before[1] if before is not None and before[0] == position else 0.0
+        recent = [it for it in self._told.get(host, ()) if it.at > max(said_at, now - UNDER_WAY_SECONDS)]
+        waiting = self._waiting.get(host)
+        if waiting is not None:
+            recent.append(_Told(now, waiting.since, waiting.position))
+        return bool(recent) and recent[0].since <= position <= recent[-1].position
+
+    def _told_at(self, host: str) -> float:
+        told = self._told.get(host)
+        return told[-1].at if told else 0.0
+
+    def _pace_seconds(self, hosts: int) -> float:
+        return max(PACE_SECONDS, PACE_SECONDS_PER_HOST * hosts)
+
     async def _say(self, name: str, delta: Delta) -> None:
         host = self.host(name)
         if host is None or not host.alive:
             return
+        now = clock.monotonic()
+        self._told[name] = told = _newest(self._told.get(name, ()), now)
+        told.append(_Told(now, delta.since, delta.position))
         wiring = Wiring(
             epoch=host.epoch,
             position=delta.position,
@@ -128,6 +169,11 @@ class Telling:
             key: replace(router, connections=tuple(keyed(it) for it in router.connections))
             for key, router in routers.items()
         }
+
+
+def _newest(told: Iterable[_Told], now: float) -> deque[_Told]:
+    """Those that may be on their way."""
+    return deque(it for it in told if now - it.at < UNDER_WAY_SECONDS)
 
 
 def _joined(before: Delta | None, delta: Delta) -> Delta:

@@ -386,6 +386,8 @@ class NetworkHeartbeat(Word, tag=True):
     facts: NetworkHostFacts
     beat: int = 0
     position: int = 0
+    missed: bool = False
+    """It was told of something that does not follow what it holds."""
 
 
 class InstanceDataWanted(Word, tag=True):

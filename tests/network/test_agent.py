@@ -213,6 +213,43 @@ async def test_a_delta_that_does_not_follow_is_asked_for_again(wired):
     await until(active(wired, "p2", "p3"), seconds=3.0)
 
 
+async def test_what_is_on_its_way_to_a_host_is_not_looked_up_again(wired):
+    """A heartbeat said before the host heard the last word costs no query; the same one said again does."""
+    await wired.agent("h1", lease_seconds=60.0)
+    await wired.port(1, "h1")
+    await until(active(wired, "p1"))
+    heal, asked = deaf(wired), []
+    lacking = wired.telling._lacking
+
+    async def counted(holding):
+        asked.append(holding)
+        return await lacking(holding)
+
+    wired.telling._lacking = counted
+    held = max(word.position for word in wired.telling._told["h1"])
+    await wired.port(2, "h1")
+    await until(lambda: wired.telling._told["h1"][-1].position > held)
+    await wired.telling.catch_up("h1", held)
+    assert not asked
+    heal()
+    await wired.telling.catch_up("h1", held)
+    assert asked == [{"h1": held}]
+    await until(active(wired, "p2"))
+
+
+async def test_everything_told_late_does_not_undo_what_was_told_since(wired):
+    driver = SimulatedNetwork("h1")
+    agent, _ = await wired.agent("h1", driver, lease_seconds=60.0)
+    told = overheard(wired)
+    await wired.telling.catch_up("h1", 0, missed=True)
+    await until(lambda: any(word.full for _, word in told))
+    everything = next(word for _, word in told if word.full)
+    await wired.port(1, "h1")
+    await until(active(wired, "p1"))
+    agent._take(everything)
+    assert "port/p1" in agent.world.pieces
+
+
 async def test_a_silent_host_is_lost_within_its_lease_and_takes_its_routers_down(settings, fresh_database):
     async with wiring(settings, fresh_database, lease_seconds=1.0) as wired:
         await wired.network()
