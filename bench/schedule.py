@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from bus.log import Document
+from handlers.placement.answer import Placement
 from handlers.placement.capacity import CapacityIndex
 from handlers.placement.demand import Request
 from handlers.placement.provider import PROVIDERS
-from handlers.placement.schedule import Placement, Scheduler
+from handlers.placement.schedule import Scheduler
 from handlers.placement.wishes import wanted
 from schema.compute.domain import HostFacts
 from schema.compute.host import Host

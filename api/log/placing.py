@@ -19,7 +19,7 @@ from api.wire import Call, Post
 from bus.documents import Where
 from bus.log import Recorded
 from handlers.compute.considering import considered
-from handlers.placement.schedule import NoValidHost, Placement, told
+from handlers.placement.answer import NoValidHost, Placement, told
 from schema.compute.flavor import FLAVOR, Flavor
 from schema.compute.move import MoveFailed, MovePlaced
 from schema.compute.server_event import ActionFailed, ServerFaulted, ServerPlaced

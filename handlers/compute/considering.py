@@ -14,7 +14,8 @@ from bus import clock
 from bus.cloud import Cloud
 from bus.mirror import Mirrors
 from handlers.compute.fate import cut_off, request
-from handlers.placement.schedule import NoValidHost, Placement, Scheduler
+from handlers.placement.answer import NoValidHost, Placement
+from handlers.placement.schedule import Scheduler
 from schema.compute.aggregate import AGGREGATE
 from schema.compute.host import HOST
 from schema.compute.server_group import SERVER_GROUP

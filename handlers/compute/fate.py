@@ -19,10 +19,10 @@ from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS
 from handlers.compute.shelving import unshelving_request
 from handlers.compute.snapshot_image import image_wishes
+from handlers.placement.answer import NoValidHost, Placement, told
 from handlers.placement.claims import claim, released
 from handlers.placement.demand import Group, Request, demanded
 from handlers.placement.hardware import Hardware
-from handlers.placement.schedule import NoValidHost, Placement, told
 from handlers.placement.wishes import wanted
 from schema.compute.quota import ReleaseQuota
 from schema.compute.server_command import EndServer, FailBuild, PlaceServer, RefusePlacement, SettleNics

@@ -18,11 +18,11 @@ from handlers.compute.move import attempts_left, target
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS
+from handlers.placement.answer import NoValidHost, Placement, told
 from handlers.placement.claims import claim, released
 from handlers.placement.consumer import CONSUMERS
 from handlers.placement.demand import Request
 from handlers.placement.provider import PROVIDERS
-from handlers.placement.schedule import NoValidHost, Placement, told
 from schema.compute.domain import Observed
 from schema.compute.migration import AdvanceMigration, BeginMigration, MigrationStatus, MigrationType
 from schema.compute.move import Move, Phase

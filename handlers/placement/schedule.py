@@ -10,10 +10,8 @@ says how it came about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from bus import clock
@@ -22,71 +20,24 @@ from bus.config import Scheduler as Settings
 from bus.log import Document
 from bus.mirror import Mirror
 from handlers.placement import filters, weighers
+from handlers.placement.answer import NoValidHost, Placement
 from handlers.placement.capacity import CapacityIndex
+from handlers.placement.choice import Choice, Choices, same
 from handlers.placement.demand import Group, Request
 from handlers.placement.filter import Filter
 from handlers.placement.fitting import fit
 from handlers.placement.hardware import Alias, Hardware, aliases, resolved
 from handlers.placement.ranking import Ranking
 from handlers.placement.remedy import remedy
+from handlers.placement.sieve import Rejection, no_valid_host, passing, why_not, with_room
 from schema.compute.topology import Topology, Units, units_taken
-from schema.placement.decision import NAMED, Change, Decision, Reason, TurnedDown
-from schema.placement.provider import Resources
+from schema.placement.decision import NAMED, Decision
 
-KINDS = 256
-"""Kinds of request whose candidates are remembered."""
-RANKED = 200_000
-"""Hosts in all rankings that are kept, about 250 bytes each; the one that was not used for longest goes."""
 SLOTS = 1 << 20
 """Hosts, at most."""
 NO_UNITS: Units = {}
 NAMED_BESIDES = 10
 """Rejected hosts that are named where another was found, at most."""
-
-
-class Placement(Struct, frozen=True):
-    """Where a server is to go, and what to claim there for it."""
-
-    consumer_id: str
-    host: str
-    provider_id: str
-    zone: str
-    resources: Resources
-    decision: Decision = Decision()
-    topology: Topology | None = None
-    """What it has there for itself, and the units that are to be claimed for that."""
-    units: Units = {}
-
-
-class NoValidHost(Struct, frozen=True):
-    """No host will do. `rejected`: filter → hosts it turned down; `reason`: a sentence for the server's fault."""
-
-    consumer_id: str
-    hosts: int
-    rejected: dict[str, int]
-    reason: str
-    decision: Decision = Decision()
-
-
-class _Rejection(Struct, frozen=True):
-    """`named`: host → why, of as many as are told."""
-
-    filter: str
-    hosts: int
-    text: str
-    named: tuple[tuple[str, str], ...] = ()
-
-
-class _Choice(Struct):
-    """Which slots pass the filters that are remembered, for one kind of request; and how those rank."""
-
-    slots: list[int]
-    hosts: int
-    rejections: list[_Rejection]
-    turned_down: Decision
-    ranking: Ranking | None = None
-    refusal: tuple[tuple[int, int], Request, list[_Rejection], Decision] | None = None
-    """The last one, and when that was: as long as nothing changes, it is not thought over."""
 
 
 class Scheduler:
@@ -101,9 +52,7 @@ class Scheduler:
         self._aliases = pci_aliases(settings)
         self._position = position
         self._weighers = weighers.chosen(settings)
-        self._choices: dict[Hashable, _Choice] = {}
-        self._kept: dict[int, _Choice] = {}
-        """Those that have a ranking, the one used last at the end."""
+        self._choices = Choices()
         self._generation = -1
         self._groups: dict[str, set[str]] = {}
         """Group → those of it picked in this batch."""
@@ -136,7 +85,6 @@ class Scheduler:
         if self._generation != self.index.generation:
             self._generation = self.index.generation
             self._choices.clear()
-            self._kept.clear()
         special = False
         for request in requests:
             special = special or request.hardware is not None
@@ -193,11 +141,12 @@ class Scheduler:
         """Whether they differ in nothing but who asks. A group's member that has a place already is not like others."""
         if other.group is not None and self.index.slot_of_consumer(other.consumer_id) is not None:
             return False
-        return _same(one, other)
+        return same(one, other)
 
     def _place_alike(self, requests: Sequence[Request], salt: int) -> Iterator[Placement | NoValidHost]:
         request = self._with_whereabouts(requests[0])
-        choice = self._choice(request)
+        owner = request.project_id if self.index.tenants else ""
+        choice = self._choices.of(request, owner, self._filtered)
         ranking, live = self._ranked(choice, request, salt)
         candidates = self.index.candidates()
 
@@ -245,15 +194,15 @@ class Scheduler:
         assert isinstance(topology, Topology)
         return topology, units_taken(topology, candidate.host.facts.devices)
 
-    def _ranked(self, choice: _Choice, request: Request, salt: int) -> tuple[Ranking, list[Filter]]:
+    def _ranked(self, choice: Choice, request: Request, salt: int) -> tuple[Ranking, list[Filter]]:
         """The ranking, and the filters that have to be asked at each pick."""
         live = [it for it in self.filters if it.live and it.asked(request)]
         quick = [it for it in live if not it.dear] if live else live
         alone = not quick and request.group is None
         if alone and choice.ranking is not None and not choice.ranking.old:
-            self._keep(choice)
+            self._choices.used(choice, len(self.index.slots))
             return choice.ranking, live
-        candidates, slots = self.index.candidates(), self._with_room(choice.slots, request, [])
+        candidates, slots = self.index.candidates(), with_room(self.index, choice.slots, request, [])
         for one in quick:
             slots = [slot for slot in slots if one.passes(candidates[slot], request)]
         terms = [weighers.term(it, multiplier, candidates, slots, request) for it, multiplier in self._weighers]
@@ -261,49 +210,25 @@ class Scheduler:
         ranking = Ranking(self.index, reach, [it for it in terms if it is not None], salt)
         if alone:
             choice.ranking = ranking
-            self._keep(choice)
+            self._choices.used(choice, len(self.index.slots))
         return ranking, live
 
-    def _keep(self, choice: _Choice) -> None:
-        """This one's ranking was used just now; those that were not for long go when there are too many."""
-        kept = self._kept
-        kept[id(choice)] = kept.pop(id(choice), choice)
-        while len(kept) > 1 and len(kept) * len(self.index.slots) > RANKED:
-            kept.pop(next(iter(kept))).ranking = None
-
-    def _none(self, choice: _Choice, request: Request, requests: Sequence[Request]) -> Iterator[NoValidHost]:
+    def _none(self, choice: Choice, request: Request, requests: Sequence[Request]) -> Iterator[NoValidHost]:
         """No host is left for any of these."""
         index, position = self.index, self._position()
         now = (index.failures_generation, index.overlooked + len(index.touched))
         last = choice.refusal
-        if last is not None and last[0] == now and _same(last[1], request):
+        if last is not None and last[0] == now and same(last[1], request):
             rejections, decision = last[2], replace(last[3], position=position)
         else:
             rejections = list(choice.rejections)
-            slots = self._through([it for it in self.filters if it.live], choice.slots, request, rejections)
-            self._with_room(slots, request, rejections)
+            slots = passing(index, [it for it in self.filters if it.live], choice.slots, request, rejections)
+            with_room(index, slots, request, rejections)
             helps = remedy(index.candidates().values(), self.filters, request)
-            decision = replace(_decision(choice.hosts, rejections, NAMED), position=position, remedy=helps)
+            decision = replace(why_not(choice.hosts, rejections, NAMED), position=position, remedy=helps)
             choice.refusal = (now, request, rejections, decision)
         for one in requests:
-            yield _no_valid_host(one, choice.hosts, rejections, decision)
-
-    def _with_room(self, slots: list[int], request: Request, rejections: list[_Rejection]) -> list[int]:
-        for name, amount in request.resources.items():
-            free = self.index.free.get(name)
-            left = [slot for slot in slots if free[slot] >= amount] if free is not None else []
-            if len(left) < len(slots):
-                most = max((free[slot] for slot in slots), default=0) if free is not None else 0
-                text = f"have too little {name} free ({amount} asked, {max(most, 0)} left at most)"
-                short = [slot for slot in slots if free is None or free[slot] < amount][:NAMED]
-                named = tuple((self._name(slot), f"has too little {name} free") for slot in short)
-                rejections.append(_Rejection(name, len(slots) - len(left), text, named))
-            slots = left
-        return slots
-
-    def _name(self, slot: int) -> str:
-        host = self.index.slots[slot].host
-        return host.id if host else ""
+            yield no_valid_host(one, choice.hosts, rejections, decision)
 
     def _with_hardware(self, request: Request) -> Request:
         """The request with what aliases of PCI devices mean, and with the resource classes of what it has for itself.
@@ -332,87 +257,11 @@ class Scheduler:
                 counts[host] = counts.get(host, 0) + 1
         return counts
 
-    def _choice(self, request: Request) -> _Choice:
-        kind = (
-            tuple(request.resources.items()),
-            request.zone,
-            request.host,
-            request.forced,
-            request.flavor,
-            tuple(request.extra_specs.items()),
-            request.hardware,
-            request.image_id,
-            request.image_format,
-            tuple(request.image_properties.items()),
-            request.project_id if self.index.tenants else "",
-        )
-        choice = self._choices.get(kind)
-        if choice is None:
-            if len(self._choices) >= KINDS:
-                self._kept.pop(id(self._choices.pop(next(iter(self._choices)))), None)
-            choice = self._choices[kind] = self._filtered(request)
-        return choice
-
-    def _filtered(self, request: Request) -> _Choice:
-        candidates, rejections = self.index.candidates(), list[_Rejection]()
+    def _filtered(self, request: Request) -> Choice:
+        candidates, rejections = self.index.candidates(), list[Rejection]()
         remembered = [it for it in self.filters if not it.live]
-        slots = self._through(remembered, list(candidates), request, rejections)
-        return _Choice(slots, len(candidates), rejections, _decision(len(candidates), rejections, NAMED_BESIDES))
-
-    def _through(
-        self,
-        some: Sequence[Filter],
-        slots: list[int],
-        request: Request,
-        rejections: list[_Rejection],
-    ) -> list[int]:
-        """The slots that all these filters let pass."""
-        candidates = self.index.candidates()
-        for one in some:
-            if not one.asked(request):
-                continue
-            left, out = list[int](), list[int]()
-            for slot in slots:
-                (left if one.passes(candidates[slot], request) else out).append(slot)
-            if out:
-                named = tuple(
-                    (candidates[slot].host.id, one.reason_of(candidates[slot], request)) for slot in out[:NAMED]
-                )
-                rejections.append(_Rejection(one.name, len(out), one.reason(request), named))
-            slots = left
-        return slots
-
-
-def _same(one: Request, other: Request) -> bool:
-    return bool(_shared(one) == _shared(other))
-
-
-_shared = attrgetter(*(name for name in Request.__struct_fields__ if name != "consumer_id"))
-
-
-def _decision(hosts: int, rejections: Sequence[_Rejection], most: int) -> Decision:
-    reasons: dict[str, tuple[str, ...]] = {}
-    told = 0
-    for it in rejections:
-        for host, why in it.named[: max(0, most - told)]:
-            reasons[why] = (*reasons.get(why, ()), host)
-            told += 1
-    return Decision(
-        hosts=hosts,
-        turned_down=tuple(TurnedDown(filter=it.filter, hosts=it.hosts) for it in rejections),
-        reasons=tuple(Reason(why=why, hosts=some) for why, some in reasons.items()),
-        unnamed=sum(it.hosts for it in rejections) - told,
-    )
-
-
-def _no_valid_host(request: Request, hosts: int, rejections: Sequence[_Rejection], decision: Decision) -> NoValidHost:
-    rejected = {it.filter: it.hosts for it in rejections}
-    if not hosts:
-        reason = "No valid host was found. There is no hypervisor host yet."
-    else:
-        why = ", ".join(f"{it.hosts} {it.text}" for it in rejections)
-        reason = f"No valid host was found. Of {hosts} {'host' if hosts == 1 else 'hosts'}, {why}."
-    return NoValidHost(request.consumer_id, hosts, rejected, reason, decision)
+        slots = passing(self.index, remembered, list(candidates), request, rejections)
+        return Choice(slots, len(candidates), rejections, why_not(len(candidates), rejections, NAMED_BESIDES))
 
 
 def pci_aliases(settings: Settings) -> dict[str, Alias]:
@@ -421,8 +270,3 @@ def pci_aliases(settings: Settings) -> dict[str, Alias]:
         return aliases(settings.pci_aliases)
     except ValueError as error:
         raise ConfigurationError(f"scheduler.pci_aliases: {error}") from None
-
-
-def told(changes: Sequence[Change]) -> str:
-    """Changes as a sentence."""
-    return f"It would have fitted with {' and '.join(it.words for it in changes)}." if changes else ""

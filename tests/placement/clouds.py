@@ -6,9 +6,10 @@ from msgspec.structs import replace
 
 from bus.config import Scheduler as Settings
 from bus.log import Document
+from handlers.placement.answer import Placement
 from handlers.placement.capacity import CapacityIndex
 from handlers.placement.demand import Request
-from handlers.placement.schedule import Placement, Scheduler
+from handlers.placement.schedule import Scheduler
 from schema.compute.aggregate import Aggregate
 from schema.compute.domain import HostFacts
 from schema.compute.host import Host

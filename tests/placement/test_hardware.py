@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bus.config import Scheduler as Settings
+from handlers.placement.answer import NoValidHost, Placement, told
 from handlers.placement.hardware import PREFERRED
-from handlers.placement.schedule import NoValidHost, Placement, told
 from handlers.placement.wishes import wanted
 from schema.compute.domain import HostFacts
 from schema.compute.topology import HostCell, HostDevice, units_taken

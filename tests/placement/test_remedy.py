@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bus.config import Scheduler as Settings
+from handlers.placement.answer import NoValidHost, Placement, told
 from handlers.placement.demand import Group
 from handlers.placement.remedy import relaxed
-from handlers.placement.schedule import NoValidHost, Placement, told
 from schema.compute.domain import HostFacts
 from schema.compute.host import DISABLED_TRAIT
 from schema.compute.topology import cpu_set, cpu_unit

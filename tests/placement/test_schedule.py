@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from bus import clock
 from bus.config import Scheduler as Weights
+from handlers.placement.answer import NoValidHost, Placement
 from handlers.placement.capacity import PICK_SECONDS
 from handlers.placement.demand import Group, demanded, matches
-from handlers.placement.schedule import NoValidHost, Placement
 from schema.compute.domain import HostFacts
 from schema.placement.provider import Inventory, ResourcesReleased
 from tests.placement.clouds import Cloud, cloud_of, server

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from bus.config import ConfigurationError
 from bus.config import Scheduler as Settings
+from handlers.placement.answer import Placement
 from handlers.placement.demand import Group
-from handlers.placement.schedule import Placement
 from schema.compute.domain import HostFacts
 from schema.placement.provider import ResourcesReleased
 from tests.placement.clouds import Cloud, cloud_of, server
@@ -96,12 +96,12 @@ def test_the_best_are_told_with_what_each_weigher_said():
 
 
 def test_few_rankings_are_kept_and_those_in_use(monkeypatch):
-    monkeypatch.setattr("handlers.placement.schedule.RANKED", 6)
+    monkeypatch.setattr("handlers.placement.choice.RANKED", 6)
     cloud = cloud_of("h1", "h2", vcpus=8)
     hosts = [cloud.where(f"c{n}", resources={"VCPU": 1, "MEMORY_MB": 1 + n % 5}) for n in range(16)]
     assert Counter(hosts) == {"h1": 8, "h2": 8}
     assert cloud.where("more", resources={"VCPU": 1}) is None
-    assert sum(choice.ranking is not None for choice in cloud.scheduler._choices.values()) == 3
+    assert cloud.scheduler._choices.rankings == 3
 
 
 @settings(max_examples=60, deadline=None)
