@@ -13,12 +13,14 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
+from bus.config import Scheduler as Settings
 from bus.log import Document
 from handlers.placement.answer import Placement
 from handlers.placement.capacity import CapacityIndex
 from handlers.placement.demand import Request
 from handlers.placement.provider import PROVIDERS
 from handlers.placement.schedule import Scheduler
+from handlers.placement.weighers import image_count
 from handlers.placement.wishes import wanted
 from schema.compute.domain import HostFacts
 from schema.compute.host import Host
@@ -28,9 +30,10 @@ from schema.placement.provider import PROVIDER, Claim, Inventory, Provider
 BORN = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-def cloud(hosts: int) -> Scheduler:
+def cloud(hosts: int, settings: Settings | None = None) -> Scheduler:
     """A scheduler over that many empty hosts of three sizes, a tenth of them disabled."""
-    index = CapacityIndex()
+    settings = settings or Settings()
+    index = CapacityIndex(image_count(settings))
     for number in range(hosts):
         size = 1 + number % 3
         inventories = {
@@ -43,7 +46,12 @@ def cloud(hosts: int) -> Scheduler:
         host = Host(id=f"h{number}", created_at=BORN, provider_id=provider.id, facts=facts, up=True)
         index.provider_changed(None, Document(f"provider/{provider.id}", 2, provider))
         index.host_changed(None, Document(f"host/{host.id}", 1, replace(host, enabled=number % 10 != 9)))
-    return Scheduler(index)
+    return Scheduler(index, settings)
+
+
+def by_images(hosts: int) -> Scheduler:
+    """The same, and servers of like images come together."""
+    return cloud(hosts, Settings(image_props_weight=1.0))
 
 
 def pinning(hosts: int) -> Scheduler:
@@ -80,6 +88,15 @@ def claim(index: CapacityIndex, placement: Placement) -> None:
         after = PROVIDER.fold(after, event, BORN)
     stream = PROVIDER.stream(before.id)
     index.provider_changed(Document(stream, 1, before), Document(stream, 2, after))
+
+
+def of_images(servers: int, kinds: int) -> list[Request]:
+    """Requests of images with ten properties each."""
+    said = [{f"hw_property_{n}": str(n * kind) for n in range(10)} for kind in range(kinds)]
+    return [
+        replace(it, image_id=f"i{number % kinds}", image_properties=said[number % kinds])
+        for number, it in enumerate(requests(servers, 1))
+    ]
 
 
 def requests(servers: int, kinds: int) -> list[Request]:
@@ -129,14 +146,16 @@ def main() -> None:
         answers = scheduler.place([replace(it, resources={"VCPU": 2, "MEMORY_MB": 2048}, hardware=own) for it in alike])
         return sum(isinstance(answer, Placement) for answer in answers)
 
-    def in_batches(scheduler: Scheduler) -> int:
-        return sum(claimed(scheduler, mixed[first : first + 100]) for first in range(0, servers, 100))
+    def in_batches(scheduler: Scheduler, wanted: list[Request] = mixed) -> int:
+        return sum(claimed(scheduler, wanted[first : first + 100]) for first in range(0, servers, 100))
 
     print(f"{hosts} hosts, {servers} servers")
     measure("one request at a time, one kind", hosts, servers, lambda scheduler: one_by_one(scheduler, alike))
     measure("one request at a time, four kinds", hosts, servers, lambda scheduler: one_by_one(scheduler, mixed))
     measure("one batch, one kind", hosts, servers, at_once)
     measure("batches of 100, four kinds, with claims", hosts, servers, in_batches)
+    images = of_images(servers, 4)
+    measure("… of four images, by their properties", hosts, servers, lambda it: in_batches(it, images), by_images)
     measure("one batch, two CPUs of their own each", hosts, servers, pinned, pinning)
 
 

@@ -53,6 +53,13 @@ class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     soft_affinity_weight: Weight = 10.0
     soft_anti_affinity_weight: Weight = 10.0
     build_failure_weight: Annotated[float, Meta(ge=-1e9, le=1e9)] = 1000.0
+    image_props_weight: Weight = 0.0
+    """Positive: servers of images with the same properties come together. 0: nothing is counted, whatever aggregates
+    say."""
+    image_props_weight_setting: dict[str, str] = {}
+    """Properties of images → how much each counts in the weigher ImageProperties; empty: all of them, and alike."""
+    cross_cell_move_weight: Annotated[float, Meta(ge=-1e9, le=1e9)] = 1_000_000.0
+    """Positive: a server that moves stays in its cell. There is one cell, so it changes nothing."""
     weighers: tuple[str, ...] = (
         "RAM",
         "CPU",
@@ -65,6 +72,8 @@ class Scheduler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "ServerGroupSoftAffinity",
         "ServerGroupSoftAntiAffinity",
         "BuildFailure",
+        "ImageProperties",
+        "CrossCell",
     )
     """By Nova's names or those of entry points; a third party's counts once, or as often as its aggregates say."""
     filters: tuple[str, ...] = (

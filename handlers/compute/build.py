@@ -26,6 +26,7 @@ from bus.execute import Wish
 from bus.log import Document
 from handlers.compute.desired import Telling
 from handlers.compute.fate import Wished, cut_off, ending, execute_all, failing, placing, request
+from handlers.compute.image_count import ImageFollower
 from handlers.compute.move import second_host
 from handlers.compute.moving import arriving, cancelling, confirming, failed_at, failing_move, moving, returning
 from handlers.compute.ports import Ports, device_of, ports_of, unwired
@@ -288,6 +289,7 @@ class ServerReactor:
             cloud.settings.scheduler,
             lambda: cloud.mirrors.position,
         )
+        self._images = ImageFollower(cloud, self.scheduler)
         self._hosts = cloud.mirror(HOST)
         self._network_hosts = cloud.mirror(NETWORK_HOST)
         self._cloud = cloud
@@ -374,6 +376,7 @@ class ServerReactor:
         for _ in range(PLACING_ROUNDS):
             if not servers:
                 return
+            await self._images.ready()
             groups = await self._groups(servers)
             away = cut_off(self._hosts, self._network_hosts)
             answers = self.scheduler.place(

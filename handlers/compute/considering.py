@@ -14,6 +14,7 @@ from bus import clock
 from bus.cloud import Cloud
 from bus.mirror import Mirrors
 from handlers.compute.fate import cut_off, request
+from handlers.compute.image_count import ImageFollower
 from handlers.placement.answer import NoValidHost, Placement
 from handlers.placement.schedule import Scheduler
 from schema.compute.aggregate import AGGREGATE
@@ -35,22 +36,25 @@ async def considered(cloud: Cloud, server: Server, count: int, *, wired: bool) -
     asked = request(server, group)
     if wired:
         asked = replace(asked, cut_off=cut_off(cloud.mirror(HOST), cloud.mirror(NETWORK_HOST)))
-    return _scheduler(cloud).consider([replace(asked, consumer_id=clock.uuid4()) for _ in range(count)])
+    scheduler, images = _scheduler(cloud)
+    await images.ready()
+    return scheduler.consider([replace(asked, consumer_id=clock.uuid4()) for _ in range(count)])
 
 
-def _scheduler(cloud: Cloud) -> Scheduler:
+def _scheduler(cloud: Cloud) -> tuple[Scheduler, ImageFollower]:
     """The process's own, made when it is asked for the first time."""
     found = _of.get(cloud.mirrors)
     if found is None:
         mirrors = cloud.mirrors
-        found = _of[mirrors] = Scheduler.following(
+        scheduler = Scheduler.following(
             cloud.mirror(PROVIDER),
             cloud.mirror(HOST),
             cloud.mirror(AGGREGATE),
             cloud.settings.scheduler,
             lambda: mirrors.position,
         )
+        found = _of[mirrors] = scheduler, ImageFollower(cloud, scheduler)
     return found
 
 
-_of: WeakKeyDictionary[Mirrors, Scheduler] = WeakKeyDictionary()
+_of: WeakKeyDictionary[Mirrors, tuple[Scheduler, ImageFollower]] = WeakKeyDictionary()

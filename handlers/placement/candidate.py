@@ -7,6 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from handlers.placement.image_count import ImageCount
 from schema.compute.host import Host
 from schema.placement.provider import Inventory
 
@@ -19,6 +20,7 @@ class Columns(Protocol):
     tenants: frozenset[str]
     devices: int
     """PCI devices that there are on all hosts together."""
+    images: ImageCount
 
     def busy(self, slot: int) -> int: ...
 

@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from bus import clock
 from bus.log import Document
 from handlers.placement.candidate import Candidate
+from handlers.placement.image_count import ImageCount
 from schema.compute.aggregate import Aggregate
 from schema.compute.host import Host
 from schema.compute.topology import Units
@@ -58,8 +59,9 @@ class Slot(Struct):
 class CapacityIndex:
     """Slots and what is free in them. `generation` moves when something changed that filters look at."""
 
-    def __init__(self) -> None:
+    def __init__(self, images: ImageCount | None = None) -> None:
         self.slots: list[Slot] = []
+        self.images = images or ImageCount()
         self.free: dict[str, list[int]] = {name: [] for name in MAIN_CLASSES}
         """Resource class → slot → what is left."""
         self.servers: list[int] = []
@@ -179,6 +181,7 @@ class CapacityIndex:
         for name, amount in resources.items():
             self.free[name][index] -= amount
         self.servers[index] += 1
+        self.images.arrived(consumer_id, index)
         self._touch(index)
 
     def forget(self, consumer_id: str) -> None:
@@ -192,6 +195,7 @@ class CapacityIndex:
             for name, amount in slot.picks.pop(consumer_id).items():
                 self.free[name][index] += amount
             self.servers[index] -= 1
+            self.images.left(consumer_id, index)
             self._touch(index)
 
     def expire(self) -> None:
@@ -248,6 +252,11 @@ class CapacityIndex:
         it = self.slots[slot]
         return len(it.busy | it.picks.keys())
 
+    def made_from(self, consumer_id: str, properties: Mapping[str, str] | None) -> None:
+        """A server is made from an image with these properties (None: it is no more)."""
+        for slot in self.images.made_from(consumer_id, properties):
+            self._touch(slot)
+
     def build_failed(self, host: str) -> None:
         """A build failed there: others come first for a while."""
         if slot := self.slot_of_host(host):
@@ -271,8 +280,10 @@ class CapacityIndex:
         for consumer in had.keys() - has.keys():
             if self._claimed.get(consumer) == index:
                 del self._claimed[consumer]
+            self.images.left(consumer, index)
         for consumer in has.keys() - had.keys():
             self._claimed[consumer] = index
+            self.images.arrived(consumer, index)
         self.servers[index] += len(has) - len(had)
         picks = self.slots[index].picks
         for consumer in [consumer for consumer in picks if has.get(consumer) != had.get(consumer)]:

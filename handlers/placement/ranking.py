@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
+from math import inf
 
 from handlers.placement.capacity import CapacityIndex
 from handlers.placement.weighers import Term
@@ -31,12 +32,15 @@ class Ranking:
         heapify(self._heap)
         self._seen = index.overlooked + len(index.touched)
         self._entries = len(self._heap)
+        self._growing = [it for it in terms if it.most < inf]
+        self._outgrown = False
 
     @property
     def old(self) -> bool:
         """It should be made anew: too much has changed, or been overlooked."""
         return (
-            self._seen < self._index.overlooked
+            self._outgrown
+            or self._seen < self._index.overlooked
             or self.failures_generation != self._index.failures_generation
             or len(self._heap) > 2 * self._entries + 64
         )
@@ -83,6 +87,7 @@ class Ranking:
                 if self._scores.get(slot) != score:
                     self._scores[slot] = score
                     heappush(self._heap, (-score, slot ^ self._salt, slot))
+                    self._outgrown = self._outgrown or any(it.outgrown(slot) for it in self._growing)
         self._seen = self._index.overlooked + len(touched)
 
 

@@ -67,7 +67,7 @@ class Scheduler:
         position: Callable[[], int] = lambda: 0,
     ) -> Scheduler:
         """A scheduler that knows what the mirrors know. `position`: of the log, where they are."""
-        index = CapacityIndex()
+        index = CapacityIndex(weighers.image_count(settings))
         providers.on_change(index.provider_changed)
         hosts.on_change(index.host_changed)
         aggregates.on_change(index.aggregate_changed)
@@ -105,6 +105,7 @@ class Scheduler:
         answers = self.place(requests)
         for request in requests:
             self.index.forget(request.consumer_id)
+            self.index.made_from(request.consumer_id, None)
         return answers
 
     def forget(self, consumer_id: str) -> None:
@@ -126,6 +127,10 @@ class Scheduler:
     def measured(self, host: str, metrics: Mapping[str, float]) -> None:
         """How busy a host says it is, by Nova's names."""
         self.index.measured(host, metrics)
+
+    def made_from(self, consumer_id: str, properties: Mapping[str, str] | None) -> None:
+        """A server is made from an image with these properties; None: it is no more."""
+        self.index.made_from(consumer_id, properties)
 
     def work_on(self, consumer_id: str, host: str | None) -> None:
         """A server is being worked on at that host (None: not any more)."""
@@ -171,6 +176,8 @@ class Scheduler:
 
     def _pick(self, index: int, request: Request, decision: Decision) -> Placement:
         topology, units = self._fitted(index, request.hardware) if request.hardware is not None else (None, NO_UNITS)
+        if self.index.images.on:
+            self.index.made_from(request.consumer_id, request.image_properties)
         self.index.hold(index, request.consumer_id, request.resources, units)
         if request.group is not None:
             self._groups.setdefault(request.group.id, set()).add(request.consumer_id)

@@ -3,13 +3,13 @@
 What a weigher says is put in proportion to the span among the hosts at hand (`raw`: it is not), times its multiplier:
 the setting, or what the host's aggregates say under the multiplier's name (`ram_weight_multiplier`), the smallest of
 them. Numbers that change with every claim are columns, read where they stand; so a pick moves one number, not all.
-Not here: CrossCell, as there are no cells, and ImageProperties: no host knows others' images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
+from math import inf
 from typing import Any
 
 from msgspec import Struct
@@ -18,6 +18,7 @@ from bus.config import ConfigurationError
 from bus.config import Scheduler as Settings
 from handlers.placement.candidate import Candidate, Columns
 from handlers.placement.demand import Request
+from handlers.placement.image_count import ImageCount
 from schema.compute.topology import device_unit
 
 GROUP = "cumulog.weighers"
@@ -57,9 +58,15 @@ class Term(Struct, frozen=True):
     factors: Mapping[int, float]
     column: Sequence[int] | None
     value: Callable[[int], float]
+    least: float = -inf
+    most: float = inf
+    """A number beyond these is out of all proportion to the others: the span has to be looked for anew."""
 
     def __call__(self, slot: int) -> float:
         return self.factors.get(slot, self.factor) * self.value(slot)
+
+    def outgrown(self, slot: int) -> bool:
+        return not self.least <= self.value(slot) <= self.most
 
 
 def chosen(settings: Settings) -> tuple[tuple[Weigher, float], ...]:
@@ -96,15 +103,17 @@ def term(
         return weigher.weigh(candidates[slot], request)
 
     read: Callable[[int], float] = column.__getitem__ if column is not None else value
-    span = 1.0
+    span, bounds = 1.0, (-inf, inf)
     if not (weigher.raw and weigher.moves):
         least, most = min(map(read, slots)), max(map(read, slots))
         wide = most - (least if weigher.lowest is None else weigher.lowest)
         if wide <= 0 and (column is not None or not weigher.moves):
             return None
         span = 1.0 if weigher.raw or wide <= 0 else wide
+        if weigher.moves and column is None:
+            bounds = (least - span, most + span)
     factors = {slot: factor / span for slot, factor in own.items()}
-    return Term(weigher.name, multiplier / span, factors, column, read)
+    return Term(weigher.name, multiplier / span, factors, column, read, *bounds)
 
 
 def _own_multipliers(
@@ -150,6 +159,20 @@ def metrics(settings: Settings) -> Weigher:
     return _weigher("Metrics", "metrics", weigh=weigh, there=lambda columns: bool(factors))
 
 
+def image_count(settings: Settings) -> ImageCount:
+    """What the weigher ImageProperties goes by; it counts nothing where that is nothing. Raises ConfigurationError."""
+    chosen = any(it.removesuffix("Weigher") == "ImageProperties" for it in settings.weighers)
+    if not chosen or not settings.image_props_weight:
+        return ImageCount()
+    said = settings.image_props_weight_setting
+    try:
+        return ImageCount({name: float(weight) for name, weight in said.items()})
+    except ValueError:
+        raise ConfigurationError(
+            f"scheduler.image_props_weight_setting is {said}; each property needs a number"
+        ) from None
+
+
 def _weigher(name: str, stem: str, **more: Any) -> Weigher:
     return Weigher(name, f"{stem}_weight", f"{stem}_weight_multiplier", **more)
 
@@ -184,5 +207,14 @@ BUILT_IN: Mapping[str, Made] = {"Metrics": metrics} | {
             raw=True,
             moves=False,
         ),
+        _weigher(
+            "ImageProperties",
+            "image_props",
+            weigh=lambda it, request: it.columns.images.weight(it.slot, request.image_properties),
+            asked=lambda request: bool(request.image_properties),
+            there=lambda columns: columns.images.on,
+        ),
+        _weigher("CrossCell", "cross_cell_move", asked=lambda request: False),
     )
 }
+"""CrossCell has nothing to say: every host is in the one cell there is."""

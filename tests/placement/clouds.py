@@ -10,6 +10,7 @@ from handlers.placement.answer import Placement
 from handlers.placement.capacity import CapacityIndex
 from handlers.placement.demand import Request
 from handlers.placement.schedule import Scheduler
+from handlers.placement.weighers import image_count
 from schema.compute.aggregate import Aggregate
 from schema.compute.domain import HostFacts
 from schema.compute.host import Host
@@ -24,8 +25,9 @@ class Cloud:
     """Hosts and providers as mirrors would tell of them, and a scheduler that listens."""
 
     def __init__(self, settings=None, **more):
-        self.index = CapacityIndex()
-        self.scheduler = Scheduler(self.index, replace(settings or Settings(), **more))
+        settings = replace(settings or Settings(), **more)
+        self.index = CapacityIndex(image_count(settings))
+        self.scheduler = Scheduler(self.index, settings)
         self.providers = {}
         self.hosts = {}
         self.aggregates = {}

@@ -159,3 +159,105 @@ def test_without_metrics_to_weigh_nothing_is_weighed():
     cloud.scheduler.measured("h1", {"cpu.percent": 0.1})
     cloud.scheduler.measured("nobody", {"cpu.percent": 0.1})
     assert cloud.where("c1") == "h2"
+
+
+WINDOWS, LINUX = {"os_type": "windows", "hw_firmware_type": "uefi"}, {"os_type": "linux"}
+
+
+def test_servers_of_like_images_come_together_or_apart():
+    cloud = cloud_of("h1", "h2", settings=only("ImageProperties", image_props_weight=1), vcpus=50, memory_mb=99_999)
+    first = {cloud.where("w0", image_properties=WINDOWS)}
+    assert {cloud.where(f"w{n}", image_properties=WINDOWS) for n in range(1, 9)} == first
+    apart = only("ImagePropertiesWeigher", image_props_weight=-1)
+    cloud = cloud_of("h1", "h2", settings=apart, vcpus=50, memory_mb=99_999)
+    assert Counter(cloud.where(f"w{n}", image_properties=WINDOWS) for n in range(8)) == {"h1": 4, "h2": 4}
+
+
+def test_a_property_counts_as_the_setting_says():
+    weights = {"os_type": "1", "hw_firmware_type": "0"}
+    cloud = cloud_of(
+        "h1", "h2", settings=only("ImageProperties", image_props_weight=2, image_props_weight_setting=weights)
+    )
+    for number in range(3):
+        cloud.claimed("h1", f"u{number}")
+        cloud.scheduler.made_from(f"u{number}", {"hw_firmware_type": "uefi", "os_type": "linux"})
+    cloud.claimed("h2", "w")
+    cloud.scheduler.made_from("w", WINDOWS)
+    [answer] = cloud.ask(server("c", image_properties=WINDOWS))
+    assert answer.decision.best[0].host == "h2"
+    assert answer.decision.best[0].weights == {"ImageProperties": 2.0}
+    with pytest.raises(ConfigurationError, match="each property needs a number"):
+        Cloud(only("ImageProperties", image_props_weight=1, image_props_weight_setting={"os_type": "much"}))
+
+
+def test_an_aggregate_says_what_like_images_count_for_its_hosts():
+    cloud = cloud_of("h1", "h2", "h3", settings=only("ImageProperties", image_props_weight=1))
+    cloud.aggregate("a", ("h1",), image_props_weight_multiplier="-1")
+    for name in ("h1", "h2"):
+        cloud.claimed(name, f"on-{name}")
+        cloud.scheduler.made_from(f"on-{name}", LINUX)
+    best = cloud.ask(server("c", image_properties=LINUX))[0].decision.best
+    assert [it.host for it in best] == ["h2", "h3", "h1"]
+
+
+def test_what_weighs_nothing_is_not_counted():
+    for settings_ in (Settings(), only("RAM", image_props_weight=1)):
+        cloud = cloud_of("h1", "h2", settings=settings_)
+        cloud.aggregate("a", ("h1",), image_props_weight_multiplier="5")
+        cloud.claimed("h1", "u")
+        cloud.scheduler.made_from("u", LINUX)
+        assert not cloud.index.images.on
+        assert cloud.where("c", image_properties=LINUX) == "h2"
+
+
+def test_a_dry_run_leaves_nothing_counted():
+    cloud = cloud_of("h1", "h2", settings=only("ImageProperties", image_props_weight=1))
+    cloud.scheduler.consider([server("d", image_properties=LINUX)])
+    assert [cloud.index.images.weight(slot, LINUX) for slot in range(2)] == [0, 0]
+    assert not cloud.index.images._properties
+
+
+def test_with_one_cell_crossing_cells_weighs_nothing():
+    cloud = Cloud(only("CrossCellWeigher", "RAM", cross_cell_move_weight=1e6))
+    cloud.host("h1")
+    cloud.host("h2", memory_mb=8192)
+    cloud.aggregate("a", ("h1",), cross_cell_move_weight_multiplier="1e9")
+    [answer] = cloud.ask(server("c"))
+    assert answer.host == "h2"
+    assert answer.decision.best[0].weights == {"RAM": 1.0}
+
+
+STEPS = st.sampled_from(["pick", "claim", "release", "forget", "image", "gone"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(STEPS, st.integers(0, 4), st.integers(0, 2)), max_size=50))
+def test_what_is_counted_is_what_a_look_at_every_server_finds(steps):
+    """Whatever comes first: the claim, the pick, or the word about the image."""
+    images = (LINUX, WINDOWS, {})
+    cloud = cloud_of("h0", "h1", settings=only("ImageProperties", image_props_weight=1), vcpus=99, memory_mb=99_999)
+    made = {}
+    for step, number, which in steps:
+        consumer = f"c{number}"
+        match step:
+            case "pick":
+                cloud.where(consumer, image_properties=images[which])
+                made[consumer] = images[which]
+            case "claim":
+                if not any(consumer in it.state.claims for it in cloud.providers.values()):
+                    cloud.claimed(f"h{which % 2}", consumer)
+            case "release":
+                cloud.happens(f"h{which % 2}", ResourcesReleased(consumer_id=consumer))
+            case "forget":
+                cloud.scheduler.forget(consumer)
+            case "image":
+                cloud.scheduler.made_from(consumer, images[which])
+                made[consumer] = images[which]
+            case "gone":
+                cloud.scheduler.made_from(consumer, None)
+                made.pop(consumer, None)
+    for slot in cloud.index.slots:
+        there = [*slot.picks, *slot.provider.claims]
+        for name, value in (*LINUX.items(), *WINDOWS.items()):
+            expected = sum(made.get(it, {}).get(name) == value for it in there)
+            assert cloud.index.images.weight(cloud.index._slot(slot.provider_id), {name: value}) == expected
