@@ -8,10 +8,10 @@ from msgspec.structs import replace
 from bus import clock
 from bus.execute import Wish
 from bus.log import Document
-from handlers.compute import build
-from handlers.compute.build import Tell, advance
+from handlers.compute import step
 from handlers.compute.following import Facts, NicReactor, card_of, lagging
 from handlers.compute.server import SERVERS
+from handlers.compute.step import Tell, advance
 from handlers.network.network import NETWORKS
 from handlers.network.port import PORTS
 from schema.compute.nic import NicAddress, NicChanged, ServerNic
@@ -116,7 +116,7 @@ def test_a_server_is_not_there_before_its_ports_are():
 
 def test_a_port_that_cannot_be_wired_fails_the_build_with_its_reason():
     building = server(PLACED)
-    early, in_time = (building.task_since + timedelta(seconds=it) for it in (1, build.WIRING_SECONDS))
+    early, in_time = (building.task_since + timedelta(seconds=it) for it in (1, step.WIRING_SECONDS))
     ports = documents(port(BOUND, PortWired(up=False, fault="no room for a tap")))
     assert not any(isinstance(it, FailBuild) for it in advance(building, early, ports=ports))
     [failed] = advance(building, in_time, ports=ports)
@@ -231,7 +231,7 @@ async def test_a_port_that_is_given_to_another_is_no_longer_the_first_one_s(stee
 
 
 async def test_a_build_goes_on_elsewhere_where_a_host_cannot_wire(steering, monkeypatch):
-    monkeypatch.setattr(build, "WIRING_SECONDS", 0)
+    monkeypatch.setattr(step, "WIRING_SECONDS", 0)
     for host in ("h1", "h2"):
         await steering.host(host)
         steering.networks[host].faults = {"port/p": f"no room for a tap on {host}"}
@@ -258,7 +258,7 @@ async def test_a_server_with_ports_goes_where_somebody_wires_them(steering):
 
 
 async def test_the_next_host_wires_what_the_first_could_not(steering, monkeypatch):
-    monkeypatch.setattr(build, "WIRING_SECONDS", 0)
+    monkeypatch.setattr(step, "WIRING_SECONDS", 0)
     await steering.host("h1")
     await steering.host("h2")
     steering.networks["h1"].faults = {"port/p": "no room for a tap"}

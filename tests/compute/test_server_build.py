@@ -7,15 +7,19 @@ import msgspec
 import pytest
 
 from agents.hypervisor.plan import Define, Start, Stop
-from handlers.compute.build import EndServer, FailBuild, GiveUpTask, Place, RefusePlacement, Tell, advance
 from handlers.compute.desired import domain
+from handlers.compute.step import Place, Tell, advance
 from schema.compute.errand import GuestPasswordPosted
 from schema.compute.server import SERVER
 from schema.compute.server_command import (
     DeleteServer,
+    EndServer,
+    FailBuild,
+    GiveUpTask,
     HardRebootServer,
     PauseServer,
     RebootServer,
+    RefusePlacement,
     ResumeServer,
     StartServer,
     StopServer,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bus import clock
-from handlers.compute import build
+from handlers.compute import step
 from tests.compute.networked import networked
 from tests.compute.test_server_api import GONE, OTHER, PROJECT, wanted
 
@@ -205,7 +205,7 @@ async def test_nobody_else_gets_an_address_however_many_want_one(world):
 
 
 async def test_a_build_that_fails_takes_what_it_made_and_nothing_else(world, monkeypatch):
-    monkeypatch.setattr(build, "WIRING_SECONDS", 0)
+    monkeypatch.setattr(step, "WIRING_SECONDS", 0)
     network, member = await world.network(), await world.client()
     lent = await world.port(network, "10.1.0.50")
     for name in ("h1", "h2"):

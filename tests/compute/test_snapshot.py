@@ -8,9 +8,9 @@ import pytest
 from agents.hypervisor.plan import TakeSnapshot
 from bus import clock
 from bus.execute import Wish
-from handlers.compute.build import advance
 from handlers.compute.fate import execute_all
 from handlers.compute.server import SERVERS
+from handlers.compute.step import advance
 from handlers.image import ticket
 from handlers.image.image import IMAGES
 from schema.compute.domain import Observed
