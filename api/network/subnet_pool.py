@@ -309,7 +309,7 @@ def _leaving(pool: SubnetPool) -> list[Wish]:
 
 def _prefixes(texts: Sequence[str]) -> tuple[str, ...]:
     """In their usual form, joined where they touch. Raises Invalid."""
-    return compacted(cidr("prefixes", it, strict=False) for it in texts)
+    return compacted(cidr("prefixes", it) for it in texts)
 
 
 routes = [

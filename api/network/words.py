@@ -42,10 +42,10 @@ def address(field: str, text: str) -> str:
         raise bad(field, f"'{text[:64]}' is not a valid IP address") from None
 
 
-def cidr(field: str, text: str, *, strict: bool = True) -> str:
-    """A network in its usual form. Bits beyond its length are cut off, or refused if it is `strict`. Raises Invalid."""
+def cidr(field: str, text: str) -> str:
+    """A network in its usual form, as Neutron takes it: bits beyond its length are cut off. Raises Invalid."""
     try:
-        return str(ipaddress.ip_network(text if "/" in text else "no length", strict=strict))
+        return str(ipaddress.ip_network(text if "/" in text else "no length", strict=False))
     except ValueError:
         raise bad(field, f"'{text[:64]}' is not a valid CIDR") from None
 

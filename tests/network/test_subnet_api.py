@@ -109,6 +109,13 @@ IN_USE = {"start": "10.0.0.5", "end": "10.0.0.9"}
 
 
 @pytest.mark.parametrize(
+    "said, cidr", [("10.0.0.77/24", "10.0.0.0/24"), ("10.99.99.0/16", "10.99.0.0/16"), ("fd00::5/64", "fd00::/64")]
+)
+async def test_bits_beyond_the_prefix_are_cut_off(member, network, said, cidr):
+    assert (await _make(member, network, said))["cidr"] == cidr
+
+
+@pytest.mark.parametrize(
     "cidr, fields, status, type, why",
     [
         ("10.0.0.0/24", {"allocation_pools": [IN_USE, IN_USE]}, 409, "OverlappingAllocationPools", "10.0.0.5-10.0.0.9"),
@@ -137,7 +144,8 @@ IN_USE = {"start": "10.0.0.5", "end": "10.0.0.9"}
         ("10.0.0.0/24", {"gateway_ip": "fd00::1"}, 400, "InvalidInput", "does not match the ip_version '4'"),
         ("10.0.0.0/24", {"ip_version": 6}, 400, "InvalidInput", "does not match the ip_version '6'"),
         ("10.0.0.0/24", {"ip_version": 5}, 400, "HTTPBadRequest", "ip_version"),
-        ("10.0.0.1/24", {}, 400, "HTTPBadRequest", "Invalid input for cidr"),
+        ("10.0.0.0/33", {}, 400, "HTTPBadRequest", "Invalid input for cidr"),
+        ("10.0.0.0", {}, 400, "HTTPBadRequest", "Invalid input for cidr"),
         ("0.0.0.0/0", {}, 400, "InvalidInput", "0 is not allowed as CIDR prefix length"),
         ("10.0.0.0/31", {}, 400, "InvalidInput", "incompatible with DHCP"),
         ("224.0.0.0/24", {}, 400, "InvalidInput", "Multicast IP subnet is not supported"),
