@@ -43,7 +43,7 @@ def look_at_host(connection: Any, folder: Path, own: Hardware, *, kvm: bool, sha
             "topology": {"sockets": sockets * nodes, "cores": cores, "threads": threads},
             "features": features,
         },
-        traits=traits(features, host_abilities.look(kvm=kvm), threads=threads),
+        traits=traits(features, host_abilities.look(kvm=kvm), threads=threads, arch=model),
         booted_at=booted_at(),
         cells=cells,
         dedicated_cpus=hardware.dedicated(own.dedicated_cpus, cells, turn, share),

@@ -28,14 +28,17 @@ DOMAINS = (
     *(f"COMPUTE_NET_VIF_MODEL_{it}" for it in ("E1000", "E1000E", "NE2K_PCI", "PCNET", "RTL8139", "VIRTIO", "VMXNET3")),
     "COMPUTE_NET_VIRTIO_PACKED",
     *(f"COMPUTE_SOUND_MODEL_{it}" for it in ("AC97", "ES1370", "ICH6", "ICH9", "PCSPK", "SB16", "USB")),
-    *(f"COMPUTE_USB_MODEL_{it}" for it in ("QEMU_XHCI", "NEC_XHCI", "PIIX3_UHCI", "PIIX4_UHCI", "EHCI", "ICH9_EHCI1")),
+    *(f"COMPUTE_USB_MODEL_{it}" for it in ("QEMU_XHCI", "NEC_XHCI")),
     *(f"COMPUTE_STORAGE_BUS_{it}" for it in ("IDE", "SATA", "SCSI", "USB", "VIRTIO")),
+    "OWNER_NOVA",
 )
 
 
-def traits(features: Collection[str], host: Abilities, *, threads: int = 1) -> tuple[str, ...]:
-    """`threads`: of each core."""
+def traits(features: Collection[str], host: Abilities, *, threads: int = 1, arch: str = "") -> tuple[str, ...]:
+    """`threads`: of each core. `arch`: the host's, which is that of its guests."""
     found = {f"HW_CPU_X86_{trait}" for feature, trait in _FEATURES.items() if feature in features}
+    if arch:
+        found |= {f"{stem}_{arch.upper()}" for stem in ("HW_ARCH", "COMPUTE_ARCH")}
     if host.secure_boot:
         found.add("COMPUTE_SECURITY_UEFI_SECURE_BOOT")
     if host.tpm:

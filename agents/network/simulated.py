@@ -18,10 +18,18 @@ KEPT = 20
 class SimulatedNetwork:
     """Everything is in place at once, or after `delay_seconds`, but for what `faults` says of it by key."""
 
-    def __init__(self, host: str, *, delay_seconds: float = 0.0, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        *,
+        delay_seconds: float = 0.0,
+        faults: Faults | None = None,
+        physical_networks: tuple[str, ...] = ("external",),
+    ) -> None:
         self.host = host
         self.delay_seconds = delay_seconds
         self.faults: Faults = faults or {}
+        self.physical_networks = physical_networks
         self.world = World({})
         """What is in place."""
         self.applied: list[Touched] = []
@@ -38,7 +46,7 @@ class SimulatedNetwork:
         return NetworkHostFacts(
             driver="simulated",
             endpoint_ip=_address(self.host),
-            physical_networks=("external",),
+            physical_networks=self.physical_networks,
             capabilities=("vlan", "trunk", "vpn"),
         )
 

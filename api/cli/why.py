@@ -19,6 +19,7 @@ from api.cli.screen import Failure, console
 @click.option("--host", help="… on this host.")
 @click.option("--project", "project_id", help="… for the project of this id.")
 @click.option("--count", type=click.IntRange(1, 100), default=1, show_default=True, help="… so many of them.")
+@click.option("--network", "networks", multiple=True, help="… in the network of this id; may be given again.")
 @click.option("--hint", "hints", multiple=True, metavar="KEY=VALUE", help="… with this hint; may be given again.")
 def why(
     server: str | None,
@@ -28,6 +29,7 @@ def why(
     host: str | None,
     project_id: str | None,
     count: int,
+    networks: tuple[str, ...],
     hints: tuple[str, ...],
 ) -> None:
     """Say why a server is on its host, or on none; or, with --flavor, where one would go.
@@ -41,7 +43,8 @@ def why(
         lines = about(client.get("log", f"/why/server/{server.removeprefix('server/')}"))
     else:
         asked = {"flavor": flavor, "image": image, "zone": zone, "host": host, "project_id": project_id}
-        body = {key: value for key, value in asked.items() if value is not None}
+        body: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+        body |= {"networks": networks} if networks else {}
         lines = before(client.post("log", "/why", {**body, "count": count, "scheduler_hints": _hints(hints)}))
     for line in lines:
         console().print(line, markup=False, highlight=False)

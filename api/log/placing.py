@@ -19,6 +19,7 @@ from api.wire import Call, Post
 from bus.documents import Where
 from bus.log import Recorded
 from handlers.compute.considering import considered
+from handlers.compute.port_wants import networks_of
 from handlers.placement.answer import NoValidHost, Placement, told
 from schema.compute.flavor import FLAVOR, Flavor
 from schema.compute.move import MoveFailed, MovePlaced
@@ -27,12 +28,15 @@ from schema.compute.server_parts import Order, ServerImage
 from schema.compute.server_state import Server
 from schema.event import Event
 from schema.image.image import ACTIVE, IMAGE
+from schema.network.network import Network
 from schema.placement.decision import Decision
 from schema.refusal import Invalid
 
 _DECIDING = (ServerPlaced, ServerFaulted, MovePlaced, MoveFailed, ActionFailed)
 AT_ONCE = 100
 """Servers asked about at once, at most."""
+NETWORKS = 64
+"""Networks that each of them would be in, at most."""
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Hint = Annotated[str, Meta(max_length=4096)]
 
@@ -47,8 +51,8 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
     host: Name | None = None
     project_id: Name | None = None
     """Whose they would be; the caller's own otherwise."""
-    networks: bool = True
-    """Whether they would have ports."""
+    networks: bool | list[Name] = True
+    """Whether they would have ports; or the networks these would be in, by id."""
     scheduler_hints: Annotated[dict[Name, Hint | list[Hint]], Meta(max_length=64)] = field(default_factory=dict)
 
 
@@ -67,7 +71,8 @@ async def consider(call: Call) -> dict[str, Any]:
         flavor=flavor_kept(_flavor(call, wanted.flavor)),
         image=await _image(call, wanted.image),
     )
-    answers = await considered(call.cloud, server, wanted.count, wired=wanted.networks)
+    networks = await _networks(call, wanted.networks) if isinstance(wanted.networks, list) else ()
+    answers = await considered(call.cloud, server, wanted.count, wired=bool(wanted.networks), networks=networks)
     placed = [it for it in answers if isinstance(it, Placement)]
     refused = [it for it in answers if isinstance(it, NoValidHost)]
     return {
@@ -120,6 +125,16 @@ def _flavor(call: Call, asked: str) -> Flavor:
         raise Invalid(f"Flavor {asked} could not be found.")
     flavor: Flavor = found.state
     return flavor
+
+
+async def _networks(call: Call, asked: list[str]) -> list[Network]:
+    if len(asked) > NETWORKS:
+        raise Invalid(f"Ask for {NETWORKS} networks at most, not {len(asked)}.")
+    found = await networks_of(call.cloud, asked)
+    missing = [id for id in asked if id not in found]
+    if missing:
+        raise Invalid(f"Network {missing[0]} could not be found.")
+    return list(found.values())
 
 
 async def _image(call: Call, asked: str | None) -> ServerImage | None:

@@ -28,6 +28,7 @@ from handlers.compute.fate import Wished, cut_off, ending, execute_all, failing,
 from handlers.compute.image_count import ImageFollower
 from handlers.compute.move import second_host
 from handlers.compute.moving import arriving, cancelling, confirming, failed_at, failing_move, moving, returning
+from handlers.compute.port_wants import NOTHING, wants_of
 from handlers.compute.ports import device_of, ports_of
 from handlers.compute.server import SERVERS
 from handlers.compute.server_group import BreaksPolicy
@@ -35,7 +36,6 @@ from handlers.compute.shelving import offloaded
 from handlers.compute.step import Arrive, Place, Step, Tell, TurnAway, advance
 from handlers.placement.provider import NoRoom
 from handlers.placement.schedule import Scheduler
-from schema.compute.aggregate import AGGREGATE
 from schema.compute.host import HOST, Host
 from schema.compute.migration import MIGRATION, OVER, MigrationType
 from schema.compute.move import Phase
@@ -81,13 +81,7 @@ class ServerReactor:
 
     def __init__(self, cloud: Cloud, telling: Telling | None = None) -> None:
         self.telling = telling or Telling(cloud)
-        self.scheduler = Scheduler.following(
-            cloud.mirror(PROVIDER),
-            cloud.mirror(HOST),
-            cloud.mirror(AGGREGATE),
-            cloud.settings.scheduler,
-            lambda: cloud.mirrors.position,
-        )
+        self.scheduler = Scheduler.following(cloud.mirrors, cloud.settings.scheduler)
         self._images = ImageFollower(cloud, self.scheduler)
         self._hosts = cloud.mirror(HOST)
         self._network_hosts = cloud.mirror(NETWORK_HOST)
@@ -178,8 +172,12 @@ class ServerReactor:
             await self._images.ready()
             groups = await self._groups(servers)
             away = cut_off(self._hosts, self._network_hosts)
+            wants = await wants_of(self._cloud, servers)
             answers = self.scheduler.place(
-                [request(server, groups.get(server.order.group_id), away) for server in servers]
+                [
+                    request(server, groups.get(server.order.group_id), away, wants.get(server.id, NOTHING))
+                    for server in servers
+                ]
             )
             outcomes = await self._execute(
                 [(server, placing(server, answer)) for server, answer in zip(servers, answers, strict=True)]

@@ -13,6 +13,7 @@ from bus.cloud import Cloud
 from bus.execute import Context, Wish
 from bus.mirror import Mirror
 from handlers.compute.moving import abandoned, flavor_wanted, moving, moving_request, placing_move
+from handlers.compute.port_wants import NOTHING, PortWants
 from handlers.compute.ports import Known, known_of, port_wishes
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
@@ -36,7 +37,12 @@ Wished = tuple[Server, tuple[Wish, ...]]
 """Wishes to be granted together, and the server they are about."""
 
 
-def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset[str] = frozenset()) -> Request:
+def request(
+    server: Server,
+    group: ServerGroup | None = None,
+    cut_off: frozenset[str] = frozenset(),
+    ports: PortWants = NOTHING,
+) -> Request:
     """What the scheduler is asked. `cut_off`: hosts that cannot wire ports."""
     flavor, hints = flavor_wanted(server), server.order.scheduler_hints
     disk_gb = flavor.disk_gb + flavor.ephemeral_gb + -(-flavor.swap_mb // 1024)
@@ -49,6 +55,8 @@ def request(server: Server, group: ServerGroup | None = None, cut_off: frozenset
         forced=server.order.host is not None,
         tried=frozenset(server.failed_hosts),
         cut_off=cut_off if server.nics else frozenset(),
+        vnic_types=ports.vnic_types,
+        reach=ports.reach,
         flavor=flavor.name,
         extra_specs=flavor.extra_specs,
         hardware=hardware_of(flavor, server.image),

@@ -43,6 +43,8 @@ class Candidate(Struct, frozen=True, eq=False):
     """Metadata of the host aggregates it is in."""
     slot: int
     columns: Columns
+    physical_networks: frozenset[str] = frozenset()
+    """Those its network agent has an interface to."""
 
     def free(self, resource_class: str) -> int:
         """What is left for one more claim, picks counted."""

@@ -82,6 +82,8 @@ class CapacityIndex:
         self._claimed: dict[str, int] = {}
         self._picked: dict[str, int] = {}
         self._aggregates: dict[str, Aggregate] = {}
+        self._physical_networks: dict[str, frozenset[str]] = {}
+        """Host → those it is on."""
         self._at_work: dict[str, int] = {}
         """Server that is being worked on → its slot."""
         self._failing: set[int] = set()
@@ -140,6 +142,16 @@ class CapacityIndex:
         )
         self._changed()
 
+    def network_host_changed(self, before: Document | None, after: Document | None) -> None:
+        """A host's network side was born, changed, or went (None)."""
+        known = after or before
+        if known is None:
+            return
+        names = frozenset(known.state.facts.physical_networks) if after is not None else frozenset[str]()
+        if self._physical_networks.get(known.id, frozenset()) != names:
+            self._physical_networks[known.id] = names
+            self._changed()
+
     def candidates(self) -> Mapping[int, Candidate]:
         """Every slot that is a host, as the filters see it."""
         if self._candidates is None:
@@ -155,6 +167,7 @@ class CapacityIndex:
                     metadata.get(slot.host.id, ()),
                     index,
                     self,
+                    self._physical_networks.get(slot.host.id, frozenset()),
                 )
                 for index, slot in enumerate(self.slots)
                 if slot.host is not None and slot.provider is not None

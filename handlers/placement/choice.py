@@ -78,6 +78,8 @@ def _kind(request: Request, owner: str) -> Hashable:
         request.flavor,
         tuple(request.extra_specs.items()),
         request.hardware,
+        request.vnic_types,
+        request.reach,
         request.image_id,
         request.image_format,
         tuple(request.image_properties.items()),

@@ -39,6 +39,10 @@ class Request(Struct, frozen=True, kw_only=True):
     """Hosts that are not to be tried again."""
     cut_off: frozenset[str] = frozenset()
     """Hosts that could not wire its ports now."""
+    vnic_types: frozenset[str] = frozenset()
+    """Types of its ports, besides `normal`."""
+    reach: tuple[frozenset[str], ...] = ()
+    """Physical networks that its ports are in: of each set, the host must be on one."""
     flavor: str = ""
     """Its name."""
     extra_specs: Mapping[str, str] = field(default_factory=dict)

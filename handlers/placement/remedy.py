@@ -34,6 +34,7 @@ _COSTS = {
     "dedicated": 6,
     "unit": 6,
     "metric": 6,
+    "physical network": 6,
     "filter off": 7,
     "host": 9,
 }

@@ -18,7 +18,7 @@ from bus import clock
 from bus.config import ConfigurationError
 from bus.config import Scheduler as Settings
 from bus.log import Document
-from bus.mirror import Mirror
+from bus.mirror import Mirrors
 from handlers.placement import filters, weighers
 from handlers.placement.answer import NoValidHost, Placement
 from handlers.placement.capacity import CapacityIndex
@@ -30,8 +30,12 @@ from handlers.placement.hardware import Alias, Hardware, aliases, resolved
 from handlers.placement.ranking import Ranking
 from handlers.placement.remedy import remedy
 from handlers.placement.sieve import Rejection, no_valid_host, passing, why_not, with_room
+from schema.compute.aggregate import AGGREGATE
+from schema.compute.host import HOST
 from schema.compute.topology import Topology, Units, units_taken
+from schema.network.host import NETWORK_HOST
 from schema.placement.decision import NAMED, Decision
+from schema.placement.provider import PROVIDER
 
 SLOTS = 1 << 20
 """Hosts, at most."""
@@ -58,20 +62,14 @@ class Scheduler:
         """Group → those of it picked in this batch."""
 
     @classmethod
-    def following(
-        cls,
-        providers: Mirror,
-        hosts: Mirror,
-        aggregates: Mirror,
-        settings: Settings,
-        position: Callable[[], int] = lambda: 0,
-    ) -> Scheduler:
-        """A scheduler that knows what the mirrors know. `position`: of the log, where they are."""
+    def following(cls, mirrors: Mirrors, settings: Settings) -> Scheduler:
+        """A scheduler that knows what the mirrors know. Make it before they start, unless these are there already."""
         index = CapacityIndex(weighers.image_count(settings))
-        providers.on_change(index.provider_changed)
-        hosts.on_change(index.host_changed)
-        aggregates.on_change(index.aggregate_changed)
-        return cls(index, settings, position)
+        mirrors.of(PROVIDER).on_change(index.provider_changed)
+        mirrors.of(HOST).on_change(index.host_changed)
+        mirrors.of(AGGREGATE).on_change(index.aggregate_changed)
+        mirrors.of(NETWORK_HOST).on_change(index.network_host_changed)
+        return cls(index, settings, lambda: mirrors.position)
 
     def place(
         self, requests: Sequence[Request], random: Callable[[], float] = clock.fraction

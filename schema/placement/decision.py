@@ -54,6 +54,7 @@ class Change(_Part):
     metadata, no metadata                the aggregates' key `name` shall be `value`; shall be on none of the host's
     ask, ask without                     the request's `name` shall be `value`; shall not say `value`, or anything
     metric                               it measures `name`
+    physical network                     it is on `name`
     filter off                           the filter `name`, in the configuration
     host                                 another one, where nothing smaller helps
     """
@@ -73,6 +74,7 @@ class Change(_Part):
         "ask",
         "ask without",
         "metric",
+        "physical network",
         "filter off",
         "host",
     ]

@@ -11,6 +11,7 @@ from agents.hypervisor.meter import Meter
 from agents.hypervisor.simulated import SimulatedDriver
 from agents.hypervisor.traits import traits
 from bus.config import ConfigurationError, Hardware
+from handlers.placement.trait import standard_traits
 from schema.compute.topology import HostCell, HostDevice
 
 CAPABILITIES = ET.XML("""
@@ -104,6 +105,8 @@ async def test_a_simulated_host_pretends_what_settings_say():
 def test_what_a_cpu_can_do_has_placements_names():
     assert {"HW_CPU_X86_AVX2", "HW_CPU_HYPERTHREADING", "COMPUTE_NODE"} <= set(traits(["avx2"], Abilities(), threads=2))
     assert "HW_CPU_HYPERTHREADING" not in traits([], Abilities())
+    assert {"HW_ARCH_X86_64", "COMPUTE_ARCH_X86_64"} <= set(traits([], Abilities(), arch="x86_64"))
+    assert set(traits(["avx2"], Abilities(tpm=True, secure_boot=True), threads=2, arch="x86_64")) <= standard_traits()
 
 
 def test_the_meter_tells_shares_of_the_time_between(tmp_path):

@@ -9,12 +9,9 @@ from handlers.compute.considering import considered
 from handlers.compute.image_count import ImageFollower
 from handlers.placement.answer import Placement
 from handlers.placement.schedule import Scheduler as Placing
-from schema.compute.aggregate import AGGREGATE
-from schema.compute.host import HOST
 from schema.compute.server_command import DeleteServer, RebuildServer
 from schema.compute.server_parts import Rebuild, ServerImage
 from schema.compute.server_state import Server
-from schema.placement.provider import PROVIDER
 from tests.compute.steering import PROJECT, steered
 from tests.compute.test_server_api import World
 
@@ -46,9 +43,7 @@ async def placed(cloud, properties):
 
 def follower(cloud):
     """A scheduler of its own over a cloud, before its mirrors start."""
-    scheduler = Placing.following(
-        cloud.mirror(PROVIDER), cloud.mirror(HOST), cloud.mirror(AGGREGATE), cloud.settings.scheduler
-    )
+    scheduler = Placing.following(cloud.mirrors, cloud.settings.scheduler)
     return scheduler, ImageFollower(cloud, scheduler)
 
 

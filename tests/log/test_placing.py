@@ -17,10 +17,9 @@ from handlers.compute.host import HOSTS
 from handlers.compute.server import SERVERS
 from handlers.placement.provider import PROVIDERS
 from handlers.placement.schedule import Scheduler
-from schema.compute.aggregate import AGGREGATE
 from schema.compute.domain import HostFacts
 from schema.compute.flavor import CreateFlavor
-from schema.compute.host import HOST, DisableHost, EnableHost, RegisterHost
+from schema.compute.host import DisableHost, EnableHost, RegisterHost
 from schema.compute.server_command import CreateServer
 from schema.compute.server_parts import Order, ServerFlavor
 from schema.placement.provider import PROVIDER, CreateProvider, Inventory, SetInventories
@@ -58,11 +57,7 @@ async def api(settings: Settings, fresh_database: str) -> AsyncIterator[Served]:
 
 
 def scheduler(api: Served) -> Scheduler:
-    mirror = api.cloud.mirror
-    mirrors = api.cloud.mirrors
-    return Scheduler.following(
-        mirror(PROVIDER), mirror(HOST), mirror(AGGREGATE), api.cloud.settings.scheduler, lambda: mirrors.position
-    )
+    return Scheduler.following(api.cloud.mirrors, api.cloud.settings.scheduler)
 
 
 async def ordered(api: Served, id: str, flavor: ServerFlavor) -> None:

@@ -15,6 +15,8 @@ from schema.compute.aggregate import Aggregate
 from schema.compute.domain import HostFacts
 from schema.compute.host import Host
 from schema.compute.topology import units_there
+from schema.network.host import NetworkHost
+from schema.network.wiring import NetworkHostFacts
 from schema.placement.provider import PROVIDER, Inventory, Provider, ResourcesClaimed
 
 BORN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -31,6 +33,7 @@ class Cloud:
         self.providers = {}
         self.hosts = {}
         self.aggregates = {}
+        self.network_hosts = {}
 
     def host(self, name, *, vcpus=4, memory_mb=4096, disk_gb=100, traits=(), inventories=None, facts=None, **fields):
         inventories = inventories or {
@@ -53,6 +56,13 @@ class Cloud:
         before = self.hosts.get(host.id)
         self.hosts[host.id] = Document(f"host/{host.id}", 1, host)
         self.index.host_changed(before, self.hosts[host.id])
+
+    def network_host(self, name, *physical_networks):
+        facts = NetworkHostFacts(physical_networks=physical_networks)
+        before = self.network_hosts.get(name)
+        made = NetworkHost(id=name, created_at=BORN, facts=facts, up=True)
+        self.network_hosts[name] = Document(f"network-host/{name}", 1, made)
+        self.index.network_host_changed(before, self.network_hosts[name])
 
     def happens(self, host, event):
         self.provider(PROVIDER.fold(self.providers[f"p-{host}"].state, event, BORN + timedelta(hours=1)))

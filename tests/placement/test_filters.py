@@ -316,6 +316,7 @@ LIBVIRT = (
     "COMPUTE_STORAGE_BUS_VIRTIO",
     "COMPUTE_SECURITY_TPM_2_0",
     "COMPUTE_SECURITY_TPM_TIS",
+    "COMPUTE_SECURITY_TPM_SECRET_SECURITY_HOST",
 )
 
 
@@ -327,6 +328,15 @@ LIBVIRT = (
         ({"extra_specs": {"hw:virtio_packed_ring": "true"}}, False),
         ({"extra_specs": {"hw:virtio_packed_ring": "false"}}, True),
         ({"image_properties": {"hw_sound_model": "ich9"}}, False),
+        ({"image_properties": {"hw_sound_model": "virtio"}}, False),
+        ({"extra_specs": {"hw:tpm_version": "2.0", "hw:tpm_secret_security": "host"}}, True),
+        ({"extra_specs": {"hw:tpm_version": "2.0", "hw:tpm_secret_security": "user"}}, False),
+        ({"extra_specs": {"hw:tpm_secret_security": "user"}}, True),
+        ({"extra_specs": {"hw:ephemeral_encryption": "true"}}, False),
+        ({"extra_specs": {"hw:ephemeral_encryption_format": "luks"}}, True),
+        ({"image_properties": {"hw_ephemeral_encryption": "yes", "hw_ephemeral_encryption_format": "luks"}}, False),
+        ({"extra_specs": {"accel:device_profile": "fpga"}}, False),
+        ({"image_properties": {"hw_emulation_architecture": "aarch64"}}, False),
         ({"image_properties": {"os_secure_boot": "required"}}, False),
         ({"image_properties": {"os_secure_boot": "optional"}}, True),
         ({"image_properties": {"hw_disk_bus": "virtio"}}, True),
@@ -346,5 +356,75 @@ def test_a_host_must_be_able_to_give_what_the_guest_is_to_have(asked, fits):
     assert plain.where(**asked) == "h1"
     lenient = Cloud()
     lenient.host("h1", traits=LIBVIRT)
-    by_setting = {"image_format", "hw_disk_bus"} & {*asked, *asked.get("image_properties", {})}
+    by_setting = {"image_format", "hw_disk_bus", "hw_emulation_architecture"} & {
+        *asked,
+        *asked.get("image_properties", {}),
+    }
     assert (lenient.where(**asked) == "h1") is (fits or bool(by_setting))
+
+
+def test_what_a_guest_wants_of_its_devices_is_not_given_to_a_host_by_a_word():
+    """What is named can be said of a host; what follows from a device is what its hypervisor can do."""
+    cloud = Cloud()
+    cloud.host("h1")
+    for asked, words in (
+        ({"extra_specs": {"hw:tpm_version": "2.0"}}, "a flavor without hw:tpm_version=2.0"),
+        ({"image_properties": {"hw_sound_model": "virtio"}}, "an image without the property hw_sound_model=virtio"),
+        (
+            {"extra_specs": {"hw:tpm_version": "2.0", "trait:COMPUTE_SECURITY_TPM_2_0": "required"}},
+            "host h1 with trait COMPUTE_SECURITY_TPM_2_0",
+        ),
+    ):
+        [answer] = cloud.ask(server("c", **asked))
+        assert [it.words for it in answer.decision.remedy] == [words]
+        assert fits_then(cloud, server("c", **asked))
+
+
+def test_ports_are_wired_where_their_physical_network_is():
+    cloud = cloud_of("h1", "h2", "h3")
+    cloud.network_host("h1", "rack1")
+    cloud.network_host("h2", "rack2", "out")
+    one, other = frozenset({"rack1"}), frozenset({"rack1", "rack2"})
+    assert fits(cloud, reach=(one,)) == {"h1"}
+    assert fits(cloud, reach=(other,)) == {"h1", "h2"}
+    assert fits(cloud, reach=(other, frozenset({"out"}))) == {"h2"}
+    assert fits(cloud) == {"h1", "h2", "h3"}
+    [answer] = cloud.ask(server("c", reach=(one, frozenset({"rack2"}))))
+    assert answer.rejected == {"RoutedNetworks": 3}
+    assert {it.why: it.hosts for it in answer.decision.reasons} == {
+        "is not on the physical network rack2": ("h1",),
+        "is not on the physical network rack1": ("h2",),
+        "is not on the physical network rack1 and is not on the physical network rack2": ("h3",),
+    }
+    assert [it.words for it in answer.decision.remedy] == ["host h1 on the physical network rack2"]
+    assert fits_then(cloud, server("c", reach=(one, frozenset({"rack2"}))))
+    cloud.network_host("h3", "rack1", "rack2")
+    assert fits(cloud, reach=(one, frozenset({"rack2"}))) == {"h1", "h3"}
+
+
+def test_a_host_whose_network_side_is_gone_is_on_no_physical_network():
+    cloud = cloud_of("h1")
+    cloud.network_host("h1", "rack1")
+    assert fits(cloud, reach=(frozenset({"rack1"}),)) == {"h1"}
+    cloud.index.network_host_changed(cloud.network_hosts["h1"], None)
+    assert not fits(cloud, reach=(frozenset({"rack1"}),))
+
+
+def test_ports_of_types_that_no_host_plugs():
+    cloud = Cloud()
+    cloud.host("h1")
+    cloud.host("h2", traits=("COMPUTE_REMOTE_MANAGED_PORTS",))
+    remote, direct = frozenset({"remote-managed"}), frozenset({"direct"})
+    assert fits(cloud, vnic_types=remote) == {"h2"}
+    assert not fits(cloud, vnic_types=direct)
+    [answer] = cloud.ask(server("c", vnic_types=remote | direct))
+    assert answer.reason.endswith("Of 2 hosts, 2 plug no ports of the type direct or remote-managed.")
+    assert {it.why: it.hosts for it in answer.decision.reasons} == {
+        "plugs no direct ports and plugs no remote-managed ports (lacks COMPUTE_REMOTE_MANAGED_PORTS)": ("h1",),
+        "plugs no direct ports": ("h2",),
+    }
+    assert [it.words for it in answer.decision.remedy] == ["ports that are not direct"]
+    assert fits_then(cloud, server("c", vnic_types=remote | direct))
+    plain = Cloud()
+    plain.host("h1", facts=HostFacts(hypervisor_type="simulated"))
+    assert fits(plain, vnic_types=direct) == {"h1"}

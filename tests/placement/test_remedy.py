@@ -103,6 +103,10 @@ def made_so(cloud, change):
         case "metric":
             measured = cloud.index.metrics(list(cloud.hosts).index(change.host))
             cloud.scheduler.measured(change.host, {**measured, change.name: 0.5})
+        case "physical network":
+            there = cloud.network_hosts.get(change.host)
+            names = there.state.facts.physical_networks if there else ()
+            cloud.network_host(change.host, *names, change.name)
         case "filter off":
             kept = [it for it in cloud.scheduler.filters if it.name != change.name]
             cloud.scheduler.filters = tuple(kept)
@@ -204,6 +208,30 @@ METADATA = st.dictionaries(
     st.sampled_from(["us", "small", "debian", "ssd", "required"]),
     max_size=3,
 )
+SPECS = (
+    "trait:CUSTOM_A",
+    "trait:CUSTOM_B",
+    "trait:COMPUTE_NET_VIRTIO_PACKED",
+    "accel:device_profile",
+    "aggregate_instance_extra_specs:disk",
+    "capabilities:vcpus",
+    "hw:ephemeral_encryption",
+    "hw:ephemeral_encryption_format",
+    "hw:tpm_secret_security",
+    "hw:tpm_version",
+    "hw:virtio_packed_ring",
+)
+PROPERTIES = (
+    "trait:CUSTOM_A",
+    "hw_architecture",
+    "hw_ephemeral_encryption",
+    "hw_sound_model",
+    "hw_vif_model",
+    "hw_virtio_packed_ring",
+    "img_hv_type",
+    "os_distro",
+    "vm_mode",
+)
 REQUESTS = st.fixed_dictionaries(
     {},
     optional={
@@ -214,17 +242,18 @@ REQUESTS = st.fixed_dictionaries(
         "forced": st.booleans(),
         "tried": st.sampled_from([frozenset({"h0"}), frozenset({"h1", "h0"})]),
         "cut_off": st.just(frozenset({"h0"})),
+        "vnic_types": st.sampled_from([frozenset({"direct"}), frozenset({"remote-managed", "macvtap"})]),
+        "reach": st.lists(st.frozensets(st.sampled_from(["rack1", "rack2", "out"]), min_size=1), max_size=2).map(tuple),
+        "image_format": st.sampled_from(["qcow2", "iso"]),
         "flavor": st.sampled_from(["small", "large"]),
         "image_id": st.sampled_from(["secret", "open"]),
         "extra_specs": st.dictionaries(
-            st.sampled_from(
-                ["trait:CUSTOM_A", "trait:CUSTOM_B", "aggregate_instance_extra_specs:disk", "capabilities:vcpus"]
-            ),
-            st.sampled_from(["required", "forbidden", "ssd"]),
+            st.sampled_from(SPECS),
+            st.sampled_from(["required", "forbidden", "ssd", "true"]),
         ),
         "image_properties": st.dictionaries(
-            st.sampled_from(["trait:CUSTOM_A", "hw_architecture", "img_hv_type", "os_distro", "vm_mode"]),
-            st.sampled_from(["required", "aarch64", "xen", "fedora"]),
+            st.sampled_from(PROPERTIES),
+            st.sampled_from(["required", "aarch64", "xen", "fedora", "true", "virtio"]),
         ),
         "same_host": st.sampled_from([("o0",), ("nobody",)]),
         "different_host": st.just(("o0", "o1")),
@@ -246,6 +275,8 @@ def test_the_change_that_is_named_always_helps(hosts, aggregates, asked, others)
             isolate_aggregates=others % 2 == 0,
             require_tenant_aggregate=others == 1,
             limit_tenants_to_aggregates=others == 2,
+            require_image_type_support=others == 3,
+            image_metadata_prefilter=others > 1,
         )
     )
     for number, it in enumerate(hosts):
@@ -254,6 +285,7 @@ def test_the_change_that_is_named_always_helps(hosts, aggregates, asked, others)
         cloud.change(replace(cloud.hosts[f"h{number}"].state, up=up))
     for number, metadata in enumerate(aggregates):
         cloud.aggregate(str(number), ("h0", "h1"), metadata)
+        cloud.network_host(f"h{number}", "rack1")
     for number in range(others):
         name = f"h{number % len(hosts)}"
         cloud.claimed(name, f"o{number}", {"VCPU": 1})

@@ -1,7 +1,8 @@
 """The filters there are, by Nova's names, and those that a configuration chooses, in its order.
 
 What Placement answers for in Nova (zone, traits, sizes) is always asked, and so is whether a host was tried already,
-and whether it has the hardware that a server wants for itself: without it nothing could be claimed there.
+whether it could wire the server's ports, and whether it has the hardware that a server wants for itself: without it
+nothing could be claimed there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from importlib.metadata import entry_points
 from bus.config import ConfigurationError
 from bus.config import Scheduler as Settings
 from handlers.placement.filter import Filter, Made
-from handlers.placement.filters import affinity, aggregate, capability, compute, hardware, image, load
+from handlers.placement.filters import affinity, aggregate, capability, compute, hardware, image, load, wiring
 
 GROUP = "cumulog.filters"
 """Entry points of third parties."""
@@ -51,8 +52,10 @@ def chosen(settings: Settings) -> tuple[Filter, ...]:
         compute.AVAILABILITY_ZONE,
         compute.required_traits(settings),
         compute.UNITS,
+        wiring.VNIC_TYPES,
+        wiring.ROUTED_NETWORKS,
         compute.RETRY,
-        compute.NETWORK,
+        wiring.NETWORK,
     ]
     after += [it for it in (hardware.PCI_PASSTHROUGH, hardware.NUMA_TOPOLOGY) if it not in named]
     if settings.isolate_aggregates:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bus.config import Scheduler as Settings
 from handlers.placement.candidate import Candidate
 from handlers.placement.demand import FORBIDDEN, Request, traits
@@ -64,19 +66,20 @@ def _zone_asked(candidate: Candidate, request: Request) -> tuple[Change, ...]:
 def required_traits(settings: Settings) -> Filter:
     """Traits that flavor and image name, and those that follow from what else they say."""
 
-    def wanted(candidate: Candidate, request: Request) -> tuple[frozenset[str], frozenset[str]]:
+    def told(candidate: Candidate, request: Request) -> tuple[frozenset[str], frozenset[str], _Implied]:
+        """What they name, forbid, and otherwise want of this host."""
         required, forbidden = traits(request.extra_specs, request.image_properties)
-        if candidate.host.facts.hypervisor_type != ANY_HYPERVISOR:
-            required |= implied(request, settings)
-        return required, forbidden
+        plays_any = candidate.host.facts.hypervisor_type == ANY_HYPERVISOR
+        return required, forbidden, {} if plays_any else implied(request, settings)
 
     def passes(candidate: Candidate, request: Request) -> bool:
-        required, forbidden = wanted(candidate, request)
-        return required <= candidate.traits and not forbidden & candidate.traits
+        required, forbidden, more = told(candidate, request)
+        has = candidate.traits
+        return required <= has and not forbidden & has and more.keys() <= has
 
     def why(candidate: Candidate, request: Request) -> str:
-        required, forbidden = wanted(candidate, request)
-        lacking, unwanted = sorted(required - candidate.traits), sorted(forbidden & candidate.traits)
+        required, forbidden, more = told(candidate, request)
+        lacking, unwanted = sorted({*required, *more} - candidate.traits), sorted(forbidden & candidate.traits)
         parts = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(unwanted)}"] * bool(unwanted)
         return " and ".join(parts)
 
@@ -86,22 +89,28 @@ def required_traits(settings: Settings) -> Filter:
         "lack traits that are required, or have forbidden ones",
         asked=lambda request: _traits_named(request) or bool(implied(request, settings)),
         why=why,
-        remedy=lambda candidate, request: _traits_set(candidate, request, *wanted(candidate, request)),
+        remedy=lambda candidate, request: _traits_set(candidate, request, *told(candidate, request)),
         live=False,
     )
 
 
+_Implied = Mapping[str, tuple[Change, ...]]
+"""Trait → what not to say for it not to be wanted."""
+
+
 def _traits_set(
-    candidate: Candidate, request: Request, required: frozenset[str], forbidden: frozenset[str]
+    candidate: Candidate, request: Request, required: frozenset[str], forbidden: frozenset[str], more: _Implied
 ) -> tuple[Change, ...]:
-    contradicted = sorted(required & forbidden)
+    """A trait that is named can be given to a host; what follows from a guest's devices is what the host can do."""
+    contradicted = sorted({*required, *more} & forbidden)
     id = candidate.host.id
     return (
         *(
             Change(what="trait", host=id, name=trait, words=f"host {id} with trait {trait}")
             for trait in sorted(required - candidate.traits)
         ),
-        *(_trait_less(id, trait) for trait in sorted((forbidden - required) & candidate.traits)),
+        *(change for trait in sorted(more.keys() - required - candidate.traits) for change in more[trait]),
+        *(_trait_less(id, trait) for trait in sorted((forbidden - required - more.keys()) & candidate.traits)),
         *(
             change
             for trait in contradicted
@@ -193,16 +202,6 @@ RETRY = Filter(
     why=lambda candidate, request: "was tried already",
     remedy=lambda candidate, request: without(
         "tried", candidate.host.id, f"ordered anew, so that host {candidate.host.id} is tried again"
-    ),
-)
-NETWORK = Filter(
-    "Network",
-    lambda candidate, request: candidate.host.id not in request.cut_off,
-    "have no network agent that is there",
-    asked=lambda request: bool(request.cut_off),
-    why=lambda candidate, request: "has no network agent that is there",
-    remedy=lambda candidate, request: without(
-        "cut_off", candidate.host.id, f"a network agent on host {candidate.host.id}"
     ),
 )
 ALL_HOSTS = Filter("AllHosts", lambda candidate, request: True, "", asked=lambda request: False, live=False)
