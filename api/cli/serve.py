@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -16,6 +17,9 @@ from bus.config import EMBEDDED, Settings
 
 ROLES = ("all", "api", "handlers", "projections", "relay", "agent", "supervisor")
 SUPERVISOR_POLL_SECONDS = 1.0
+COLLECTED_AFTER = (50_000, 20, 50)
+"""New objects before the garbage collector looks at the youngest, and how many looks before it looks at older ones.
+What a process holds is read models: large, long-lived, and hardly a cycle among them."""
 
 log = structlog.get_logger()
 
@@ -35,6 +39,7 @@ def serve(role: str) -> None:
         supervisor.run(settings)
         return
     processes.record(settings.run_folder, role, os.getpid())
+    gc.set_threshold(*COLLECTED_AFTER)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_live(settings, role))
 
