@@ -22,6 +22,7 @@ from api.compute.server import (
     checked_name,
 )
 from api.compute.server_group import group_limits
+from api.compute.server_hints import hints_of
 from api.compute.server_plugging import (
     FixedIpTaken,
     NetworksAsked,
@@ -59,9 +60,6 @@ SERVERS_AT_ONCE = 1000
 USER_DATA_BYTES = 65_535
 GIB = 1024**3
 TAGS = 50
-HINTS = 64
-QUESTION = 4096
-"""Letters of the hint `query`, at most."""
 
 Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9\-_:. ]{1,255}$")]
 Metadata = dict[Key, Annotated[str, Meta(max_length=255)]]
@@ -275,7 +273,7 @@ async def _made(call: Call, server: Server, id: str, boot: Boot) -> Reply:
 
 def _order(call: Call, wanted: NewServer) -> Order:
     zone, host = _destination(call, wanted)
-    settings, hints = call.cloud.settings, _hints(call.body)
+    settings, hints = call.cloud.settings, hints_of(call.body.older_hints | call.body.hints)
     return Order(
         user_id=call.token.user_id,
         reservation_id=f"r-{clock.hex_id()[:8]}",
@@ -376,28 +374,6 @@ def checked_user_data(text: str | None) -> str:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise Invalid("Invalid input for field server.user_data: it must be base64.") from None
-    return text
-
-
-def _hints(body: CreateBody) -> dict[str, list[str]]:
-    """Scheduler hints under either name, every value a list."""
-    given = body.older_hints | body.hints
-    return {
-        key[:255]: [_question(value)] if key == "query" else [str(it)[:255] for it in _listed(value)]
-        for key, value in list(given.items())[:HINTS]
-        if value
-    }
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _question(value: Any) -> str:
-    """The hint `query` is JSON, as a text or as it is. Raises Invalid."""
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    if len(text) > QUESTION:
-        raise Invalid(f"Invalid input for field os:scheduler_hints.query: it is longer than {QUESTION} letters")
     return text
 
 

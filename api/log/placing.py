@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, field
 
+from api.compute.server_hints import hints_of
 from api.compute.server_source import flavor_kept, image_kept
 from api.log.asking import READ_ALL
 from api.wire import Call, Post
@@ -38,7 +39,6 @@ AT_ONCE = 100
 NETWORKS = 64
 """Networks that each of them would be in, at most."""
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
-Hint = Annotated[str, Meta(max_length=4096)]
 
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,12 +53,12 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
     """Whose they would be; the caller's own otherwise."""
     networks: bool | list[Name] = True
     """Whether they would have ports; or the networks these would be in, by id."""
-    scheduler_hints: Annotated[dict[Name, Hint | list[Hint]], Meta(max_length=64)] = field(default_factory=dict)
+    scheduler_hints: Annotated[dict[Name, Any], Meta(max_length=64)] = field(default_factory=dict)
 
 
 async def consider(call: Call) -> dict[str, Any]:
     wanted: Wanted = call.body
-    hints = {key: [value] if isinstance(value, str) else value for key, value in wanted.scheduler_hints.items()}
+    hints = hints_of(wanted.scheduler_hints)
     server = Server(
         project_id=wanted.project_id or call.token.project_id or "",
         order=Order(

@@ -33,6 +33,10 @@ from schema.compute.server_state import Server
 from schema.event import Command
 from schema.refusal import Invalid, Refused
 
+HINTS = frozenset(
+    {"group", "same_host", "different_host", "build_near_host_ip", "cidr", "query", "target_cell", "different_cell"}
+)
+"""Those Nova knows. Of cells there is one, so the last two change nothing."""
 Wished = tuple[Server, tuple[Wish, ...]]
 """Wishes to be granted together, and the server they are about."""
 
@@ -69,6 +73,7 @@ def request(
         near_ip=_one(hints, "build_near_host_ip"),
         near_cidr=_one(hints, "cidr"),
         query=_one(hints, "query"),
+        hints={name: said for name, said in hints.items() if name not in HINTS},
     )
     return unshelving_request(server, moving_request(server, asked))
 

@@ -83,6 +83,7 @@ def _kind(request: Request, owner: str) -> Hashable:
         request.image_id,
         request.image_format,
         tuple(request.image_properties.items()),
+        tuple((name, tuple(said)) for name, said in request.hints.items()),
         owner,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, field
 
@@ -62,6 +62,8 @@ class Request(Struct, frozen=True, kw_only=True):
     near_cidr: str = ""
     query: str = ""
     """A question about hosts, in JSON (handlers/placement/filters/capability.py)."""
+    hints: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Hints that nobody here knows, for filters and weighers of third parties."""
     near: frozenset[str] = frozenset()
     """Hosts of `same_host`, and of `different_host`: the scheduler knows them, nobody else need say so."""
     far: frozenset[str] = frozenset()

@@ -1,7 +1,7 @@
 """What a filter is: a pure function over a host and a request, with words to say why not, and what would help.
 
 A third-party one is an entry point in the group `cumulog.filters`, a `Filter`, or a function of the scheduler's
-settings that makes one.
+settings that makes one. Hints of its own are in `Request.hints`.
 """
 
 from __future__ import annotations

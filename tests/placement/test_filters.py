@@ -273,13 +273,16 @@ def distribution(tmp_path, monkeypatch):
         "even = Filter('Even', lambda it, request: int(it.host.id[1:]) % 2 == 0, 'are odd')\n"
         "def fewer(settings):\n"
         "    return Filter('Fewer', lambda it, request: it.servers < settings.attempts, 'have enough')\n"
+        "reserved = Filter('Reserved', lambda it, request: it.host.id in request.hints['reservation'], 'are others',\n"
+        "    asked=lambda request: 'reservation' in request.hints)\n"
         "last = Weigher('Last', key='last_weight_multiplier', weigh=lambda it, request: 100 * int(it.host.id[1:]))\n"
     )
     info = tmp_path / "theirs-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
     (info / "entry_points.txt").write_text(
-        "[cumulog.filters]\neven = theirs:even\nfewer = theirs:fewer\n[cumulog.weighers]\nlast = theirs:last\n"
+        "[cumulog.filters]\neven = theirs:even\nfewer = theirs:fewer\nreserved = theirs:reserved\n"
+        "[cumulog.weighers]\nlast = theirs:last\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
@@ -292,6 +295,18 @@ def test_filters_of_others(distribution):
     [answer] = cloud.ask(server("c"))
     assert answer.rejected == {"Even": 2, "Fewer": 1}
     assert "2 are odd, 1 have enough" in answer.reason
+
+
+def test_filters_of_others_have_hints_of_their_own(distribution):
+    cloud = cloud_of("h1", "h2", "h3", settings=only("Compute", "reserved"))
+    hints = {"reservation": ["h2"], "same_host": ["s"], "target_cell": ["c"], "different_cell": ["d"]}
+    order = Order(user_id="u", scheduler_hints=hints)
+    asked = request(Server(id="c", order=order, flavor=ServerFlavor(id="1", name="f", vcpus=1, ram_mb=1, disk_gb=1)))
+    assert asked.hints == {"reservation": ["h2"]}
+    for consumer, hints, host in (("c1", {"reservation": ["h2"]}, "h2"), ("c2", {"reservation": ["h3"]}, "h3")):
+        assert cloud.where(consumer, hints=hints) == host
+    [answer] = cloud.ask(server("c3", hints={"reservation": []}))
+    assert answer.rejected == {"Reserved": 3}
 
 
 def test_weighers_of_others(distribution):

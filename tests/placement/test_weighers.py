@@ -10,6 +10,7 @@ from bus.config import ConfigurationError
 from bus.config import Scheduler as Settings
 from handlers.placement.answer import Placement
 from handlers.placement.demand import Group
+from handlers.placement.weighers import BUILT_IN
 from schema.compute.domain import HostFacts
 from schema.placement.provider import ResourcesReleased
 from tests.placement.clouds import Cloud, cloud_of, server
@@ -17,6 +18,25 @@ from tests.placement.clouds import Cloud, cloud_of, server
 
 def only(*names, **weights):
     return Settings(weighers=names, **weights)
+
+
+def test_all_of_novas_weighers_are_there_and_chosen():
+    novas = {
+        "RAM",
+        "CPU",
+        "Disk",
+        "Metrics",
+        "IoOps",
+        "PCI",
+        "ServerGroupSoftAffinity",
+        "ServerGroupSoftAntiAffinity",
+        "BuildFailure",
+        "CrossCell",
+        "HypervisorVersion",
+        "NumInstances",
+        "ImageProperties",
+    }
+    assert set(BUILT_IN) == set(Settings().weighers) == novas
 
 
 @pytest.mark.parametrize("name, size", [("RAM", "memory_mb"), ("CPU", "vcpus"), ("Disk", "disk_gb")])
