@@ -1,4 +1,8 @@
-"""QEMU's own backup of a running guest's root disk: a copy of the moment it begins at. Blocking: for threads."""
+"""QEMU's own backup of a running guest's root disk: a copy of the moment it begins at. Blocking: for threads.
+
+Where its image says so the guest's agent makes its file systems quiet for that moment. A note beside the disk tells of
+it until they are awake again, whoever died in between: a guest left so would stand still for ever.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,42 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import libvirt
+import structlog
 
 from agents.hypervisor.driver import StepFailed
 from agents.hypervisor.wishes import Quiesce
 
+log = structlog.get_logger()
+
+QUIET = "quiet"
+QUIET_SECONDS = 30
+"""How long a guest's agent may take to answer; its programs cannot write meanwhile."""
+
 
 def begin(domain: Any, root: Path, copy: Path, quiesce: Quiesce) -> None:
     """Have `root` copied to `copy`, which is not there yet."""
-    xml = backup_xml(domain.XMLDesc(), root, copy)
-    frozen = quiesce != "no" and _freeze(domain, must=quiesce == "must")
+    xml, note = backup_xml(domain.XMLDesc(), root, copy), root.with_name(QUIET)
     try:
+        if quiesce != "no":
+            note.touch()
+            _freeze(domain, must=quiesce == "must")
         domain.backupBegin(xml, None, 0)
     finally:
-        if frozen:
-            with contextlib.suppress(libvirt.libvirtError):
-                domain.fsThaw()
+        wake(domain, note)
+
+
+def wake(domain: Any, note: Path) -> None:
+    """End the quiet of its file systems if it was noted. The note stays where the guest's agent does not answer."""
+    if not note.exists():
+        return
+    if domain.isActive():
+        try:
+            domain.agentSetResponseTimeout(QUIET_SECONDS)
+            domain.fsThaw()
+        except libvirt.libvirtError as error:
+            log.info("a guest's agent does not wake its file systems", server=domain.UUIDString(), why=str(error))
+            return
+    note.unlink(missing_ok=True)
 
 
 def backup_xml(live: str, root: Path, copy: Path) -> str:
@@ -63,8 +88,9 @@ def abandon(domain: Any) -> None:
             domain.abortJob()
 
 
-def _freeze(domain: Any, *, must: bool) -> bool:
+def _freeze(domain: Any, *, must: bool) -> None:
     try:
+        domain.agentSetResponseTimeout(QUIET_SECONDS)
         domain.fsFreeze()
     except libvirt.libvirtError as error:
         if must:
@@ -72,5 +98,3 @@ def _freeze(domain: Any, *, must: bool) -> bool:
                 "its image demands quiet file systems (os_require_quiesce), which the guest's agent does not make: "
                 f"{error.get_error_message()}"
             ) from None
-        return False
-    return True

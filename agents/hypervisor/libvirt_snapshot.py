@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 from pathlib import Path
+from typing import Any
 
 import libvirt
 
@@ -39,16 +40,17 @@ async def send_copy(guests: Guests, domain: Domain) -> None:
 
 async def tidy(guests: Guests) -> None:
     """What an agent that died left half done ends here."""
-    for copy in (it for it in guests.folder.glob(f"*/{COPY}") if guests.holds(it.parent.name)):
+    left = {it.parent for name in (COPY, libvirt_backup.QUIET) for it in guests.folder.glob(f"*/{name}")}
+    for folder in (it for it in left if guests.holds(it.name)):
         with contextlib.suppress(StepFailed, libvirt.libvirtError):
-            await guests.on(copy.parent.name, "ending what was begun", libvirt_backup.abandon)
-        copy.unlink(missing_ok=True)
+            await _end(guests, folder)
+        (folder / COPY).unlink(missing_ok=True)
 
 
 async def _copy(guests: Guests, domain: Domain, copy: Path) -> None:
     on_it = functools.partial(guests.on, domain.server_id)
     root, quiet = guests.of(domain.server_id) / "disk", quiesce(domain.properties)
-    await on_it("ending what was begun", libvirt_backup.abandon)
+    await _end(guests, copy.parent)
     copy.unlink(missing_ok=True)  # noqa: ASYNC240  a local file
     if not await on_it("looking at it", lambda it: bool(it.isActive())):
         await disk.flatten(root, copy)
@@ -60,8 +62,18 @@ async def _copy(guests: Guests, domain: Domain, copy: Path) -> None:
             await asyncio.sleep(LOOK_SECONDS)
     except BaseException:
         with contextlib.suppress(StepFailed, libvirt.libvirtError):
-            await on_it("ending the copy", libvirt_backup.abandon)
+            await _end(guests, copy.parent)
         raise
+
+
+async def _end(guests: Guests, folder: Path) -> None:
+    """Whatever a copy of that guest has begun."""
+
+    def end(domain: Any) -> None:
+        libvirt_backup.abandon(domain)
+        libvirt_backup.wake(domain, folder / libvirt_backup.QUIET)
+
+    await guests.on(folder.name, "ending what was begun", end)
 
 
 def _tell(guests: Guests, id: str, doing: str, done: int, whole: int) -> None:

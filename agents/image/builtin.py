@@ -5,7 +5,8 @@
 
 The guest is Debian's cloud kernel with busybox and dropbear, and the scripts in the folder `guest`. What it writes is
 kept on a second partition that it makes at its first boot from whatever its disk has left, laid over what the image
-brings. It takes DHCP or a config drive, runs `#!` user-data, and has a login on the serial console and an sshd.
+brings. It takes DHCP or a config drive, runs `#!` user-data, and has a login on the serial console, an sshd, and QEMU's
+guest agent as far as a cloud asks for it.
 """
 
 from __future__ import annotations
@@ -221,6 +222,7 @@ def _initramfs(root: Path, release: str) -> bytes:
         "identity",
         "user-data",
         "sshd",
+        "agent",
         "hotplug",
         "shutdown",
     ):
