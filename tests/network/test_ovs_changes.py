@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
+from agents.network.ovs.pipeline import CUT_COOKIE
 from schema.network.wiring import Peer, Quality
 from tests.network.cabling import ANYTHING_OUT, Guest, eventually, group, ingress
 from tests.network.ovs_place import OvsSite
@@ -42,9 +43,19 @@ def fine(a: Guest, b: Guest) -> bool:
     return a.arrivals(head / TCP(dport=22), head / TCP(dport=23), spoofed, at=b) == [True, False, False]
 
 
-def ofctl(site: OvsSite, *words: str) -> None:
+def ofctl(site: OvsSite, *words: str) -> str:
     command, *rest = words
-    subprocess.run(["ovs-ofctl", "-OOpenFlow15", command, site.firewall.openflow, *rest], check=True)
+    done = subprocess.run(
+        ["ovs-ofctl", "-OOpenFlow15", command, site.firewall.openflow, *rest],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
+
+
+def appctl(site: OvsSite, command: str) -> None:
+    subprocess.run(["ovs-appctl", "-t", f"{site.firewall.folder}/switch.ctl", command], check=True)
 
 
 def vsctl(site: OvsSite, *words: str) -> None:
@@ -162,6 +173,30 @@ async def test_a_port_that_goes_takes_its_tap_and_connections_with_it(site: OvsS
     assert await site.drop(f"port/{b.port.id}") == {}
     assert b.port.tap not in site.space.call(_interfaces)
     assert "tp_dst=22" not in str(await site.stamp())
+
+
+async def test_a_revocation_is_done_when_no_packet_goes_by_what_was_decided_before(site: OvsSite) -> None:
+    network = site.network()
+    a, b = site.guest(network, 1, OUT_ONLY), site.guest(network, 2, SERVER)
+    await site.sweep()
+    with b.listen(22) as listening, a.socket() as near:
+        near.connect((b.ip, 22))
+        far, _ = listening.accept()
+        with far:
+            near.send(b"before")
+            assert far.recv(100) == b"before"
+            appctl(site, "revalidator/pause")
+            revoking = asyncio.create_task(site.apply(replace(SERVER, rules=())))
+            await asyncio.to_thread(eventually, lambda: f"cookie={CUT_COOKIE}," in ofctl(site, "dump-flows"))
+            near.send(b"meanwhile")  # by no flow that is there
+            assert await asyncio.to_thread(far.recv, 100) == b"meanwhile"
+            assert not revoking.done()
+            appctl(site, "revalidator/resume")
+            assert await revoking == {}
+            far.settimeout(1.0)
+            near.send(b"after")
+            with pytest.raises(TimeoutError):
+                far.recv(100)
 
 
 async def test_a_piece_that_cannot_be_said_spoils_no_other(site: OvsSite) -> None:

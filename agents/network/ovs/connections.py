@@ -2,7 +2,8 @@
 
 As agents/network/conntrack.py does with the kernel's; the switch has a table of its own, and says it as text. A mark in
 that table only a packet can set, so one that is cut has a flow instead, which drops what belongs to it for as long as
-anything comes.
+anything comes. By what it has decided before, the switch may let one begin a moment after its rule is gone; so it is
+asked for connections until those that were listed last are cut, and all that was decided has been looked through.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from agents.network.conntrack import Connection, Fate
 from agents.network.ovs import openflow
+from agents.network.ovs.decisions import reviewed
 from agents.network.ovs.jsonrpc import Connection as Control
 from agents.network.ovs.pipeline import CUT_COOKIE, NETWORK, SENDING
 from schema.network.protocol import number as protocol_number
@@ -31,6 +33,19 @@ async def cut(control: Control, switch: str, zones: Collection[int], fate: Calla
 
     `switch`: as in `Processes.openflow`. Raises RpcError, FlowsRefused.
     """
+    doomed: dict[Connection, None] = dict.fromkeys(await _doomed(control, zones, fate))
+    while True:
+        drops = [line for it in doomed for line in dropping(it)]
+        await openflow.change(switch, [f"delete cookie={CUT_COOKIE}/-1", *drops])
+        await reviewed(control)
+        late = await _doomed(control, zones, fate)
+        if doomed.keys() >= set(late):
+            return len(doomed)
+        doomed |= dict.fromkeys(late)
+
+
+async def _doomed(control: Control, zones: Collection[int], fate: Callable[[Connection], Fate]) -> list[Connection]:
+    """Those to be cut; what is to be forgotten is."""
     doomed: list[Connection] = []
     for zone in sorted(zones):
         for it in read(await control.ask("dpctl/dump-conntrack", [f"zone={zone}"])):
@@ -39,8 +54,7 @@ async def cut(control: Control, switch: str, zones: Collection[int], fate: Calla
                 doomed.append(it)
             elif its is not Fate.STANDS:  # an answer to what was forgotten begins nothing
                 await control.ask("dpctl/flush-conntrack", [f"zone={zone}", it.handle.decode()])
-    await openflow.change(switch, [f"delete cookie={CUT_COOKIE}/-1", *(line for it in doomed for line in dropping(it))])
-    return len(doomed)
+    return doomed
 
 
 def dropping(it: Connection) -> list[str]:
