@@ -1,14 +1,23 @@
-"""Rules: every kind has some, every command has a row, and a command repeated after it was granted writes nothing."""
+"""Rules: every kind has some, every command has a row, and a command repeated after it was granted writes nothing.
+
+One that counts, as Placement's writes do (decision 0048), may move the generation once more, and nothing else.
+"""
 
 from datetime import timedelta
-from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from schema.compute.flavor import FlavorDeleted
-from schema.placement.provider import PROVIDER, ProviderRenamed, RenameProvider
+from schema.placement.provider import (
+    PROVIDER,
+    ProviderAggregatesSet,
+    ProviderRenamed,
+    RenameProvider,
+    SetProviderAggregates,
+)
 from schema.refusal import Refused
 from tests.laws.discovery import all_aggregates, all_commands, all_kinds
 from tests.laws.samples import MOMENT, values
@@ -40,23 +49,40 @@ def test_any_command_in_any_state_is_granted_or_refused_and_once_granted_is_so(a
 def test_rules_that_break_the_law_are_caught():
     class Broken:
         kind = PROVIDER
-        allowed: ClassVar = {RenameProvider: {"there"}}
 
-        def __init__(self, decide):
+        def __init__(self, command, decide):
+            self.allowed: dict[type, set[str]] = {command: {"there"}}
             self.decide = decide
 
-    def caught(decide):
+    def checked(command, decide):
         @settings(max_examples=20, database=None)
         @given(data=st.data())
         def check(data):
-            _granted_once(Broken(decide), data)
+            _granted_once(Broken(command, decide), data)
 
+        check()
+
+    def caught(decide, command=RenameProvider):
         with pytest.raises((AssertionError, ZeroDivisionError)):
-            check()
+            checked(command, decide)
 
     caught(lambda state, command: [ProviderRenamed(name=command.name)])
     caught(lambda state, command: [] if state.name == command.name else 1 / 0)
     caught(lambda state, command: [] if state.name else [FlavorDeleted()])
+
+    def told(state, command):
+        return ProviderAggregatesSet(aggregates=command.aggregates, counted=command.counted)
+
+    def renamed(state, command):
+        return [ProviderRenamed(name=state.name + "+")] if command.counted else []
+
+    def uncounted(state, command):
+        return [] if not command.counted and state.aggregates == command.aggregates else [told(state, command)]
+
+    checked(SetProviderAggregates, uncounted)
+    caught(lambda state, command: [told(state, command)], SetProviderAggregates)
+    caught(lambda state, command: [*uncounted(state, command), *renamed(state, command)], SetProviderAggregates)
+    caught(renamed, SetProviderAggregates)
 
 
 def _granted_once(aggregate, data):
@@ -71,9 +97,28 @@ def _granted_once(aggregate, data):
         assert all(isinstance(event, kind.events) for event in events)
         for event in events:
             state = kind.fold(state, event, MOMENT + timedelta(seconds=number))
-        if type(command).__name__ not in NOT_REPEATABLE and not getattr(command, "counted", False):
-            # A write that counts moves the generation each time, as Placement's do: decision 0048.
-            assert _again(aggregate, state, command) == []
+        if type(command).__name__ in NOT_REPEATABLE:
+            continue
+        again = _again(aggregate, state, command)
+        if getattr(command, "counted", False):
+            _only_counts(kind, state, again)
+        else:
+            assert again == []
+
+
+def _only_counts(kind, state, events):
+    """They move the generation, and change nothing else."""
+    after = state
+    for event in events:
+        after = kind.fold(after, event, MOMENT + timedelta(days=1))
+    if events:
+        assert after.generation > state.generation
+        assert _content(after) == _content(state)
+
+
+def _content(state):
+    """What it is but for how often and when it was changed."""
+    return replace(state, generation=0, updated_at=None)
 
 
 def _again(aggregate, state, command):
