@@ -9,6 +9,7 @@ conflict; with another process's they may, and then only the commands that touch
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -140,6 +141,8 @@ class Executor:
         self._taken: list[_Pending] = []
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
+        self._context = contextvars.copy_context()
+        """It works for everybody: in the name of who made it, never of who happened to submit first."""
 
     async def execute(self, *wishes: Wish, by: Context = SYSTEM) -> list[Document]:
         """Do all of it or none of it; the documents afterwards, one per wish, in order.
@@ -157,7 +160,8 @@ class Executor:
             return result
         self._waiting.append(_Pending(tuple(wishes), by, result))
         if self._loop is None or self._loop.done():
-            self._loop = asyncio.get_running_loop().create_task(self._run(), name="executor")
+            running = asyncio.get_running_loop()
+            self._loop = running.create_task(self._run(), name="executor", context=self._context.copy())
         self._wake.set()
         return result
 

@@ -1,6 +1,7 @@
 """The one command path, over the log in memory and the log in PostgreSQL."""
 
 import asyncio
+import contextvars
 from datetime import UTC, datetime
 
 import pytest
@@ -65,6 +66,17 @@ async def test_commands_waiting_together_are_one_append(executor: Executor, log:
     assert len(batches) <= 3
     assert [b.previous for b in batches] == [0, *[b.last for b in batches[:-1]]]
     await assert_dense(log)
+
+
+async def test_it_works_in_the_name_of_who_made_it_and_not_of_who_asked_first(executor: Executor):
+    asking: contextvars.ContextVar[str] = contextvars.ContextVar("asking", default="nobody")
+    heard: list[str] = []
+    executor.committed = lambda batch: heard.append(asking.get())
+    asking.set("the first")
+    await executor.execute(wish("a", Add()))
+    asking.set("the second")
+    await executor.execute(wish("a", Add()))
+    assert heard == ["nobody", "nobody"]
 
 
 async def test_each_command_of_a_batch_sees_those_before_it(executor: Executor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, cast
 
 from bus.away import AWAY
@@ -38,6 +39,7 @@ class Process:
         self.owner = Owner(name)
         self.owner.dead = True
         self.cloud: Cloud | None = None
+        self._calls: set[asyncio.Future[Any]] = set()
 
     def start(self) -> None:
         if self.owner.dead:
@@ -47,6 +49,37 @@ class Process:
     def kill(self) -> None:
         self.world.bury(self.owner)
         self.cloud = None
+        for call in self._calls:
+            if not call.done():
+                call.set_exception(ConnectionError("it went away in the midst of this"))
+        self._calls.clear()
+
+    async def serve(self, do: Callable[[Cloud], Coroutine[Any, Any, Any]]) -> None:
+        """What somebody asks of it from outside, done in its own name: it dies with it, and who asked sees that.
+
+        Never in the name of who asks: whatever the process starts meanwhile would die with that one instead.
+        """
+        assert self.cloud
+        call: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._calls.add(call)
+        task = self.world.loop.spawn(self.owner, do(self.cloud))
+
+        def over(task: asyncio.Task[Any]) -> None:
+            if call.done():
+                task.cancelled() or task.exception()
+            elif task.cancelled():
+                call.cancel()
+            elif error := task.exception():
+                call.set_exception(error)
+            else:
+                call.set_result(None)
+
+        task.add_done_callback(over)
+        try:
+            await call
+        finally:
+            self._calls.discard(call)
+            task.cancel()
 
     async def _live(self) -> None:
         world = self.world

@@ -350,13 +350,12 @@ class World:
 
     async def _try(self, do: Callable[[Cloud], Coroutine[Any, Any, Any]]) -> bool:
         """Ask some process; True when it says that it is done."""
-        clouds = [process.cloud for process in self.processes if process.cloud and not process.owner.dead]
-        if not clouds:
+        serving = self._serving()
+        if not serving:
             return False
-        cloud = self.random.choice(clouds)
         try:
             async with asyncio.timeout(20):
-                await do(cloud)
+                await self.random.choice(serving).serve(do)
         except (Refused, OSError):
             return False
         return True
@@ -365,14 +364,17 @@ class World:
         while not await self._try(do):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
+    def _serving(self) -> list[Process]:
+        return [process for process in self.processes if process.cloud and not process.owner.dead]
+
     async def bring(self, image_id: str) -> None:
         """What a host does by a PUT: an image's data, to whoever listens. Raises StepFailed."""
-        clouds = [process.cloud for process in self.processes if process.cloud and not process.owner.dead]
-        if not clouds:
+        serving = self._serving()
+        if not serving:
             raise StepFailed("nobody listens")
         try:
             async with asyncio.timeout(20):
-                await _take(self.random.choice(clouds), image_id)
+                await self.random.choice(serving).serve(partial(_take, image_id=image_id))
         except (Refused, OSError, TimeoutError) as error:
             raise StepFailed(f"image {image_id} could not be sent: {error!r}") from None
 
