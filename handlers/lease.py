@@ -62,6 +62,8 @@ class Leases(ABC, Generic[S, F]):
         self._mirror = cloud.mirror(kind)
         self._heard: dict[str, float] = {}
         self._unshared: set[str] = set()
+        self._leased: dict[str, tuple[int, float]] = {}
+        """Host → the epoch of its lease, and since when this process knows of that."""
         self._listening_since = clock.monotonic()
         alone = cloud.settings.bus == MEMORY
         self._others: Heard = _Nobody() if alone else SharedHeard(cloud.pool, self.heard_table)
@@ -98,6 +100,7 @@ class Leases(ABC, Generic[S, F]):
         state: Any = await self._up_to_date(host, facts)
         if state is None or self.barred(state):
             return None
+        self._leased[host] = self._known_lease(host, state.epoch, self._heard[host])
         await self._cloud.broker.tell(self.link(host), encode(Lease(epoch=state.epoch, beat=beat)))
         renewed: S = state
         return renewed
@@ -122,6 +125,7 @@ class Leases(ABC, Generic[S, F]):
     async def look(self) -> list[str]:
         """Lose those that were silent for a whole lease; their hosts' names."""
         now = clock.monotonic()
+        self._leased = {host: self._known_lease(host, epoch, now) for host, epoch in self._leases().items()}
         fresh, self._unshared = self._unshared, set()
         await self._others.share(fresh)
         if not self._cloud.broker.hears:
@@ -156,8 +160,14 @@ class Leases(ABC, Generic[S, F]):
         """Hosts that are up, with the epoch of their lease."""
         return {document.id: document.state.epoch for document in self._mirror.values() if document.state.up}
 
+    def _known_lease(self, host: str, epoch: int, now: float) -> tuple[int, float]:
+        known = self._leased.get(host)
+        return known if known is not None and known[0] == epoch else (epoch, now)
+
     def _silence(self, host: str, now: float) -> float:
-        return now - max(self._heard.get(host, 0.0), self._listening_since)
+        """Of its lease: whoever gave it heard it then, and it may be that nobody else has been told so yet."""
+        _, leased_since = self._leased.get(host, (0, 0.0))
+        return now - max(self._heard.get(host, 0.0), leased_since, self._listening_since)
 
     async def _lose(self, host: str, epoch: int, now: float) -> str:
         silent_seconds = round(self._silence(host, now), 1)

@@ -1,5 +1,6 @@
 """The promises of leases: who beats is up, who is silent for a lease is lost, and nobody is lost unheard."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -183,6 +184,32 @@ class Earmuffs(MemoryBroker):
 
     async def echo(self, timeout_seconds: float) -> bool:
         return self.echoes
+
+
+async def test_who_has_just_returned_to_another_process_is_not_lost(settings, fresh_database, time):
+    """That it is back is in the log; that it was heard is yet to be shared."""
+    settings, bus = msgspec.structs.replace(settings, lease_seconds=10.0), MemoryBroker()
+    clouds = [await open_cloud(settings, fresh_database, bus) for _ in range(2)]
+    one, other = [Hosts(cloud) for cloud in clouds]
+    for cloud in clouds:
+        await cloud.start()
+    try:
+        await other.on_heartbeat("h1", beat())
+        time(11)
+        assert await other.look() == ["h1"]
+        time(1)
+        await one.on_heartbeat("h1", beat(number=2))
+        async with asyncio.timeout(10):
+            while not clouds[1].mirror(HOST).get("h1").state.up:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert await other.look() == []
+        time(9)
+        assert await other.look() == []
+        time(2)
+        assert await other.look() == ["h1"]
+    finally:
+        for cloud in clouds:
+            await cloud.close()
 
 
 async def test_who_is_deaf_loses_nobody(settings, fresh_database, time):
