@@ -8,9 +8,9 @@ from api.identity.service import SERVICE as IDENTITY
 from api.image.service import SERVICE as IMAGES
 from api.network.service import SERVICE as NETWORK
 from handlers.identity.bootstrap import Offered, bootstrap
+from tests.command import commanding
 from tests.compute.networked import networked
 from tests.compute.test_server_api import IMAGE
-from tests.network.command import Command
 from tests.network.wiring import until
 
 PASSWORD = "correct horse battery staple"
@@ -30,8 +30,8 @@ async def world(settings, fresh_database, monkeypatch):
         changed = {"public_url": it.served.url, "reclaim_instance_interval": 3600, "shelved_offload_time": -1}
         it.cloud.settings = msgspec.structs.replace(settings, **changed)
         await bootstrap(it.cloud, PASSWORD, offered=OFFERED)
-        it.openstack = Command(it.served, PASSWORD)
-        yield it
+        async with commanding(it.served, PASSWORD) as it.openstack:
+            yield it
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ from api.identity.service import SERVICE as IDENTITY
 from api.image.service import SERVICE as IMAGES
 from api.network.service import SERVICE as NETWORK
 from handlers.identity.bootstrap import Offered, bootstrap
+from tests.command import commanding
 from tests.compute.networked import networked
 from tests.compute.test_server_api import IMAGE
-from tests.network.command import Command
 from tests.network.wiring import until
 
 PASSWORD = "correct horse battery staple"
@@ -32,8 +32,8 @@ async def world(settings, fresh_database, monkeypatch):
     async with networked(settings, fresh_database, [IDENTITY, COMPUTE, IMAGES, NETWORK]) as it:
         it.cloud.settings = msgspec.structs.replace(settings, public_url=it.served.url)
         await bootstrap(it.cloud, PASSWORD, offered=OFFERED)
-        it.openstack = Command(it.served, PASSWORD)
-        yield it
+        async with commanding(it.served, PASSWORD) as it.openstack:
+            yield it
 
 
 def addresses(shown):
@@ -78,7 +78,7 @@ async def test_a_day_of_servers_and_networks(world):
     await openstack("server", "add", "fixed", "ip", "web", "blue", "--fixed-ip-address", "192.168.1.77")
     await has(("blue", 2), ("green", 2))
     old = ("--os-compute-api-version", "2.43")
-    await openstack(*old, "server", "remove", "fixed", "ip", "web", "192.168.1.77")
+    await openstack.alone(*old, "server", "remove", "fixed", "ip", "web", "192.168.1.77")
     await openstack("server", "remove", "network", "web", "green")
     await has(("blue", 1))
     await openstack("server", "remove", "security", "group", "web", "web")

@@ -19,8 +19,8 @@ import openstack
 from agents.network.fabric import OUTSIDE_ADDRESSES, PHYSICAL_NETWORK, Fabric, HostPlace
 from agents.network.namespace import enter
 from tests.cli.conftest import Person
+from tests.command import OPENSTACK
 from tests.guest import guest_image
-from tests.network.command import OPENSTACK
 from tests.network.dhcp_place import apart
 
 T = TypeVar("T")

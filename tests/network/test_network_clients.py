@@ -11,7 +11,7 @@ from openstack import exceptions
 from api.identity.service import SERVICE as IDENTITY
 from api.network.service import SERVICE as NETWORK
 from handlers.identity.bootstrap import bootstrap
-from tests.network.command import Command
+from tests.command import commanding
 from tests.serving import serving
 
 PASSWORD = "operator's own"
@@ -51,8 +51,13 @@ async def day(served):
     await asyncio.to_thread(connection.close)
 
 
-async def test_the_command_ranges_the_numbers_of_networks(served):
-    do = Command(served, PASSWORD)
+@pytest.fixture
+async def do(served):
+    async with commanding(served, PASSWORD) as command:
+        yield command
+
+
+async def test_the_command_ranges_the_numbers_of_networks(do):
     json = ("-f", "json")
     words = ("--network-type", "vxlan", "--minimum", "70000", "--maximum", "70009")
     made = await do("network", "segment", "range", "create", "far", "--shared", *words, *json)
@@ -64,8 +69,7 @@ async def test_the_command_ranges_the_numbers_of_networks(served):
     await do("network", "segment", "range", "delete", "far")
 
 
-async def test_the_command(served):
-    do = Command(served, PASSWORD)
+async def test_the_command(do):
     json = ("-f", "json")
     assert "network" in {it["Type"] for it in await do("catalog", "list", *json)}
     outside = await do(

@@ -6,7 +6,7 @@ import pytest
 from api.identity.service import SERVICE as IDENTITY
 from api.network.service import SERVICE as NETWORK
 from handlers.identity.bootstrap import Offered, bootstrap
-from tests.network.command import Command
+from tests.command import commanding
 from tests.serving import serving
 
 PASSWORD = "correct horse battery staple"
@@ -20,10 +20,10 @@ async def openstack(settings, fresh_database, monkeypatch):
         it.cloud.settings = msgspec.structs.replace(settings, public_url=it.url)
         offered = (Offered("identity", "keystone", "/identity"), Offered("network", "neutron", "/networking"))
         await bootstrap(it.cloud, PASSWORD, offered=offered)
-        command = Command(it, PASSWORD)
-        await command("network", "create", "net")
-        await command("subnet", "create", "sub", "--network", "net", "--subnet-range", "10.0.0.0/24")
-        yield command
+        async with commanding(it, PASSWORD) as command:
+            await command("network", "create", "net")
+            await command("subnet", "create", "sub", "--network", "net", "--subnet-range", "10.0.0.0/24")
+            yield command
 
 
 @pytest.mark.slow

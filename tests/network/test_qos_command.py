@@ -6,7 +6,7 @@ import pytest
 from api.identity.service import SERVICE as IDENTITY
 from api.network.service import SERVICE as NETWORK
 from handlers.identity.bootstrap import Offered, bootstrap
-from tests.network.command import Command
+from tests.command import commanding
 from tests.serving import serving
 
 PASSWORD = "correct horse battery staple"
@@ -20,7 +20,8 @@ async def openstack(settings, fresh_database, monkeypatch):
         it.cloud.settings = msgspec.structs.replace(settings, public_url=it.url)
         offered = (Offered("identity", "keystone", "/identity"), Offered("network", "neutron", "/networking"))
         await bootstrap(it.cloud, PASSWORD, offered=offered)
-        yield Command(it, PASSWORD)
+        async with commanding(it, PASSWORD) as command:
+            yield command
 
 
 @pytest.mark.slow

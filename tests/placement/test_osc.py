@@ -8,6 +8,7 @@ from api.identity.service import SERVICE as IDENTITY
 from api.placement.service import SERVICE as PLACEMENT
 from bus import clock
 from handlers.identity.bootstrap import bootstrap
+from tests.command import commanding
 from tests.identity.conftest import PASSWORD
 from tests.placement.osc import Osc
 from tests.serving import serving
@@ -18,9 +19,8 @@ async def osc(settings, fresh_database, monkeypatch) -> AsyncIterator[Osc]:
     monkeypatch.setattr("handlers.identity.passwords.COST", 4)
     async with serving(settings, fresh_database, [IDENTITY, PLACEMENT]) as served:
         await bootstrap(served.cloud, PASSWORD)
-        command = await Osc.start(served, PASSWORD)
-        yield command
-        await command.stop()
+        async with commanding(served, PASSWORD) as command:
+            yield Osc(command)
 
 
 async def test_providers_classes_and_traits(osc):
