@@ -124,7 +124,7 @@ def _whole(
         "qos_network_policy_id": network_policy,
         "propagate_uplink_status": port.propagate_uplink_status,
         "data_plane_status": port.data_plane_status,
-        "ip_allocation": port.ip_allocation,
+        "ip_allocation": "immediate" if port.fixed_ips else port.ip_allocation,
         "numa_affinity_policy": None,
         "binding:vnic_type": port.binding.vnic_type,
     }

@@ -24,7 +24,7 @@ from bus.documents import Where
 from bus.execute import Wish
 from bus.log import Document
 from handlers.compute.desired import Telling
-from handlers.compute.fate import Wished, cut_off, ending, execute_all, failing, placing, request
+from handlers.compute.fate import Wished, addressless, cut_off, ending, execute_all, failing, placing, request
 from handlers.compute.image_count import ImageFollower
 from handlers.compute.move import second_host
 from handlers.compute.moving import arriving, cancelling, confirming, failed_at, failing_move, moving, returning
@@ -34,6 +34,9 @@ from handlers.compute.server import SERVERS
 from handlers.compute.server_group import BreaksPolicy
 from handlers.compute.shelving import offloaded
 from handlers.compute.step import Arrive, Place, Step, Tell, TurnAway, advance
+from handlers.network.addressing import NothingLeft
+from handlers.network.router import Outdated
+from handlers.network.subnet import AddressTaken
 from handlers.placement.provider import NoRoom
 from handlers.placement.schedule import Scheduler
 from schema.compute.host import HOST, Host
@@ -173,6 +176,9 @@ class ServerReactor:
             groups = await self._groups(servers)
             away = cut_off(self._hosts, self._network_hosts)
             wants = await wants_of(self._cloud, servers)
+            full = {server.id: it for server in servers if (it := wants.get(server.id, NOTHING).full)}
+            await self._execute([(it, addressless(it, full[it.id])) for it in servers if it.id in full])
+            servers = [it for it in servers if it.id not in full]
             answers = self.scheduler.place(
                 [
                     request(server, groups.get(server.order.group_id), away, wants.get(server.id, NOTHING))
@@ -186,7 +192,7 @@ class ServerReactor:
             for server, outcome in zip(servers, outcomes, strict=True):
                 if outcome is not None:
                     self.scheduler.forget(server.id)
-                if isinstance(outcome, (NoRoom, BreaksPolicy)):
+                if isinstance(outcome, _LOST):
                     again.append(server)
             await self._learn(outcomes)
             servers = again
@@ -221,6 +227,10 @@ class ServerReactor:
                 self.scheduler.failed(first.command.host)
                 log.info("server build failed", server=server.id, host=server.host, why=first.command.fault.message)
         return await execute_all(self._cloud, wishes)
+
+
+_LOST = (NoRoom, BreaksPolicy, AddressTaken, NothingLeft, Outdated)
+"""Why another host, or another address, is to be looked for at once: somebody was quicker."""
 
 
 def _being_built(server: Server) -> bool:

@@ -109,6 +109,7 @@ def _port_wanted(hand: Hand, card: CardWanted) -> PortWanted:
         security_group_ids=hand.group_ids,
         dns_name=hand.hostname,
         made_by=hand.server_id,
+        plugged_at=hand.host,
     )
 
 

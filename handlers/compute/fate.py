@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from bus.cloud import Cloud
 from bus.execute import Context, Wish
 from bus.mirror import Mirror
+from handlers.compute.late_addresses import late_addresses
 from handlers.compute.moving import abandoned, flavor_wanted, moving, moving_request, placing_move
 from handlers.compute.port_wants import NOTHING, PortWants
 from handlers.compute.ports import Known, known_of, port_wishes
@@ -20,6 +23,7 @@ from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS
 from handlers.compute.shelving import unshelving_request
 from handlers.compute.snapshot_image import image_wishes
+from handlers.network.addressing import Picks
 from handlers.placement.answer import NoValidHost, Placement, told
 from handlers.placement.claims import claim, released
 from handlers.placement.demand import Group, Request, demanded
@@ -121,6 +125,12 @@ def placing(server: Server, answer: Placement | NoValidHost) -> tuple[Wish, ...]
     )
 
 
+def addressless(server: Server, network_id: str) -> tuple[Wish, ...]:
+    """No host will do, as no segment of a network has an address left."""
+    fault = Fault(message=f"No fixed IP addresses available for network: {network_id}")
+    return (Wish(SERVERS, server.id, RefusePlacement(fault=fault)),)
+
+
 def failing(server: Server, fault: Fault) -> tuple[Wish, ...]:
     """A build that failed: with it goes the claim on that host."""
     failed = FailBuild(host=server.host or "", fault=fault)
@@ -157,18 +167,22 @@ async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | 
     if not wishes:
         return []
     pairs = [(server, command) for server, some in wishes for command in _commands(some)]
-    known = await known_of(cloud, pairs)
     images = await image_wishes(cloud, pairs)
-    outcomes = await asyncio.gather(
-        *(
-            cloud.executor.submit(
-                (*some, *_with_ports(server, some, known), *images.get(server.id, ())),
-                Context(request_id=server.request_id),
-            )
-            for server, some in wishes
-        ),
-        return_exceptions=True,
-    )
+    picks = Picks(cloud)
+    try:
+        known = await known_of(cloud, pairs)
+        addresses, refused = await late_addresses(cloud, picks, pairs, known)
+        known = replace(known, addresses=addresses)
+
+        async def submit(server: Server, some: Sequence[Wish]) -> None:
+            if server.id in refused:
+                raise refused[server.id]
+            more = (*_with_ports(server, some, known), *images.get(server.id, ()))
+            await cloud.executor.submit((*some, *more), Context(request_id=server.request_id))
+
+        outcomes = await asyncio.gather(*(submit(*it) for it in wishes), return_exceptions=True)
+    finally:
+        picks.release()
     refusals: list[Refused | None] = []
     for outcome in outcomes:
         if isinstance(outcome, BaseException) and not isinstance(outcome, Refused):

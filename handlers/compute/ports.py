@@ -16,14 +16,16 @@ import msgspec
 from bus.cloud import Cloud
 from bus.execute import Wish
 from bus.log import Document
-from handlers.compute.server import decide
-from handlers.network.addressing import unmaking
+from handlers.compute.server import SERVERS, decide
+from handlers.network.addressing import readdressing, unmaking
 from handlers.network.binding import FAILED, Vif, binding, vifs
+from handlers.network.deferring import DEFERRED
 from handlers.network.leading import freeing_each
 from handlers.network.port import PORTS
 from schema.compute.move import Move, MoveFailed
-from schema.compute.nic import NicDetached, ServerNic
+from schema.compute.nic import NicAddress, NicDetached, ServerNic
 from schema.compute.server_command import (
+    ChangeNic,
     DepartMove,
     DetachNic,
     EndServer,
@@ -46,6 +48,7 @@ from schema.network.port import (
     ActivatePortBinding,
     AddPortBinding,
     DetachPort,
+    FixedIp,
     Port,
     RemovePortBinding,
     UnbindPort,
@@ -57,6 +60,8 @@ Ports = Mapping[str, Document]
 """By id."""
 Freed = Mapping[str, Sequence[Wish]]
 """By the id of a port that ends: what makes free that leads to it."""
+Addresses = Mapping[str, tuple[FixedIp, ...]]
+"""By port."""
 OWNER_PREFIX = "compute:"
 """How the `device_owner` of a server's port begins; the availability zone follows."""
 DEFAULT_ZONE = "nova"
@@ -96,10 +101,12 @@ class Known(msgspec.Struct, frozen=True):
     freed: Freed = {}
     vifs: Mapping[str, Vif] = {}
     """By host that somebody is placed on."""
+    addresses: Addresses = {}
+    """Of ports that get theirs with their host."""
 
 
 async def known_of(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -> Known:
-    """For these commands. Four queries at most, and none where there are no cards.
+    """For these commands; not the addresses. Four queries at most, and none where there are no cards.
 
     What is remembered of a port may be from before it was the server's: one that seems another's is looked at again.
     """
@@ -109,6 +116,7 @@ async def known_of(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -> Kn
     if doubtful:
         ports = {**ports, **await ports_of(cloud, doubtful, fresh=True)}
     ending = {id for server, command in wanted for id in doomed(server, command, ports)}
+    ending |= {id for server, it in wanted if isinstance(it, FailBuild) for id in _deferred(server, ports)}
     hosts = {host for server, it in wanted if (host := _host_after(server, it)) and server.nics}
     return Known(ports=ports, freed=await freeing_each(cloud, ending), vifs=await vifs(cloud, hosts))
 
@@ -124,7 +132,7 @@ def port_wishes(server: Server, command: Command, known: Known) -> tuple[Wish, .
             staying = [nic for nic in server.nics if nic.standing != "unplugging"]
             return tuple(Wish(PORTS, nic.port_id, UnbindPort(host=command.host)) for nic in staying)
         case FailBuild() if not _leaving(server, command):
-            return tuple(Wish(PORTS, id, UnbindPort(host=command.host)) for id in _its_own(server, known))
+            return _unplaced(server, command.host, known)
     return _released(server, _leaving(server, command), known)
 
 
@@ -179,10 +187,50 @@ def _host_after(server: Server, command: Command) -> str:
 def _placed(server: Server, host: str, zone: str, known: Known) -> tuple[Wish, ...]:
     wishes: list[Wish] = []
     for id in _its_own(server, known):
+        if id in known.addresses:
+            wishes += _readdressed(server, known.ports[id].state, known.addresses[id])
         wishes.append(binding(id, host, known.vifs.get(host, Vif(FAILED))))
         if id in known.ports:
             wishes.append(Wish(PORTS, id, UpdatePort(device_owner=owner(zone))))
     return tuple(wishes)
+
+
+def _unplaced(server: Server, host: str, known: Known) -> tuple[Wish, ...]:
+    """Another host is to come. What a port has got with this one it gives back, unless somebody relies on it."""
+    wishes = [Wish(PORTS, id, UnbindPort(host=host)) for id in _its_own(server, known)]
+    for id in _deferred(server, known.ports):
+        if id not in known.freed:
+            wishes += _readdressed(server, known.ports[id].state, ())
+    return tuple(wishes)
+
+
+def _deferred(server: Server, ports: Ports) -> list[str]:
+    """The ports that were made for it and got their addresses with their host."""
+    return [
+        nic.port_id
+        for nic in server.nics
+        if nic.made
+        and (document := ports.get(nic.port_id)) is not None
+        and _is_of(server, document)
+        and document.state.ip_allocation == DEFERRED
+        and document.state.fixed_ips
+    ]
+
+
+def _readdressed(server: Server, port: Port, fixed_ips: tuple[FixedIp, ...]) -> list[Wish]:
+    """Other addresses for a port, and for the card that it is."""
+    nic = server.nic(port.id)
+    if nic is None:
+        return []
+    change = ChangeNic(
+        port_id=port.id,
+        label=nic.label,
+        mac_address=nic.mac_address,
+        mtu=nic.mtu,
+        addresses=tuple(NicAddress(ip=it.ip_address, subnet_id=it.subnet_id) for it in fixed_ips),
+        security_groups=nic.security_groups,
+    )
+    return [*readdressing(port, fixed_ips), Wish(SERVERS, server.id, change)]
 
 
 def _moved(server: Server, move: Move, command: Command, known: Known) -> tuple[Wish, ...]:

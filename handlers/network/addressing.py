@@ -75,20 +75,23 @@ class Picks:
         wanted: Sequence[Wanted] | None,
         service: str = "",
         mac_address: str = "",
+        *,
         having: Collection[FixedIp] = (),
+        among: Collection[str] | None = None,
     ) -> Chosen:
         """The addresses wanted; None: one of each family the network has, as Neutron picks for any port.
 
         `service`: the owner of the port, for subnets that only serve some. `mac_address`: the port's, for subnets
         whose addresses follow from it; every port but a router's has one of each of those. `having`: what the port
-        keeps; the subnets read may be older than it, and its own is not given to it twice.
+        keeps; the subnets read may be older than it, and its own is not given to it twice. `among`: subnets that may
+        be chosen; None: any.
         Raises Invalid, and Conflict when nothing is left; whether what was named is free is decided by its subnet.
         """
         try:
-            return await self._choose(network_id, wanted, service, mac_address, having)
+            return await self._choose(network_id, wanted, service, mac_address, having=having, among=among)
         except NothingLeft:
             self._forget(network_id)  # what was remembered of it may be older than what came back meanwhile
-            return await self._choose(network_id, wanted, service, mac_address, having)
+            return await self._choose(network_id, wanted, service, mac_address, having=having, among=among)
 
     async def _choose(
         self,
@@ -96,12 +99,14 @@ class Picks:
         wanted: Sequence[Wanted] | None,
         service: str,
         mac_address: str,
+        *,
         having: Collection[FixedIp],
+        among: Collection[str] | None,
     ) -> Chosen:
         subnets = await self.subnets(network_id)
         for kept in having:
             self._hold(kept.subnet_id, kept.ip_address)
-        serving = [it for it in subnets if _serves(it, service)]
+        serving = [it for it in subnets if _serves(it, service) and (among is None or it.id in among)]
         following = [it for it in serving if follows_mac(it)] if mac_address and service not in ROUTER_FEET else []
         if wanted is not None:
             fixed = [self._one(one, subnets, network_id, service) for one in wanted if not _follows(one, following)]

@@ -18,6 +18,7 @@ from bus.execute import AlreadyTaken, Wish
 from handlers.network.addressing import Chosen, Picks, Wanted, mac_address, taking_addresses, unmaking
 from handlers.network.binding import Vif, binding, vifs
 from handlers.network.default_group import default_group
+from handlers.network.deferring import DEFERRED, addresses_at, routed
 from handlers.network.leading import freeing
 from handlers.network.network import NETWORKS
 from handlers.network.port import PORTS
@@ -59,6 +60,8 @@ class PortWanted(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     host: str = ""
     """Where it is plugged right away."""
+    plugged_at: str = ""
+    """Where somebody else plugs it in the same append."""
     vnic_type: str = "normal"
     profile: Mapping[str, Any] = {}
 
@@ -103,7 +106,7 @@ async def planned(cloud: Cloud, picks: Picks, wanted: Sequence[PortWanted]) -> l
         named.update(groups or ())
         refuse_insecure(groups or (), it.allowed_address_pairs, secured=secured)
         mac = it.mac_address or mac_address()
-        chosen = await picks.choose(network.id, it.fixed_ips, it.device_owner, mac)
+        chosen = await _chosen(cloud, picks, it, mac)
         port = _planned(it, network, mac, chosen, groups or (), secured=secured)
         port.wishes.extend(_plugged(it, port.id, interfaces))
         ports.append(port)
@@ -137,6 +140,17 @@ def worded(taken: AlreadyTaken, macs: Sequence[str]) -> Conflict:
     return taken
 
 
+async def _chosen(cloud: Cloud, picks: Picks, wanted: PortWanted, mac: str) -> Chosen | None:
+    """None: where it will be says which."""
+    owner, host = wanted.device_owner, wanted.host or wanted.plugged_at
+    anywhere = wanted.fixed_ips is not None or owner.startswith("network:")
+    if anywhere or not routed(await picks.subnets(wanted.network_id)):
+        return await picks.choose(wanted.network_id, wanted.fixed_ips, owner, mac)
+    if not host:
+        return None
+    return await addresses_at(cloud, picks, wanted.network_id, host, owner=owner, mac_address=mac)
+
+
 def _plugged(wanted: PortWanted, id: str, interfaces: Mapping[str, Vif]) -> list[Wish]:
     wishes = []
     if wanted.vnic_type != "normal" or wanted.profile:
@@ -148,16 +162,18 @@ def _plugged(wanted: PortWanted, id: str, interfaces: Mapping[str, Vif]) -> list
 
 
 def _planned(
-    wanted: PortWanted, network: Network, mac: str, chosen: Chosen, groups: tuple[str, ...], *, secured: bool
+    wanted: PortWanted, network: Network, mac: str, chosen: Chosen | None, groups: tuple[str, ...], *, secured: bool
 ) -> PlannedPort:
     id = wanted.id or clock.uuid4()
+    fixed_ips = chosen.fixed_ips if chosen is not None else ()
+    without = "none" if wanted.fixed_ips is not None and not fixed_ips else "immediate"
     command = CreatePort(
         name=wanted.name,
         project_id=wanted.project_id,
         parent_id=network.id,
         description=wanted.description,
         mac_address=mac,
-        fixed_ips=chosen.fixed_ips,
+        fixed_ips=fixed_ips,
         admin_state_up=wanted.admin_state_up,
         device_id=wanted.device_id,
         device_owner=wanted.device_owner,
@@ -169,12 +185,13 @@ def _planned(
         dns_domain=wanted.dns_domain,
         qos_policy_id=wanted.qos_policy_id,
         propagate_uplink_status=wanted.propagate_uplink_status,
-        ip_allocation="none" if wanted.fixed_ips is not None and not chosen.fixed_ips else "immediate",
+        ip_allocation=without if chosen is not None else DEFERRED,
         made_by=wanted.made_by,
         tags=wanted.tags,
     )
     still_so = Wish(NETWORKS, network.id, UseNetwork(subnet_ids=network.subnet_ids))
-    return PlannedPort(id, command, chosen.cidrs, [*taking_addresses(command, id), still_so])
+    cidrs = chosen.cidrs if chosen is not None else ()
+    return PlannedPort(id, command, cidrs, [*taking_addresses(command, id), still_so])
 
 
 def refuse_insecure(groups: Sequence[str], pairs: Sequence[AddressPair], *, secured: bool) -> None:

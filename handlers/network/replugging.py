@@ -12,6 +12,7 @@ from bus.cloud import Cloud
 from bus.execute import Wish
 from handlers.network.addressing import ROUTER_FEET, Picks, Wanted, eui64, follows_mac, readdressing
 from handlers.network.binding import FAILED, UNBOUND, binding, vifs
+from handlers.network.deferring import addresses_at, waiting
 from handlers.network.joining import moving_foot
 from handlers.network.leading import freeing_addresses
 from handlers.network.plugging import refuse_insecure
@@ -52,6 +53,10 @@ async def changing(cloud: Cloud, picks: Picks, port: Port, change: PortChange) -
         wishes += await _readdressed(cloud, port, after)
     groups = fields.get("security_group_ids", ())
     wishes += standing(id for id in groups if id not in port.security_group_ids)
+    if change.host and change.fixed_ips is UNSET and waiting(port):
+        owner = fields.get("device_owner", port.device_owner)
+        chosen = await addresses_at(cloud, picks, port.network_id, change.host, owner=owner, mac_address=mac)
+        wishes += readdressing(port, chosen.fixed_ips)
     return [*wishes, *await _rebound(cloud, port, change)]
 
 

@@ -68,7 +68,7 @@ class Port(State):
     data_plane_status: str | None = None
     """What somebody who watches the data plane says of it: ACTIVE or DOWN."""
     ip_allocation: str = "immediate"
-    """`none`: it was made without addresses on purpose."""
+    """`none`: it was made without addresses on purpose; `deferred`: it has those of where it is, as it is bound."""
     binding: Binding = field(default_factory=lambda: Binding(host=""))
     inactive_bindings: tuple[Binding, ...] = ()
     trunk_id: str = ""

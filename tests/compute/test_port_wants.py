@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from agents.hypervisor.plan import Start
 from agents.hypervisor.simulated import SimulatedDriver
 from agents.network.simulated import SimulatedNetwork
 from api.compute.service import SERVICE as COMPUTE
@@ -15,7 +16,7 @@ from handlers.network.port import PORTS
 from handlers.network.subnet import SUBNETS
 from schema.network.network import AddNetworkSubnet, CreateNetwork, Network, Segment
 from schema.network.port import Binding, ChangePortBinding, CreatePort, FixedIp, Port
-from schema.network.subnet import AllocateAddress, CreateSubnet, Pool
+from schema.network.subnet import SUBNET, AllocateAddress, CreateSubnet, Pool, Subnet
 from tests.compute.networked import networked
 from tests.compute.test_server_api import PROJECT
 
@@ -27,18 +28,46 @@ def segment(place, number=7):
     return Segment(id=place or "tunnel", network_type=kind, physical_network=place, segmentation_id=number)
 
 
-def port(network, *subnets, vnic_type="normal"):
+def port(network, *subnets, vnic_type="normal", ip_allocation="immediate"):
     fixed = tuple(FixedIp(subnet_id=it, ip_address="10.0.0.9") for it in subnets)
-    return Port(id="p", parent_id=network, fixed_ips=fixed, binding=Binding(host="", vnic_type=vnic_type))
+    binding = Binding(host="", vnic_type=vnic_type)
+    return Port(id="p", parent_id=network, fixed_ips=fixed, binding=binding, ip_allocation=ip_allocation)
 
 
+def waiting(network, *subnets):
+    return port(network, *subnets, ip_allocation="deferred")
+
+
+RACKED = tuple(map(segment, RACKS))
 NETS = {
-    "routed": Network(id="routed", segments=tuple(map(segment, RACKS))),
+    "routed": Network(id="routed", segments=RACKED, subnet_ids=("s1", "s2", "s3")),
+    "double": Network(id="double", segments=RACKED, subnet_ids=("f1", "f2", "v2")),
+    "full": Network(id="full", segments=RACKED, subnet_ids=("s3",)),
+    "empty": Network(id="empty", segments=RACKED),
     "vlan": Network(id="vlan", segments=(segment("rack1"),)),
     "tunnels": Network(id="tunnels", segments=(segment(None),)),
     "mixed": Network(id="mixed", segments=(segment("rack1"), segment(None))),
 }
-SUBNETS_IN = {"s1": "rack1", "s2": "rack2", "st": "tunnel"}
+
+
+def subnet(id, segment_id, *, left=True, **fields):
+    pools = (Pool(start="10.0.0.9", end="10.0.0.9"),) if left else ()
+    return Subnet(id=id, segment_id=segment_id, cidr="10.0.0.0/24", pools=pools, **fields)
+
+
+SUBNETS_IN = {
+    it.id: it
+    for it in (
+        subnet("s1", "rack1"),
+        subnet("s2", "rack2"),
+        subnet("s3", "rack3", left=False),
+        subnet("st", "tunnel"),
+        subnet("s9", None),
+        subnet("f1", "rack1"),
+        subnet("f2", "rack2"),
+        subnet("v2", "rack2", left=False, ip_version=6),
+    )
+}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +87,11 @@ SUBNETS_IN = {"s1": "rack1", "s2": "rack2", "st": "tunnel"}
             (port("routed", "s2"), port("vlan"), port("routed", "s2")),
             PortWants(reach=(frozenset({"rack1"}), frozenset({"rack2"}))),
         ),
+        ((waiting("routed"),), PortWants(reach=(frozenset({"rack1", "rack2"}),))),
+        ((waiting("routed", "s2"),), PortWants(reach=(frozenset({"rack2"}),))),
+        ((waiting("double"),), PortWants(reach=(frozenset({"rack1"}),))),
+        ((waiting("full"),), PortWants(reach=(frozenset(RACKS),), full="full")),
+        ((waiting("empty"),), PortWants(reach=(frozenset(RACKS),))),
         ((port("tunnels", vnic_type="direct"), port("tunnels")), PortWants(vnic_types=frozenset({"direct"}))),
     ],
 )
@@ -74,7 +108,7 @@ async def world(settings, fresh_database):
         yield it
 
 
-async def routed(world):
+async def routed(world, most=9):
     """A network of three racks' segments, each with a subnet of its own. Its id, and its subnets'."""
     id = clock.uuid4()
     segments = tuple(
@@ -88,7 +122,7 @@ async def routed(world):
             project_id=PROJECT,
             parent_id=id,
             cidr=f"10.9.{number}.0/24",
-            pools=(Pool(start=f"10.9.{number}.2", end=f"10.9.{number}.9"),),
+            pools=(Pool(start=f"10.9.{number}.2", end=f"10.9.{number}.{most}"),),
             segment_id=one.id,
         )
         wishes += [Wish(SUBNETS, subnets[-1], subnet), Wish(NETWORKS, id, AddNetworkSubnet(subnet_id=subnets[-1]))]
@@ -162,3 +196,61 @@ async def test_a_port_of_a_type_that_no_host_plugs(world):
         status = "ERROR" if fields else "ACTIVE"
         shown = await world.boot(admin, status, networks=[{"port": id}], availability_zone="nova:q1")
         assert not fields or "1 plug no ports of the type direct" in shown["fault"]["message"]
+
+
+async def test_a_server_of_a_routed_network_has_an_address_of_where_it_comes(world):
+    """Of three racks one has no host: its addresses are for nobody."""
+    network, subnets = await routed(world, most=3)
+    member, admin = await world.client(), await world.client("admin")
+    places = []
+    for _ in range(4):
+        shown = await world.boot(member, networks=[{"uuid": network}])
+        host = (await admin("GET", f"/servers/{shown['id']}"))["server"]["OS-EXT-SRV-ATTR:host"]
+        [address] = shown["addresses"]["racks"]
+        [port] = await world.ports(device_id=shown["id"])
+        assert [it.ip_address for it in port.fixed_ips] == [address["addr"]]
+        assert address["addr"].startswith(f"10.9.{host[1:]}.")
+        places.append(host)
+    assert sorted(places) == ["r1", "r1", "r2", "r2"]
+    more = await world.boot(member, "ERROR", networks=[{"uuid": network}])
+    rack = "It would have fitted with host h1 on the physical network rack3."
+    assert (await world.steered.state(more["id"])).fault.details.endswith(rack)
+    there = (await world.cloud.documents.get_many(SUBNET, subnets)).values()
+    await world.cloud.executor.execute(
+        *(
+            Wish(SUBNETS, it.id, AllocateAddress(ip=ip, port_id="x"))
+            for it in there
+            for ip in (it.state.pools[0].start, it.state.pools[0].end)
+            if not it.state.allocation.has(ip)
+        )
+    )
+    more = await world.boot(member, "ERROR", networks=[{"uuid": network}])
+    assert more["fault"]["message"] == f"No fixed IP addresses available for network: {network}"
+
+
+async def test_a_server_that_fails_in_one_rack_has_an_address_of_the_next(world):
+    network, subnets = await routed(world)
+    member = await world.client()
+    for name in ("h1", "h2"):
+        await world.steered.kill(name)
+    first = {}
+
+    def fails(step):
+        if isinstance(step, Start) and not first:
+            first["host"] = step
+            return "no"
+        return None
+
+    for name in ("r1", "r2"):
+        world.steered.drivers[name].failure = fails
+    shown = await world.boot(member, networks=[{"uuid": network}])
+    state = await world.steered.state(shown["id"])
+    assert state.failed_hosts
+    assert state.host not in state.failed_hosts
+    [address] = shown["addresses"]["racks"]
+    assert address["addr"].startswith(f"10.9.{state.host[1:]}.")
+    held = [it.state.taken for it in (await world.cloud.documents.get_many(SUBNET, subnets)).values() if it.state.taken]
+    assert len(held) == 1
+    await member("DELETE", f"/servers/{shown['id']}", expect=204)
+    await world.gone(member, shown["id"])
+    assert await world.nothing_left()

@@ -3,6 +3,10 @@
 import pytest
 
 from api.network.service import SERVICE
+from bus.execute import Wish
+from handlers.network.host import NETWORK_HOSTS
+from schema.network.host import RegisterNetworkHost
+from schema.network.wiring import NetworkHostFacts
 from tests.network.routed import Client, port
 from tests.serving import serving
 
@@ -108,3 +112,42 @@ async def test_extensions_and_the_root(served, member):
     assert resources[0]["links"] == [{"rel": "self", "href": f"{served.url}/networking/v2.0/networks"}]
     assert (await served.call("GET", "/networking/v2.0/")).status == 401
     assert (await served.call("GET", "/networking/")).json["versions"][0]["id"] == "v2.0"
+
+
+async def test_a_port_of_a_routed_network_has_addresses_of_where_it_is_bound(served, admin):
+    """Neutron's deferred allocation: until somebody says where, nobody knows of which segment."""
+    for host, rack in (("h1", "external"), ("h2", "elsewhere"), ("h3", "nowhere")):
+        facts = NetworkHostFacts(physical_networks=(rack,), capabilities=("vlan",))
+        command = RegisterNetworkHost(agent_id=f"agent-{host}", facts=facts)
+        await served.cloud.executor.execute(Wish(NETWORK_HOSTS, host, command))
+    body = {"name": "racks", "provider:network_type": "vlan", "provider:physical_network": "external"}
+    network = (await admin("POST", "/networks", {"network": body}, expect=201))["network"]["id"]
+    body = {"network_id": network, "network_type": "vlan", "physical_network": "elsewhere"}
+    await admin("POST", "/segments", {"segment": body}, expect=201)
+    segments = (await admin("GET", f"/segments?network_id={network}"))["segments"]
+    subnets = {}
+    for number, segment in enumerate(segments):
+        body = {"network_id": network, "ip_version": 4, "cidr": f"10.0.{number}.0/24", "segment_id": segment["id"]}
+        subnet = (await admin("POST", "/subnets", {"subnet": body}, expect=201))["subnet"]["id"]
+        subnets[segment["physical_network"]] = subnet
+
+    async def made(**fields):
+        return (await admin("POST", "/ports", {"port": {"network_id": network, **fields}}, expect=201))["port"]
+
+    def places(port):
+        return [it["subnet_id"] for it in port["fixed_ips"]]
+
+    late = await made()
+    assert (late["fixed_ips"], late["ip_allocation"]) == ([], "deferred")
+    bound = (await admin("PUT", f"/ports/{late['id']}", {"port": {"binding:host_id": "h2"}}))["port"]
+    assert (places(bound), bound["ip_allocation"]) == ([subnets["elsewhere"]], "immediate")
+    again = (await admin("PUT", f"/ports/{late['id']}", {"port": {"binding:host_id": "h1"}}))["port"]
+    assert again["fixed_ips"] == bound["fixed_ips"]
+    assert places(await made(**{"binding:host_id": "h1"})) == [subnets["external"]]
+    assert places(await made(fixed_ips=[{"subnet_id": subnets["elsewhere"]}])) == [subnets["elsewhere"]]
+    assert (await made(fixed_ips=[]))["ip_allocation"] == "none"
+    body = {"port": {"network_id": network, "binding:host_id": "h3"}}
+    words = await admin.refused("POST", "/ports", body, 409, "HostNotConnectedToAnySegment")
+    assert f"Host h3 is not connected to any segments on routed provider network '{network}'" in words
+    used = (await admin("GET", f"/network-ip-availabilities/{network}"))["network_ip_availability"]
+    assert used["used_ips"] == 3 + len(subnets)
