@@ -225,6 +225,9 @@ async def _tunnel(path: Path, way: Passage, channel: str) -> AsyncIterator[Path]
                 await hang_up(far_writer)
         except (OSError, EOFError, TimeoutError) as error:
             log.info("a way to another host is cut", host=way.host, channel=channel, error=str(error))
+        except asyncio.CancelledError:
+            if server.is_serving():
+                raise  # else by whoever ends this way, which is how it ends
         finally:
             lines.discard(task)
             await hang_up(writer)

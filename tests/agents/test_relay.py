@@ -1,16 +1,17 @@
 """Consoles through a host's relay: who is let in, and what goes through."""
 
 import asyncio
+import socket
 import ssl
 import struct
 
 import pytest
 
-from agents.hypervisor import pretended
+from agents.hypervisor import moving, pretended
 from agents.hypervisor.relay import Relay, channel_secret
 from agents.hypervisor.simulated import SimulatedDriver
 from bus.consoles import Refused, dial
-from schema.compute.domain import Domain
+from schema.compute.domain import Domain, Passage
 from schema.compute.question import (
     ConsoleFound,
     CrashGuest,
@@ -171,3 +172,31 @@ async def test_ways_that_are_opened_again_and_again_do_not_pile_up():
         assert await relay.open("copy s1", "", {"disk": echo}) is None
     finally:
         await relay.close()
+
+
+async def test_a_way_that_ends_while_it_is_used_ends_without_a_word(tmp_path):
+    """As every copy and every live migration ends: asyncio has nothing to complain of, and nobody hangs."""
+    said = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    relay = Relay()
+
+    async def silent():
+        here, there = socket.socketpair()
+        held.append(there)
+        dialled.set()
+        return await asyncio.open_connection(sock=here)
+
+    held, dialled = [], asyncio.Event()
+    found = await relay.open("copy a", SECRET, {"disk": silent})
+    way = Passage(host="h2", address=found.address, port=found.port, fingerprint=found.fingerprint, secret=SECRET)
+    async with moving._tunnel(tmp_path / "n", way, "disk") as path:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"who is there?")
+        async with asyncio.timeout(10):
+            await dialled.wait()
+    assert await reader.read() == b""
+    writer.close()
+    await relay.close()
+    for end in held:
+        end.close()
+    assert not said
