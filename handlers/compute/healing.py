@@ -1,7 +1,8 @@
 """Looking for drift, and healing what can be healed without asking anybody.
 
     orphan-claim ─▶ it is released          unknown, leftover ─▶ its host is told to let it go
-    port-elsewhere ─▶ bound to its server's host          outdated, wrong-power, missing ─▶ its host is told again
+    port-elsewhere ─▶ bound to its server's host          outdated, missing ─▶ its host is told again
+    wrong-power ─▶ its host is to do once more what it did already, so that its guest is again as the log has it
 
 What is left (a host that is silent or gone, a server that holds nothing) is for a person to decide.
 """
@@ -18,14 +19,17 @@ import structlog
 from bus import clock
 from bus.cloud import Cloud
 from bus.execute import Wish
+from bus.log import Document
 from handlers.compute.desired import Telling
 from handlers.compute.drift import Drift, Kind, drifts, held_otherwise
+from handlers.compute.server import SERVERS
 from handlers.network.binding import FAILED, Vif, binding, vifs
 from handlers.placement.claims import released
 from schema.compute.domain import Observed
 from schema.compute.host import HOST, Host
 from schema.compute.question import GuestList, ListGuests, decode_answer, encode
 from schema.compute.server import SERVER
+from schema.compute.server_command import RenewWish
 from schema.compute.server_state import Server
 from schema.network.port import PORT
 from schema.placement.provider import PROVIDER
@@ -35,7 +39,7 @@ log = structlog.get_logger()
 
 ASKING_SECONDS = 10.0
 _NOT_ITS_OWN = frozenset({Kind.UNKNOWN, Kind.LEFTOVER})
-_TOLD_AGAIN = frozenset({Kind.OUTDATED, Kind.WRONG_POWER, Kind.MISSING})
+_TOLD_AGAIN = frozenset({Kind.OUTDATED, Kind.MISSING})
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -112,6 +116,8 @@ class Healing:
                 await self._wish(*await self._bound(server))
             elif drift.kind in _NOT_ITS_OWN:
                 strangers[host.id].append(server)
+            elif drift.kind is Kind.WRONG_POWER and host.alive:
+                again |= await self._renewed(server)
             elif drift.kind in _TOLD_AGAIN:
                 again[server.id] = server
         if again:
@@ -119,15 +125,20 @@ class Healing:
         for host_id, servers in strangers.items():
             await self._telling.tell_absent(host_id, servers)
 
+    async def _renewed(self, server: Server) -> dict[str, Server]:
+        """The server with its wish made anew, as a host takes the wish it has carried out for done; by id."""
+        documents = await self._wish(Wish(SERVERS, server.id, RenewWish(generation=server.generation)))
+        return {document.id: document.state for document in documents}
+
     async def _bound(self, server: Server) -> list[Wish]:
         host = server.host or ""
         known = (await vifs(self._cloud, {host})).get(host, Vif(FAILED))
         ports = await self._cloud.documents.get_many(PORT, [nic.port_id for nic in server.nics])
         return [binding(it.id, host, known) for it in ports.values() if it.state.living and it.state.host != host]
 
-    async def _wish(self, *wishes: Wish) -> None:
+    async def _wish(self, *wishes: Wish) -> list[Document]:
         try:
-            if wishes:
-                await self._cloud.executor.execute(*wishes)
+            return await self._cloud.executor.execute(*wishes) if wishes else []
         except Refused as refused:
             log.info("drift is not healed", why=refused.message)
+            return []

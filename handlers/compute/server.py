@@ -45,6 +45,7 @@ from schema.compute.server_command import (
     RebuildServer,
     RefusePlacement,
     RemoveServerTag,
+    RenewWish,
     ReplaceServerMetadata,
     ReplaceServerTags,
     RescueServer,
@@ -75,6 +76,7 @@ from schema.compute.server_event import (
     ServerTagsSet,
     ServerUnlocked,
     StopRequested,
+    WishRenewed,
 )
 from schema.compute.server_parts import Fault
 from schema.compute.server_state import Server
@@ -129,6 +131,7 @@ ALLOWED: dict[type[Command], frozenset[str]] = {
     RefusePlacement: _LIVING,
     FailBuild: _LIVING,
     GiveUpTask: _LIVING,
+    RenewWish: _LIVING - {VmState.BUILDING, VmState.SHELVED_OFFLOADED},
     ObserveServer: _EVER,
     EndServer: _EVER,
 }
@@ -200,6 +203,8 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
             return [ServerSoftDeleted()]
         case GiveUpTask():
             return [ActionFailed(task=command.task, fault=command.fault)]
+        case RenewWish():
+            return [WishRenewed()]
         case ObserveServer():
             return _observed(server, command)
         case EndServer():
@@ -254,6 +259,8 @@ def _already_so(server: Server, command: Command) -> bool:
             return server.host != command.host and command.host in server.failed_hosts
         case GiveUpTask():
             return server.task is not command.task
+        case RenewWish():
+            return server.generation != command.generation or server.task is not None
         case ObserveServer():
             return server.host != command.host or command.generation < server.generation
         case EndServer():

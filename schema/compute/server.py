@@ -70,6 +70,7 @@ from schema.compute.server_event import (
     SuspendRequested,
     UnpauseRequested,
     UnrescueRequested,
+    WishRenewed,
 )
 from schema.compute.server_moved import moved
 from schema.compute.server_shelved import shelved
@@ -222,6 +223,8 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
             return replace(
                 server, power_state=event.power_state, vm_state=vm_state, unbidden=vm_state is not server.vm_state
             )
+        case WishRenewed():
+            return replace(server, generation=server.generation + 1)
         case ServerDetailsChanged():
             changed = changes(event)
             if "pinned_zone" in changed:

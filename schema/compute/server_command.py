@@ -369,6 +369,12 @@ class GiveUpTask(Command):
     fault: Fault
 
 
+class RenewWish(Command):
+    """Its guest was found otherwise than it should be, though its host has carried out the wish of that generation."""
+
+    generation: int
+
+
 class ObserveServer(Command):
     """What a host says of a server it holds. `generation`: the newest wish it has carried out, or failed to.
 

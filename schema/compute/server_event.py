@@ -138,6 +138,10 @@ class ActionFailed(Event):
     """The scheduler's, if it was that there is no host for it."""
 
 
+class WishRenewed(Event):
+    """Its host is to do once more what it did already; its guest did not stay so, and nobody had asked it not to."""
+
+
 class PowerObserved(Event):
     """Nobody asked for it: the guest shut itself down, crashed, or was handled behind our back."""
 
@@ -244,6 +248,7 @@ ServerEvent = (
     | ResumeRequested
     | ActionFailed
     | PowerObserved
+    | WishRenewed
     | ServerDetailsChanged
     | ServerMetadataSet
     | ServerTagsSet

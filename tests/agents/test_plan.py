@@ -195,6 +195,21 @@ def test_a_remade_guest_waits_for_its_taps():
     assert kinds(planned(domain, seen("stopped"))) == [Remake, AwaitTaps, Start, Adopt]
 
 
+@pytest.mark.parametrize(
+    "before,power,steps",
+    [
+        ("stopped", "running", [Start]),
+        ("paused", "running", [Unpause]),
+        ("running", "stopped", [Stop]),
+        ("running", "paused", [Pause]),
+        ("running", "suspended", [Suspend]),
+    ],
+)
+def test_what_strayed_from_a_wish_comes_back_when_that_is_made_anew(before, power, steps):
+    assert kinds(planned(wanted(power), seen(before, generation=2))) == []
+    assert kinds(planned(wanted(power, generation=3), seen(before, generation=2))) == [*steps, Adopt]
+
+
 @pytest.mark.parametrize("before", ["running", "stopped", "paused", "suspended"])
 def test_a_guest_is_rescued_and_brought_back_from_anywhere(before):
     image = ImageRef(id="i", url="file:///i")

@@ -151,3 +151,30 @@ async def test_what_can_be_healed_is_by_setting(settings, fresh_database):
         assert not {gone, unclaimed} & world.steered.drivers[other].domains.keys()
         [port] = await world.ports(device_id=id)
         assert port.host == server.host
+
+
+async def test_a_guest_that_strayed_is_brought_back_to_what_the_log_says(settings, fresh_database):
+    """Both where its host told of it, and the server stayed what it is, and where it did not."""
+    async with networked(settings, fresh_database, (COMPUTE, LOG)) as world:
+        member, cloud = await world.client(), world.cloud
+        rescued, paused = [(await world.boot(member))["id"] for _ in range(2)]
+        await member("POST", f"/servers/{rescued}/action", {"rescue": None}, expect=200)
+        await world.becomes(member, rescued, "RESCUE")
+        await member("POST", f"/servers/{paused}/action", {"pause": None}, expect=202)
+        await world.becomes(member, paused, "PAUSED")
+        hosts = {id: (await world.steered.state(id)).host for id in (rescued, paused)}
+        guests = {id: world.steered.drivers[host].domains[id] for id, host in hosts.items()}
+        world.steered.drivers[hosts[rescued]].lose_power(rescued)
+        await world.steered.sees(rescued, lambda state: state.power_state is PowerState.SHUTDOWN)
+        guests[paused].seen = replace(guests[paused].seen, power="running")
+        seen = await settled_drift(cloud)
+        assert {(it.kind, it.server_id) for it in seen.found} == {(Kind.WRONG_POWER, id) for id in guests}
+        healing = Healing(cloud, world.steered.reactor.telling)
+        await healing.heal(seen)
+        await world.steered.until(lambda: guests[rescued].seen.power == "running")
+        await world.steered.until(lambda: guests[paused].seen.power == "paused")
+        await world.steered.sees(rescued, lambda state: state.power_state is PowerState.RUNNING)
+        assert (await world.steered.state(rescued)).vm_state is VmState.RESCUED
+        assert (await world.steered.state(paused)).vm_state is VmState.PAUSED
+        await healing.heal(seen)
+        assert (await settled_drift(cloud)).found == []
