@@ -310,7 +310,7 @@ def fleet(hosts: int, bus: str) -> Iterator[Cloud]:
     finally:
         if kept := os.environ.get("KEEP_LOGS"):
             shutil.copytree(folder / "home" / "log", kept, dirs_exist_ok=True)
-        cumulog(environment, "down", "--guests")
+        cumulog(environment, "down")
         shutil.rmtree(folder)
 
 
