@@ -77,8 +77,6 @@ async def resize(call: Call) -> None:
     _check_disks(server, wanted)
     await _check_image(call, server, wanted)
     check_hardware(call, wanted, server.image)
-    if call.body.disk_config:
-        await call.execute(Wish(SERVERS, server.id, ChangeServerDetails(disk_config=call.body.disk_config, **by(call))))
     move = await departure(
         call.cloud,
         server,
@@ -87,7 +85,10 @@ async def resize(call: Call) -> None:
         new_flavor=wanted,
         stays=call.cloud.settings.allow_resize_to_same_host,
     )
-    await _begin(call, server, ResizeServer(move=move, **by(call)))
+    also: tuple[Wish, ...] = ()
+    if call.body.disk_config:
+        also = (Wish(SERVERS, server.id, ChangeServerDetails(disk_config=call.body.disk_config, **by(call))),)
+    await _begin(call, server, ResizeServer(move=move, **by(call)), also)
 
 
 async def migrate(call: Call) -> None:
@@ -134,7 +135,7 @@ async def revert(call: Call) -> None:
     await call.execute(*reverting(server, RevertResize(**by(call))))
 
 
-async def _begin(call: Call, server: Server, action: MoveServer) -> None:
+async def _begin(call: Call, server: Server, action: MoveServer, also: tuple[Wish, ...] = ()) -> None:
     await begin(
         call.cloud,
         call.execute,
@@ -142,6 +143,7 @@ async def _begin(call: Call, server: Server, action: MoveServer) -> None:
         action,
         project_id=call.token.project_id or "",
         user_id=call.token.user_id,
+        also=also,
     )
 
 

@@ -59,8 +59,9 @@ async def begin(
     project_id: str,
     user_id: str,
     secrets: tuple[Secret, ...] = (),
+    also: tuple[Wish, ...] = (),
 ) -> None:
-    """Have it begin. `project_id`, `user_id`: of who asks. Raises Refused."""
+    """Have it begin. `project_id`, `user_id`: of who asks. `also`: what goes with it. Raises Refused."""
     move = action.move
     for attempt in range(ATTEMPTS):
         number = await _number(cloud, attempt)
@@ -78,7 +79,7 @@ async def begin(
         first, *others = beginning(server, action, migration)
         try:
             await execute(
-                Wish(first.aggregate, first.id, first.command, secrets), *others, *_quota(cloud, server, move)
+                Wish(first.aggregate, first.id, first.command, secrets), *others, *_quota(cloud, server, move), *also
             )
         except AlreadyTaken:
             continue

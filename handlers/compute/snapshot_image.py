@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from bus.cloud import Cloud
-from bus.documents import Where
+from bus.documents import AnyOf, Where
 from bus.execute import Wish
 from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
@@ -106,15 +106,19 @@ async def image_wishes(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -
     """What goes with these commands about servers, by server id. No query where nothing is copied or shelved."""
     wishes: dict[str, tuple[Wish, ...]] = {}
     all_going: dict[str, list[tuple[str, bool]]] = {}
+    backed_up: list[Server] = []
     for server, command in wanted:
         if server.snapshot is None and server.shelf is None and server.task is not Task.RESTORING:
             continue
         events = _events(server, command)
-        going = [*_going(server, events), *await _rotated(cloud, server, events)]
+        if server.snapshot and server.snapshot.backup_type and any(isinstance(it, SnapshotTaken) for it in events):
+            backed_up.append(server)
         if unrestored(events):
             wishes[server.id] = (Wish(QUOTAS, server.project_id, ReleaseQuota(server_id=server.id)),)
-        if going:
+        if going := _going(server, events):
             all_going[server.id] = going
+    for server_id, rotated in (await _rotated(cloud, backed_up) if backed_up else {}).items():
+        all_going.setdefault(server_id, []).extend(rotated)
     streams = [IMAGE.stream(id) for going in all_going.values() for id, _ in going]
     found = await cloud.log.load(streams) if streams else {}
     images: dict[str, Image] = {document.id: document.state for document in found.values()}
@@ -148,15 +152,23 @@ def _going(server: Server, events: Sequence[Event]) -> list[tuple[str, bool]]:
     return going
 
 
-async def _rotated(cloud: Cloud, server: Server, events: Sequence[Event]) -> list[tuple[str, bool]]:
-    """Those of a series of backups that are too many now, the oldest first to go."""
-    snapshot = server.snapshot
-    if snapshot is None or not snapshot.backup_type or not any(isinstance(it, SnapshotTaken) for it in events):
-        return []
-    series = {"instance_uuid": server.id, "image_type": BACKUP, "backup_type": snapshot.backup_type}
-    found = await cloud.documents.find(IMAGE, where=[Where("properties", "contains", series)], sort=(), limit=None)
-    newest = sorted(found, key=lambda it: (it.state.created_at, it.id == snapshot.image_id), reverse=True)
-    return [(document.id, True) for document in newest[snapshot.rotation :]]
+async def _rotated(cloud: Cloud, servers: Sequence[Server]) -> dict[str, list[tuple[str, bool]]]:
+    """Those of their series of backups that are too many now, the oldest first to go; by server id, in one query."""
+    series = [Where("properties", "contains", _series(server)) for server in servers]
+    found = await cloud.documents.find(IMAGE, where=[AnyOf([[it] for it in series])], sort=(), limit=None)
+    rotated = {}
+    for server in servers:
+        if (snapshot := server.snapshot) is not None:
+            mine = [it for it in found if _series(server).items() <= it.state.properties.items()]
+            mine.sort(key=lambda it: (it.state.created_at, it.id == snapshot.image_id), reverse=True)
+            rotated[server.id] = [(document.id, True) for document in mine[snapshot.rotation :]]
+    return rotated
+
+
+def _series(server: Server) -> dict[str, str]:
+    """What images of a server have in common that are backups of the same type."""
+    backup_type = server.snapshot.backup_type if server.snapshot else ""
+    return {"instance_uuid": server.id, "image_type": BACKUP, "backup_type": backup_type}
 
 
 def _events(server: Server, command: Command) -> Sequence[Event]:

@@ -12,7 +12,8 @@ from schema.compute.task import Task, VmState
 def deleted_softly(server: Server, reclaim_seconds: int) -> bool:
     """Whether such a deletion leaves something that can be restored: a guest that ran, on its host."""
     there = server.built and server.host is not None and server.move is None
-    return reclaim_seconds > 0 and there and server.vm_state is not VmState.SOFT_DELETED
+    going = server.vm_state is VmState.SOFT_DELETED or server.task in {Task.DELETING, Task.SOFT_DELETING}
+    return reclaim_seconds > 0 and there and not going
 
 
 def decide_deletion(server: Server, command: DeleteServer) -> DeletionRequested | SoftDeletionRequested:

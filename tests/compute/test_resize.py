@@ -228,6 +228,21 @@ async def test_what_makes_no_sense_is_refused(shire):
     assert await shire.quota(member) == (1, 512)
 
 
+async def test_how_its_disk_is_partitioned_changes_with_its_size_or_not_at_all(shire):
+    await shire.steered.host("h2")
+    client = await shire.client()
+    id = (await shire.boot(client))["id"]
+    wanted = {"flavorRef": "2", "OS-DCF:diskConfig": "AUTO"}
+    await shire.act(client, id, "pause", None)
+    await shire.becomes(client, id, "PAUSED")
+    await shire.act(client, id, "resize", wanted, expect=409)
+    assert (await shire.steered.state(id)).disk_config == "MANUAL"
+    await shire.act(client, id, "unpause", None)
+    await shire.becomes(client, id, "ACTIVE")
+    await shire.act(client, id, "resize", wanted)
+    assert (await shire.becomes(client, id, "VERIFY_RESIZE"))["OS-DCF:diskConfig"] == "AUTO"
+
+
 async def test_it_is_confirmed_when_nobody_said_otherwise_for_long_enough(shire):
     member, admin = await shire.client(), await shire.client("admin")
     shire.cloud.settings = msgspec.structs.replace(shire.cloud.settings, resize_confirm_window=0.2)

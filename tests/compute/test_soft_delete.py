@@ -1,10 +1,13 @@
 """The promises of deletion that can be taken back: for a while, and then nothing is left."""
 
+import asyncio
+
 import pytest
 
 from agents.hypervisor.plan import Stop
 from bus.execute import Wish
 from handlers.compute.quota import QUOTAS
+from handlers.compute.soft_delete import deleted_softly
 from schema.compute.quota import QUOTA, SetQuotaLimits
 from schema.compute.server import deadline
 from schema.compute.server_command import DeleteServer, GiveUpTask, ObserveServer, RestoreServer, StartServer
@@ -99,6 +102,22 @@ async def test_a_server_is_deleted_and_restored(world):
     assert driver.domains[id].seen.power == "running"
     actions = (await client("GET", f"/servers/{id}/os-instance-actions"))["instanceActions"]
     assert [it["action"] for it in actions] == ["restore", "delete", "create"]
+
+
+async def test_its_quota_goes_with_the_very_state_that_is_deleted_so(world):
+    """Whatever becomes of it meanwhile."""
+    client = await world.client()
+    id = (await world.boot(client))["id"]
+    renamed = [client("PUT", f"/servers/{id}", {"server": {"name": f"web-{n}"}}) for n in range(8)]
+    await asyncio.gather(*renamed, client("DELETE", f"/servers/{id}", expect=204))
+    await world.becomes(client, id, "SOFT_DELETED")
+    assert await held(world) == {}
+
+
+def test_what_goes_for_good_keeps_its_quota_until_it_is_gone():
+    state = server.given(*running, DeletionRequested()).state
+    assert not deleted_softly(state, 60)
+    assert deleted_softly(server.given(*running).state, 60)
 
 
 async def test_without_quota_it_is_not_restored(world):
