@@ -360,6 +360,9 @@ WAYS: dict[str, Callable[[], None]] = {
     )
 }
 
+FIRST = {"placed_on_other_cpus": 193, "recovery_in_a_hurry": 282, "rescue_disk_stays": 53}
+"""Where the search begins for what few seeds notice: at one that does as things are; it goes on should that change."""
+
 
 def apply(name: str) -> None:
     """Break it, for the rest of this process."""
