@@ -1,6 +1,5 @@
 import asyncio
 import hashlib
-import shutil
 import subprocess
 
 import pytest
@@ -9,9 +8,8 @@ from aiohttp import web
 from agents.hypervisor import image_cache
 from agents.hypervisor.driver import StepFailed
 from agents.hypervisor.image_cache import ImageCache
+from agents.hypervisor.libvirt import LibvirtDriver
 from schema.compute.domain import ImageRef, ImageTicket
-
-pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="images are read with qemu-img")
 
 CONTENT = bytes(range(256)) * 8192
 
@@ -148,8 +146,7 @@ async def test_only_unused_images_are_cleaned_away(cache, store):
 
 
 async def test_the_driver_has_an_image_at_hand_in_advance(store, tmp_path):
-    libvirt = pytest.importorskip("agents.hypervisor.libvirt")
-    driver = libvirt.LibvirtDriver("host-1", "test:///default", tmp_path)
+    driver = LibvirtDriver("host-1", "test:///default", tmp_path)
     ref = image(store)
     await driver.fetch_image(ref)
     await driver.fetch_image(ref)

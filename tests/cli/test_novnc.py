@@ -1,7 +1,5 @@
 """noVNC is there after `up`, wherever it came from; and a cloud without it says what to do."""
 
-import shutil
-
 import pytest
 
 from api.cli import novnc
@@ -15,7 +13,6 @@ def settings(tmp_path):
 
 
 @pytest.mark.live
-@pytest.mark.skipif(not shutil.which("apt-get"), reason="it is fetched as a Debian package")
 def test_it_is_unpacked_into_the_home_once(settings, capsys):
     novnc.prepare(settings)
     folder = console_proxy.novnc(settings)
