@@ -8,9 +8,7 @@ comes from another process, whose CPU is not counted.
 
 import asyncio
 import json
-import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Sequence
@@ -19,9 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.child import serving
 from bench.servers import CONCURRENCY, PROJECT, Caller, Measured, at_once
 from bus.config import Settings
-from bus.postgres import EmbeddedPostgres
 
 PROVIDERS = (1000, 10_000)
 PUTS = 3000
@@ -134,26 +132,8 @@ async def load(port: int, token: str, providers: int, puts: int, measured: Measu
 
 
 def measure(providers: int, puts: int) -> None:
-    with tempfile.TemporaryDirectory(prefix="cumulog-") as folder:
-        home = Path(folder)
-        home.chmod(0o711)
-        postgres = EmbeddedPostgres(home)
-        postmaster = postgres.start()
-        command = [sys.executable, __file__, "serve", str(home), postgres.dsn(), str(providers)]
-        with (
-            (home / "serve.log").open("w") as log,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-        ):
-            try:
-                assert process.stdout is not None
-                line = next((line for line in process.stdout if line.startswith("[")), None)
-                if line is None:
-                    raise RuntimeError((home / "serve.log").read_text()[-2000:])
-                port, token = json.loads(line)
-                asyncio.run(load(port, token, providers, puts, Measured(process.pid, postmaster)))
-            finally:
-                process.kill()
-                postgres.stop()
+    with serving(__file__, str(providers)) as ((port, token), measured):
+        asyncio.run(load(port, token, providers, puts, measured))
 
 
 def main(words: Sequence[str]) -> None:

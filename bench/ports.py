@@ -8,18 +8,16 @@ not counted.
 
 import asyncio
 import json
-import subprocess
 import sys
-import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.child import serving
 from bench.servers import CONCURRENCY, PAGE, PROJECT, Caller, Measured, at_once
 from bus.config import Settings
-from bus.postgres import EmbeddedPostgres
 
 NETWORK = "22222222-2222-4222-8222-222222222222"
 SUBNET = "33333333-3333-4333-8333-333333333333"
@@ -154,26 +152,8 @@ async def load(port: int, token: str, ports: int, measured: Measured) -> None:
 
 def main() -> None:
     ports = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    with tempfile.TemporaryDirectory(prefix="cumulog-") as folder:
-        home = Path(folder)
-        home.chmod(0o711)
-        postgres = EmbeddedPostgres(home)
-        postmaster = postgres.start()
-        command = [sys.executable, __file__, "serve", str(home), postgres.dsn()]
-        with (
-            (home / "serve.log").open("w") as log,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-        ):
-            try:
-                assert process.stdout is not None
-                line = next((line for line in process.stdout if line.startswith("[")), None)
-                if line is None:
-                    raise RuntimeError((home / "serve.log").read_text()[-2000:])
-                port, token = json.loads(line)
-                asyncio.run(load(port, token, ports, Measured(process.pid, postmaster)))
-            finally:
-                process.kill()
-                postgres.stop()
+    with serving(__file__) as ((port, token), measured):
+        asyncio.run(load(port, token, ports, measured))
 
 
 if __name__ == "__main__":
