@@ -193,11 +193,7 @@ async def test_what_comes_to_nothing_leaves_no_image(world):
 
 async def test_an_image_deleted_meanwhile_ends_it(world):
     client = await world.client()
-    id = (await world.boot(client))["id"]
-    driver, held = world.driver_of(await world.steered.state(id)), asyncio.Event()
-    driver.delay = lambda step: (held.set(), 0.3)[1] if isinstance(step, TakeSnapshot) else 0
-    image_id = (await world.act(client, id, "createImage", {"name": "gone"}))["image_id"]
-    await held.wait()
+    id, image_id = await held_up(world, client, seconds=0.3)
     await world.cloud.executor.execute(Wish(IMAGES, image_id, DeleteImage()))
     await world.becomes(client, id, "ACTIVE")
     assert "could not be sent: 404" in (await world.steered.state(id)).fault.message
@@ -205,11 +201,7 @@ async def test_an_image_deleted_meanwhile_ends_it(world):
 
 async def test_a_server_deleted_meanwhile_takes_the_image_along(world):
     client = await world.client()
-    id = (await world.boot(client))["id"]
-    driver, held = world.driver_of(await world.steered.state(id)), asyncio.Event()
-    driver.delay = lambda step: (held.set(), 60)[1] if isinstance(step, TakeSnapshot) else 0
-    image_id = (await world.act(client, id, "createImage", {"name": "gone"}))["image_id"]
-    await held.wait()
+    id, image_id = await held_up(world, client)
     await client("DELETE", f"/servers/{id}", expect=204)
     await world.gone(client, id)
     await world.show(client, image_id, 404)
