@@ -9,6 +9,7 @@ from tests.cli.conftest import until
 
 pytestmark = pytest.mark.live
 SERVICE = {"id": "s", "host": "h", "state": "down", "status": "enabled", "zone": "nova", "disabled_reason": None}
+VERSION = {"X_OpenStack_Nova_API_Version": "2.87"}
 
 
 @pytest.mark.parametrize(
@@ -55,24 +56,40 @@ def test_hosts_are_listed_disabled_enabled_and_not_forgotten_while_they_live(per
     assert "there is no host nowhere" in unknown.stderr
 
 
-def test_servers_of_a_host_that_is_down_are_built_on_others(person, monkeypatch):
+class Cloud:
+    """One of two hosts, as its operator sees it."""
+
+    def __init__(self, client):
+        self.client = client
+
+    def boot(self, count):
+        """So many servers, once they are active."""
+        form = {"name": "i", "disk_format": "raw", "container_format": "bare"}
+        image = self.client.post("image", "/v2/images", form)["id"]
+        binary = {"Content_Type": "application/octet-stream"}
+        self.client.call("PUT", "image", f"/v2/images/{image}/file", b"\0" * 512, **binary)
+        body = {"server": {"name": "s", "imageRef": image, "flavorRef": "42", "networks": "none"}}
+        servers = [self.client.post("compute", "/servers", body, **VERSION)["server"]["id"] for _ in range(count)]
+        until(lambda: all(self.shown(id)["status"] == "ACTIVE" for id in servers))
+        return servers
+
+    def shown(self, id):
+        return self.client.get("compute", f"/servers/{id}", **VERSION)["server"]
+
+
+@pytest.fixture
+def cloud(person, monkeypatch):
     person.up("--hosts", "2")
     for name, value in person.environment.items():
         monkeypatch.setenv(name, value)
-    client = login(choices.settings())
-    image = client.post("image", "/v2/images", {"name": "i", "disk_format": "raw", "container_format": "bare"})["id"]
-    binary = {"Content_Type": "application/octet-stream"}
-    client.call("PUT", "image", f"/v2/images/{image}/file", b"\0" * 512, **binary)
-    version = {"X_OpenStack_Nova_API_Version": "2.87"}
-    wanted = {"name": "s", "imageRef": image, "flavorRef": "42", "networks": "none"}
-    servers = [client.post("compute", "/servers", {"server": wanted}, **version)["server"]["id"] for _ in range(4)]
+    return Cloud(login(choices.settings()))
 
-    def shown(id):
-        return client.get("compute", f"/servers/{id}", **version)["server"]
 
-    until(lambda: all(shown(id)["status"] == "ACTIVE" for id in servers))
+def test_servers_of_a_host_that_is_down_are_built_on_others(person, cloud):
+    client = cloud.client
+    servers = cloud.boot(4)
     lost, other = (it for it in rows(client))
-    assert {shown(id)["OS-EXT-SRV-ATTR:host"] for id in servers} == {lost.name, other.name}
+    assert {cloud.shown(id)["OS-EXT-SRV-ATTR:host"] for id in servers} == {lost.name, other.name}
     refused = person.types("host", "evacuate", lost.name)
     assert refused.returncode == 1
     assert "is up" in refused.stderr
@@ -81,37 +98,24 @@ def test_servers_of_a_host_that_is_down_are_built_on_others(person, monkeypatch)
     done = person.types("host", "evacuate", lost.name)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"2 of 2 servers of {lost.name} are on other hosts" in done.stdout
-    assert {shown(id)["OS-EXT-SRV-ATTR:host"] for id in servers} == {other.name}
+    assert {cloud.shown(id)["OS-EXT-SRV-ATTR:host"] for id in servers} == {other.name}
     assert "has no servers" in person.types("host", "evacuate", lost.name).stdout
 
 
-def test_a_host_that_is_drained_is_empty_and_nothing_stops(person, monkeypatch):
-    person.up("--hosts", "2")
-    for name, value in person.environment.items():
-        monkeypatch.setenv(name, value)
-    client = login(choices.settings())
-    image = client.post("image", "/v2/images", {"name": "i", "disk_format": "raw", "container_format": "bare"})["id"]
-    binary = {"Content_Type": "application/octet-stream"}
-    client.call("PUT", "image", f"/v2/images/{image}/file", b"\0" * 512, **binary)
-    version = {"X_OpenStack_Nova_API_Version": "2.87"}
-    wanted = {"name": "s", "imageRef": image, "flavorRef": "42", "networks": "none"}
-    servers = [client.post("compute", "/servers", {"server": wanted}, **version)["server"]["id"] for _ in range(6)]
-
-    def shown(id):
-        return client.get("compute", f"/servers/{id}", **version)["server"]
-
-    until(lambda: all(shown(id)["status"] == "ACTIVE" for id in servers))
+def test_a_host_that_is_drained_is_empty_and_nothing_stops(person, cloud):
+    client = cloud.client
+    servers = cloud.boot(6)
     drained, other = rows(client)
     there = [id for id, _ in drained.servers]
     assert there
-    client.post("compute", f"/servers/{there[0]}/action", {"os-stop": None}, **version)
-    until(lambda: shown(there[0])["status"] == "SHUTOFF")
+    client.post("compute", f"/servers/{there[0]}/action", {"os-stop": None}, **VERSION)
+    until(lambda: cloud.shown(there[0])["status"] == "SHUTOFF")
     done = person.types("host", "drain", drained.name, "--reason", "new memory")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(there)} of {len(there)} servers of {drained.name} are on other hosts" in done.stdout
-    until(lambda: {shown(id)["OS-EXT-SRV-ATTR:host"] for id in servers} == {other.name})
-    until(lambda: shown(there[0])["status"] == "SHUTOFF")
-    assert {shown(id)["status"] for id in servers if id != there[0]} == {"ACTIVE"}
+    until(lambda: {cloud.shown(id)["OS-EXT-SRV-ATTR:host"] for id in servers} == {other.name})
+    until(lambda: cloud.shown(there[0])["status"] == "SHUTOFF")
+    assert {cloud.shown(id)["status"] for id in servers if id != there[0]} == {"ACTIVE"}
     assert "has none" in person.types("host", "drain", drained.name).stdout
     assert "no: drained" in person.types("host", "show", drained.name).stdout
     assert "say the same" in person.types("drift").stdout
