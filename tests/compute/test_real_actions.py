@@ -6,7 +6,6 @@ The tests are one story of one guest on two hosts, in order; each leaves it runn
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import struct
 import subprocess
@@ -20,8 +19,7 @@ import pytest
 
 from agents.hypervisor import libvirt_backup
 from agents.hypervisor.libvirtd import PrivateLibvirtd
-from tests.cli.conftest import Person
-from tests.network.real_cloud import HOSTS, IMAGE, Guest, RealCloud, run, tcp, until
+from tests.network.real_cloud import HOSTS, IMAGE, Guest, RealCloud, run, standing, tcp, until
 
 pytestmark = [
     pytest.mark.live,
@@ -38,19 +36,8 @@ NEEDS_RECOVERY = 0x4
 
 @pytest.fixture(scope="module")
 def cloud(free_port: Callable[[], int]) -> Iterator[RealCloud]:
-    folder = Path(tempfile.mkdtemp(prefix="cumulog-"))
-    folder.chmod(0o711)
-    cloud = RealCloud(Person(folder / "home", free_port()))
-    cloud.person.environment["CUMULOG_RECLAIM_INSTANCE_INTERVAL"] = "3600"
-    try:
-        cloud.up()
-        cloud.import_key()
+    with standing(free_port(), CUMULOG_RECLAIM_INSTANCE_INTERVAL="3600") as cloud:
         yield cloud
-        cloud.types("down", "--guests")
-    finally:
-        cloud.person.types("down")
-        cloud.fabric.remove()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

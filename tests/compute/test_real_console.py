@@ -6,17 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import aiohttp
 import pytest
 
 from tests.browser import browser
-from tests.cli.conftest import Person
-from tests.network.real_cloud import BOOT_SECONDS, HOSTS, RealCloud, until
+from tests.network.real_cloud import BOOT_SECONDS, HOSTS, RealCloud, standing, until
 
 pytestmark = [
     pytest.mark.live,
@@ -38,18 +34,8 @@ STATUS = "document.querySelector('#status').textContent"
 
 @pytest.fixture(scope="module")
 def cloud(free_port: Callable[[], int]) -> Iterator[RealCloud]:
-    folder = Path(tempfile.mkdtemp(prefix="cumulog-"))
-    folder.chmod(0o711)
-    cloud = RealCloud(Person(folder / "home", free_port()))
-    try:
-        cloud.up()
-        cloud.import_key()
+    with standing(free_port()) as cloud:
         yield cloud
-        cloud.types("down", "--guests")
-    finally:
-        cloud.person.types("down")
-        cloud.fabric.remove()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,18 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import openstack
 
+from agents.network import namespace
 from agents.network.fabric import OUTSIDE_ADDRESSES, PHYSICAL_NETWORK, Fabric, HostPlace
 from agents.network.namespace import enter
 from tests.cli.conftest import Person
@@ -156,6 +159,26 @@ class Pings:
         """The last one may be on its way."""
         assert self.sent >= at_least, f"only {self.sent} pings were sent"
         return not self.missing and self.sent - self.received <= 1
+
+
+@contextmanager
+def standing(port: int, driver: str = "", **environment: str) -> Iterator[RealCloud]:
+    """A cloud with its image, its key and no guests, until nothing of it is left."""
+    folder = Path(tempfile.mkdtemp(prefix="cumulog-"))
+    folder.chmod(0o711)
+    cloud = RealCloud(Person(folder / "home", port), driver=driver)
+    cloud.person.environment.update(environment)
+    try:
+        cloud.up()
+        cloud.import_key()
+        yield cloud
+        cloud.types("down", "--guests")
+        assert not namespace.names(cloud.fabric.outside.removesuffix("outside"))
+        assert not _processes(folder)
+    finally:
+        cloud.person.types("down")
+        cloud.fabric.remove()
+        shutil.rmtree(folder)
 
 
 class RealCloud:
@@ -327,3 +350,13 @@ def run(namespace: str, *command: str) -> str:
 def _try(namespace: str, *command: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
     inside = ["nsenter", f"--net=/run/netns/{namespace}", "--"] if namespace else []
     return subprocess.run([*inside, *command], capture_output=True, text=True, check=False, timeout=seconds)
+
+
+def _processes(folder: Path) -> list[str]:
+    """What runs with a path below it in its command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if str(folder).encode() in (line := path.read_bytes()):
+                found.append(line.replace(b"\0", b" ").decode())
+    return found

@@ -6,10 +6,8 @@ The tests are one story on one cloud, in order: each leaves `near` and `far` as 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,8 +19,7 @@ import pytest
 
 from agents.network import namespace, nft
 from agents.network.firewall_base import TABLE
-from tests.cli.conftest import Person
-from tests.network.real_cloud import HOSTS, OUTSIDE_IP, SWEEP_SECONDS, Guest, Net, RealCloud, run, tcp, until
+from tests.network.real_cloud import HOSTS, OUTSIDE_IP, SWEEP_SECONDS, Guest, Net, RealCloud, run, standing, tcp, until
 
 pytestmark = [
     pytest.mark.live,
@@ -66,20 +63,8 @@ def story(free_port: Callable[[], int]) -> Iterator[Story]:
 @contextmanager
 def told(port: int, driver: str = "") -> Iterator[Story]:
     """The cloud with its guests, until nothing of it is left."""
-    folder = Path(tempfile.mkdtemp(prefix="cumulog-"))
-    folder.chmod(0o711)
-    cloud = RealCloud(Person(folder / "home", port), driver=driver)
-    try:
-        cloud.up()
-        cloud.import_key()
+    with standing(port, driver) as cloud:
         yield _begun(cloud)
-        cloud.types("down", "--guests")
-        assert not namespace.names(cloud.fabric.outside.removesuffix("outside"))
-        assert not _processes(folder)
-    finally:
-        cloud.person.types("down")
-        cloud.fabric.remove()
-        shutil.rmtree(folder)
 
 
 def _begun(cloud: RealCloud) -> Story:
@@ -407,13 +392,3 @@ def _rules() -> list[tuple[str, str]]:
     """What stands in the tables of the namespace this thread is in, without what is counted or numbered."""
     listed = [it for family in ("bridge", "inet") for it in nft.listed(family, TABLE) or []]
     return sorted((kind, str(what.get("name") or what.get("comment"))) for it in listed for kind, what in it.items())
-
-
-def _processes(folder: Path) -> list[str]:
-    """What runs with a path below it in its command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if str(folder).encode() in (line := path.read_bytes()):
-                found.append(line.replace(b"\0", b" ").decode())
-    return found
