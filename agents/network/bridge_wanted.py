@@ -176,6 +176,10 @@ def tunnel_entries(world: World, network: WiredNetwork, own_ip: str) -> dict[Ent
             found[Entry(peer.mac_address, peer.endpoint_ip)] = f"peer/{peer.id}"
             # One that may come here any moment, with what is running in it, has its tap already.
             found[Entry(peer.mac_address, sticks=peer.id not in world.ports)] = f"peer/{peer.id}"
+    for port in world.ports_of.get(network.id, ()):
+        for ip in port.bound_for:
+            if _is_elsewhere(ip, own_ip) and port.id not in world.peers:
+                found[Entry(port.mac_address, ip)] = f"port/{port.id}"
     for mac, those in _shared_macs(world, network, own_ip).items():
         if len({peer.endpoint_ip for peer in those}) == 1:
             found[Entry(mac, those[0].endpoint_ip)] = f"peer/{those[0].id}"  # else every host is asked

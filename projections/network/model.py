@@ -324,6 +324,7 @@ class Model:
         self._reseat(id)
         for subport in self._subports[id]:
             self._reseat(subport)
+            self._touch_port(subport)
         self._touch_port(id)
         if _differ(
             before, after, "mac_address", "fixed_ips", "dns_name", "device_owner", "device_id", "allowed_address_pairs"
@@ -400,6 +401,8 @@ class Model:
             self._touch_endpoint(network_id, id)
         for port_id in self._seated_on[id]:
             self._touch_peer(port_id)
+            if any(seat.standby for seat in self._seats[port_id]):
+                self._touch_port(port_id)  # it says where it may go
 
     def _policy_changed(self, before: QosPolicy | None, after: QosPolicy | None) -> None:
         if not _differ(before, after, "rules"):

@@ -91,7 +91,16 @@ def wired_port(of: Sources, id: str) -> WiredPort | None:
         ),
         parent_id=port.subport_of,
         segmentation_id=port.segmentation_id,
+        bound_for=_bound_for(of, port),
     )
+
+
+def _bound_for(of: Sources, port: Port) -> tuple[str, ...]:
+    """A subport goes where its parent goes."""
+    bound: Port | None = of.get(PORT, port.subport_of) if port.subport_of else port
+    names = {it.host for it in bound.inactive_bindings if it.host != bound.host} if bound is not None else set()
+    hosts = [of.get(NETWORK_HOST, it) for it in names]
+    return tuple(sorted({at.facts.endpoint_ip if at is not None else "" for at in hosts}))
 
 
 def peer(of: Sources, id: str, host: str) -> Peer | None:

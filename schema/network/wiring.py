@@ -101,6 +101,8 @@ class WiredPort(Word, tag="port"):
     """It is a trunk's parent. The subports are pieces of their own, with `parent_id` set and no tap of their own."""
     parent_id: str = ""
     segmentation_id: int = 0
+    bound_for: tuple[str, ...] = ()
+    """A live migration may take it to other hosts: where they take tunnels (empty: nowhere)."""
 
 
 class Peer(Word, tag="peer"):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agents.network.world import World
 from bus.log import Actor, Document, Recorded
@@ -203,7 +204,14 @@ def test_the_host_a_port_may_move_to_has_it_before_it_moves(history: History):
     assert set(there) == {"port/p1", "network/n1", "peer/p1", "peer/p2", *others}
     assert there["peer/p1"].endpoint_ip == "172.31.0.1", "until then it is where it was"  # type: ignore[union-attr]
     assert holding(history.model, "h2")["peer/p1"] == there["peer/p1"]
-    assert ("h3", "port/p1") in history.model.take()
+    assert {("h3", "port/p1"), ("h1", "port/p1")} <= set(history.model.take())
+    going = holding(history.model, "h1")["port/p1"]
+    assert isinstance(going, WiredPort)
+    assert going.bound_for == ("172.31.0.3",)
+    facts = NetworkHostFacts(endpoint_ip="172.31.0.33")
+    history.happens(NETWORK_HOST, "h3", NetworkHostFactsChanged(facts=facts))
+    assert ("h1", "port/p1") in history.model.take(), "it may go where it can be reached now"
+    history.happens(NETWORK_HOST, "h3", NetworkHostFactsChanged(facts=replace(facts, endpoint_ip="172.31.0.3")))
     history.happens(PORT, "p1", PortBindingActivated(host="h3"))
     assert set(holding(history.model, "h3")) == {"port/p1", "network/n1", "peer/p2", *others}
     others = {"endpoint/n1/h2", "endpoint/n1/h3"}
@@ -211,6 +219,9 @@ def test_the_host_a_port_may_move_to_has_it_before_it_moves(history: History):
     assert holding(history.model, "h2")["peer/p1"].endpoint_ip == "172.31.0.3"  # type: ignore[union-attr]
     history.happens(PORT, "p1", PortBindingRemoved(host="h1"))
     assert holding(history.model, "h1") == {}
+    settled = holding(history.model, "h3")["port/p1"]
+    assert isinstance(settled, WiredPort)
+    assert settled.bound_for == ()
 
 
 def test_an_event_touches_what_it_is_about_and_no_more(history: History):

@@ -124,7 +124,7 @@ def test_a_port_that_is_down_or_not_plugged_in_has_no_flows() -> None:
     assert HostFlows().of(down, plugged(down, **{one.id: Place(1)})) == none
 
 
-def test_a_port_that_a_migration_may_bring_is_sought_here_and_elsewhere() -> None:
+def test_a_port_that_a_migration_may_bring_or_take_is_sought_here_and_elsewhere() -> None:
     net = network(1)
     one = port(net, 1)
     peer = Peer(id=one.id, network_id=net.id, mac_address=one.mac_address, endpoint_ip="10.77.0.2")
@@ -138,8 +138,10 @@ def test_a_port_that_a_migration_may_bring_is_sought_here_and_elsewhere() -> Non
         ]
 
     [settled], [coming] = ways(World(pieces)), ways(World(pieces | {f"peer/{one.id}": peer}))
+    [going] = ways(World(pieces | {f"port/{one.id}": replace(one, bound_for=("10.77.0.2",))}))
     assert coming.startswith(f"{settled},")
     assert "set_field:0x1->xreg1" in coming
+    assert going == coming
 
 
 def seen_of(operations: list[Any]) -> bridge.Seen:

@@ -113,8 +113,8 @@ class HostFlows:
         except ValueError as error:
             self.faults[f"port/{port.id}"] = f"its rules cannot be said: {error}"
             return
-        coming = port.id in world.peers
-        receivers[port.network_id].append(receiver_of_port(port, tracked=tracked, coming=coming))
+        moving = port.id in world.peers or bool(port.bound_for)
+        receivers[port.network_id].append(receiver_of_port(port, tracked=tracked, moving=moving))
         yield part
 
     def _of_network(

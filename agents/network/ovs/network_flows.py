@@ -70,8 +70,8 @@ class Receiver(msgspec.Struct, frozen=True):
     """Its own first."""
     about: int = 0
     guest: bool = True
-    coming: bool = False
-    """A live migration may bring it here: who has its MAC now, here or elsewhere, is not known."""
+    moving: bool = False
+    """A live migration may bring it here, or take it away: who has its MAC now, here or elsewhere, is not known."""
     local: bool = False
     """A service that every host has for itself."""
 
@@ -83,10 +83,10 @@ class Receiver(msgspec.Struct, frozen=True):
         return f"{load(RECEIVER, self.key)},{load(OF_RECEIVER, self.about)},{to(RECEIVING)}"
 
 
-def receiver_of_port(port: WiredPort, *, tracked: bool, coming: bool = False) -> Receiver:
+def receiver_of_port(port: WiredPort, *, tracked: bool, moving: bool = False) -> Receiver:
     own = port.mac_address.lower()
     others = sorted({it.mac_address.lower() for it in port.address_pairs if it.mac_address} - {own})
-    return Receiver(port_key(port.id), (own, *others), _about(port, tracked=tracked), coming=coming)
+    return Receiver(port_key(port.id), (own, *others), _about(port, tracked=tracked), moving=moving)
 
 
 def receiver_of_foot(foot: Attachment) -> Receiver:
@@ -140,7 +140,7 @@ def network_flows(network: int, receivers: Sequence[Receiver], *, tunnel: bool, 
     here = f"{NETWORK}={network}"
     flows: list[Flow] = []
     for mac, those in _by_mac(receivers).items():
-        own = any(it.macs[0] == mac and not it.coming for it in those)
+        own = any(it.macs[0] == mac and not it.moving for it in those)
         given = [it.given for it in those if it.macs[0] == mac or not own]
         if own:
             only = f",{_FROM_HERE}" if all(it.local for it in those) else ""
