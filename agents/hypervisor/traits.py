@@ -18,6 +18,11 @@ _FEATURES = {
     "vmx": "VMX",
     "svm": "SVM",
 }
+_ARCHES = {
+    "HW_ARCH": {"aarch64", "i686", "mips64el", "mipsel", "ppc64", "ppc64le", "s390x", "x86_64"},
+    "COMPUTE_ARCH": {"aarch64", "mipsel", "ppc64le", "riscv64", "s390x", "x86_64"},
+}
+"""Those that have a name: of hosts, and of what they can run."""
 HYPERTHREADING = "HW_CPU_HYPERTHREADING"
 DOMAINS = (
     "COMPUTE_DEVICE_TAGGING",
@@ -37,8 +42,7 @@ DOMAINS = (
 def traits(features: Collection[str], host: Abilities, *, threads: int = 1, arch: str = "") -> tuple[str, ...]:
     """`threads`: of each core. `arch`: the host's, which is that of its guests."""
     found = {f"HW_CPU_X86_{trait}" for feature, trait in _FEATURES.items() if feature in features}
-    if arch:
-        found |= {f"{stem}_{arch.upper()}" for stem in ("HW_ARCH", "COMPUTE_ARCH")}
+    found |= {f"{stem}_{arch.upper()}" for stem, named in _ARCHES.items() if arch in named}
     if host.secure_boot:
         found.add("COMPUTE_SECURITY_UEFI_SECURE_BOOT")
     if host.tpm:

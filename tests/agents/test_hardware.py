@@ -9,7 +9,7 @@ from agents.hypervisor.host_abilities import Abilities
 from agents.hypervisor.libvirt import LibvirtDriver
 from agents.hypervisor.meter import Meter
 from agents.hypervisor.simulated import SimulatedDriver
-from agents.hypervisor.traits import traits
+from agents.hypervisor.traits import _FEATURES, traits
 from bus.config import ConfigurationError, Hardware
 from handlers.placement.trait import standard_traits
 from schema.compute.topology import HostCell, HostDevice
@@ -106,7 +106,13 @@ def test_what_a_cpu_can_do_has_placements_names():
     assert {"HW_CPU_X86_AVX2", "HW_CPU_HYPERTHREADING", "COMPUTE_NODE"} <= set(traits(["avx2"], Abilities(), threads=2))
     assert "HW_CPU_HYPERTHREADING" not in traits([], Abilities())
     assert {"HW_ARCH_X86_64", "COMPUTE_ARCH_X86_64"} <= set(traits([], Abilities(), arch="x86_64"))
-    assert set(traits(["avx2"], Abilities(tpm=True, secure_boot=True), threads=2, arch="x86_64")) <= standard_traits()
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64", "riscv64", "i686", "loongarch64", ""])
+def test_a_host_tells_of_nothing_that_has_no_name(arch):
+    told = set(traits([*_FEATURES, "unheard-of"], Abilities(tpm=True, secure_boot=True), threads=2, arch=arch))
+    assert told <= standard_traits()
+    assert ("COMPUTE_ARCH_RISCV64" in told) is (arch == "riscv64")
 
 
 def test_the_meter_tells_shares_of_the_time_between(tmp_path):
