@@ -69,7 +69,8 @@ def variables(wishes: Wishes, host: Abilities) -> Path | None:
     return FIRMWARE / (SECURE_VARIABLES if secure else VARIABLES)
 
 
-def system(root: ET.Element, wishes: Wishes, host: Abilities, nvram: Path) -> None:
+def system(root: ET.Element, wishes: Wishes, host: Abilities, nvram: Path, *, by_order: bool = False) -> None:
+    """`by_order`: a device says itself that it is booted from; else the first disk is."""
     os = ET.SubElement(root, "os")
     leaf(os, "type", "hvm", arch="x86_64", machine=machine(wishes, host))
     if variables(wishes, host):
@@ -78,7 +79,8 @@ def system(root: ET.Element, wishes: Wishes, host: Abilities, nvram: Path) -> No
         if secure:
             loader.set("secure", "yes")
         leaf(os, "nvram", str(nvram))
-    ET.SubElement(os, "boot", dev="hd")
+    if not by_order:
+        ET.SubElement(os, "boot", dev="hd")
     if wishes.on("boot_menu", image_first=True):
         ET.SubElement(os, "bootmenu", enable="yes", timeout="5000")
     ET.SubElement(os, "smbios", mode="sysinfo")

@@ -63,7 +63,7 @@ def domain_xml(
     place_memory(root, domain.topology)
     domain_processor.cpu_tuning(root, domain, wishes, host)
     domain_system.identity(root, domain.server_id)
-    domain_system.system(root, wishes, host, folder / NVRAM)
+    domain_system.system(root, wishes, host, folder / NVRAM, by_order=any(disk.first for disk in disks))
     domain_system.features(root, wishes, host)
     domain_processor.processor(root, domain, wishes, host)
     domain_system.clock(root, wishes, host)

@@ -14,7 +14,7 @@ import libvirt
 import msgspec
 
 from agents.hypervisor import config_drive, disk, domain_system, libvirt_domain, moving
-from agents.hypervisor.domain_disks import Disk
+from agents.hypervisor.domain_disks import Disk, rescue_disk
 from agents.hypervisor.domain_xml import NVRAM, domain_xml
 from agents.hypervisor.driver import StepFailed
 from agents.hypervisor.libvirt_guests import Guests
@@ -109,24 +109,26 @@ async def define_again(guests: Guests, domain: Domain, position: int = 0, **chan
     """Write the definition, keeping what is remembered of it but for those changes."""
     folder, host = guests.of(domain.server_id), await guests.abilities()
     fresh = Remembered(position=position, remade=domain.remade, resized=domain.resized)
+    wishes = Wishes(domain.properties)
 
     def define(connection: Any) -> None:
         known = libvirt_domain.lookup(connection, domain.server_id)
         memory = msgspec.structs.replace(libvirt_domain.remembered(known) if known else fresh, **changes)
-        disks = _disks(folder, rescued=memory.rescued)
+        disks = _disks(folder, wishes, rescued=memory.rescued)
         connection.defineXML(domain_xml(domain, host=host, disks=disks, folder=folder, memory=memory))
 
     await guests.libvirt.call(define, "defining it")
 
 
-def _disks(folder: Path, *, rescued: bool) -> list[Disk]:
-    """In the guest's order."""
-    names = (*(("rescue",) if rescued else ()), "disk", "ephemeral", "swap")
+def _disks(folder: Path, wishes: Wishes, *, rescued: bool) -> list[Disk]:
+    """In the guest's order. That of a rescue image is the first, or the last if the image says as what it stands."""
+    last = rescue_disk(folder / "rescue", wishes) if rescued else None
+    names = (*(("rescue",) if rescued and not last else ()), "disk", "ephemeral", "swap")
     disks = [Disk(path=folder / name) for name in names if (folder / name).exists()]
     drive = folder / "config-drive.iso"
     if drive.exists():
         disks.append(Disk(path=drive, format="raw", readonly=True, serial="config-drive"))
-    return disks
+    return [*disks, last] if last else disks
 
 
 async def remove(guests: Guests, id: str) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from agents.hypervisor import disk, libvirt_domain
+from agents.hypervisor.domain_disks import rescue_disk
 from agents.hypervisor.domain_xml import NVRAM
 from agents.hypervisor.driver import StepFailed
 from agents.hypervisor.libvirt_guests import Guests
 from agents.hypervisor.libvirt_making import define_again, downloading, furnish, point
+from agents.hypervisor.wishes import Wishes
 from schema.compute.domain import Domain
 
 
@@ -44,6 +46,7 @@ async def rescue(guests: Guests, domain: Domain) -> None:
     image = domain.rescue
     if image is None:
         raise StepFailed("it has no image to be rescued with")
+    rescue_disk(folder / "rescue", Wishes(domain.properties))  # refused before anything is touched
     try:
         (folder / "rescue").unlink(missing_ok=True)
         base = await guests.images.get(image, lambda done, whole: downloading(guests, domain, done, whole))

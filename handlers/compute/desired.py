@@ -121,7 +121,7 @@ def domain(
         config_drive=server.order.config_drive,
         seed=seed,
         reboots=Reboots(soft=server.soft_reboots, hard=server.hard_reboots),
-        properties=properties | _hardware(flavor.extra_specs),
+        properties=_heard(server, properties) | _hardware(flavor.extra_specs),
         topology=server.topology,
         remade=server.rebuilds if server.task is Task.REBUILD_DISK else server.rebuilt,
         resized=resizes,
@@ -158,6 +158,17 @@ def _staying_rescued(server: Server) -> ImageRef | None:
     if server.rescue_image is None or server.task is Task.UNRESCUING:
         return None
     return ImageRef(id=server.rescue_image.id, url="")
+
+
+def _heard(server: Server, properties: Mapping[str, str]) -> dict[str, str]:
+    """What its image says; as what disk a rescue image stands beside its own is for that image to say."""
+    own = {key: value for key, value in properties.items() if key not in _RESCUE_DISK}
+    if server.rescue_image is None or server.task is Task.UNRESCUING:
+        return own
+    return own | {key: value for key, value in server.rescue_image.properties.items() if key in _RESCUE_DISK}
+
+
+_RESCUE_DISK = frozenset({"hw_rescue_bus", "hw_rescue_device"})
 
 
 def image_ref(cloud: Cloud, image: Image, leave: ImageTicket) -> ImageRef:

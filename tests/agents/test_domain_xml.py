@@ -5,12 +5,13 @@ from xml.etree import ElementTree as ET
 import pytest
 from msgspec.structs import replace
 
-from agents.hypervisor.domain_disks import Disk
+from agents.hypervisor.domain_disks import Disk, rescue_disk
 from agents.hypervisor.domain_pins import placed_anew
 from agents.hypervisor.domain_xml import domain_xml
 from agents.hypervisor.driver import Unsupported
 from agents.hypervisor.host_abilities import Abilities
 from agents.hypervisor.remembered import NAMESPACE, Remembered, remembered
+from agents.hypervisor.wishes import Wishes
 from schema.compute.domain import Domain, Nic
 from schema.compute.topology import GuestCell, GuestDevice, Topology
 
@@ -297,6 +298,40 @@ def test_a_config_drive_may_be_a_cdrom():
     disk = made(disks=(ROOT, drive), properties={"hw_cdrom_bus": "ide"}).findall("devices/disk")[1]
     assert (disk.get("device"), disk.find("target").attrib) == ("cdrom", {"dev": "hda", "bus": "ide"})
     assert made(disks=(ROOT, drive)).findall("devices/disk")[1].get("device") == "disk"
+
+
+@pytest.mark.parametrize(
+    "properties, device, target",
+    [
+        ({"hw_rescue_bus": "virtio"}, "disk", {"dev": "vdb", "bus": "virtio"}),
+        ({"hw_rescue_device": "disk"}, "disk", {"dev": "vdb", "bus": "virtio"}),
+        ({"hw_rescue_bus": "scsi", "hw_rescue_device": "disk"}, "disk", {"dev": "sda", "bus": "scsi"}),
+        ({"hw_rescue_device": "cdrom"}, "cdrom", {"dev": "sda", "bus": "sata"}),
+        ({"hw_rescue_device": "cdrom", "hw_cdrom_bus": "ide"}, "cdrom", {"dev": "hda", "bus": "ide"}),
+    ],
+)
+def test_a_rescue_disk_may_stand_last_and_is_booted_from(properties, device, target):
+    last = rescue_disk(Path("/g/rescue"), Wishes(properties))
+    root = made(disks=(ROOT, last), properties=properties)
+    own, disk = root.findall("devices/disk")
+    assert own.find("target").get("dev") == "vda"
+    assert (disk.get("device"), disk.find("target").attrib) == (device, target)
+    assert disk.find("boot").get("order") == "1"
+    assert (disk.find("readonly") is not None) == (device == "cdrom")
+    assert root.find("os/boot") is None
+    controllers = [it.get("type") for it in root.findall("devices/controller")]
+    assert ("scsi" in controllers) == (target["bus"] == "scsi")
+
+
+def test_what_a_rescue_disk_cannot_be_is_refused():
+    assert rescue_disk(Path("/g/rescue"), Wishes({})) is None
+    for properties in (
+        {"hw_rescue_device": "lun"},
+        {"hw_rescue_bus": "fdc"},
+        {"hw_rescue_device": "cdrom", "hw_rescue_bus": "virtio"},
+    ):
+        with pytest.raises(Unsupported, match="hw_rescue"):
+            rescue_disk(Path("/g/rescue"), Wishes(properties))
 
 
 def test_on_another_host_it_is_on_that_ones_cpus():

@@ -240,5 +240,13 @@ async def test_a_guest_is_rescued_and_brought_back(control, driver, order, image
     await control.until(lambda: not control.observed[id].rescued and control.observed[id].power == "running", 60)
     assert disks() == ["disk"]
     assert not (folder / "rescue").exists()
+
+    for stands in ({"hw_rescue_bus": "scsi"}, {"hw_rescue_device": "cdrom"}):
+        await control.tell(wish(rescue=image, properties=stands, reboots=Reboots(hard=1)))
+        await control.until(lambda: control.observed[id].rescued and control.observed[id].power == "running", 60)
+        assert disks() == ["disk", "rescue"]
+        await control.tell(wish(reboots=Reboots(hard=1)))
+        await control.until(lambda: not control.observed[id].rescued and control.observed[id].power == "running", 60)
+        assert disks() == ["disk"]
     await control.tell(wish("absent"))
     await control.until(lambda: id in control.removed, 30)

@@ -1,9 +1,11 @@
 """The promises of rescuing: another disk to boot from, and the way back."""
 
 import pytest
+from msgspec.structs import replace
 
 from agents.hypervisor.plan import Rescue, Unrescue
 from bus.execute import Wish
+from handlers.compute.desired import domain
 from handlers.image.image import IMAGES
 from schema.compute.task import VmState
 from schema.image.image import DeleteImage
@@ -41,6 +43,18 @@ async def test_a_server_boots_from_another_disk_and_comes_back(ship):
     assert (await world.steered.state(id)).rescue_image is None
     actions = (await client("GET", f"/servers/{id}/os-instance-actions"))["instanceActions"]
     assert [it["action"] for it in actions] == ["unrescue", "rescue", "create"]
+
+
+async def test_as_what_disk_it_stands_is_for_the_rescue_image_to_say(ship):
+    world, client, id, _host = ship  # noqa: F811
+    await world.image("33333333-3333-4333-8333-333333333333", properties={"hw_rescue_bus": "scsi"})
+    assert "hw_rescue_bus" not in domain(await world.steered.state(id)).properties
+    await asks(client, id, "rescue", {"rescue_image_ref": "33333333-3333-4333-8333-333333333333"}, 200)
+    await world.becomes(client, id, "RESCUE")
+    rescued = await world.steered.state(id)
+    assert domain(rescued).properties["hw_rescue_bus"] == "scsi"
+    own = replace(rescued, image=rescued.rescue_image, rescue_image=None)
+    assert "hw_rescue_bus" not in domain(own).properties
 
 
 async def test_its_own_image_will_do_and_a_stopped_server_too(ship):
