@@ -19,9 +19,9 @@ _databases = 0
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Live tests share one process, so that daemons and guests never meet each other's."""
+    """Live tests share one process, so that daemons and guests never meet each other's; some name another one."""
     for item in items:
-        if item.get_closest_marker("live"):
+        if item.get_closest_marker("live") and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group("live"))
 
 

@@ -22,7 +22,7 @@ from tests.bus.conftest import until, wipe
 from tests.bus.test_consumer import Follow
 from tests.bus.words import TALLY, Add, wish
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("rabbitmq")]
 
 
 @pytest.fixture
