@@ -6,6 +6,11 @@ import pytest
 
 from api.compute.service import SERVICE
 from bus.config import Settings
+from bus.execute import Wish
+from handlers.compute.flavor import FLAVORS
+from schema.compute.flavor import CreateFlavor
+from tests.compute.steering import Steered
+from tests.compute.world import IMAGE, Client, World
 from tests.serving import Served, serving
 
 
@@ -16,23 +21,6 @@ async def served(settings: Settings, fresh_database: str) -> AsyncIterator[Serve
         yield it
 
 
-class Client:
-    """Somebody at the compute API: `await client("GET", "/flavors", expect=200)` is the JSON of the answer."""
-
-    def __init__(self, served: Served, token: str, version: str) -> None:
-        self.served = served
-        self.token = token
-        self.version = version
-
-    async def __call__(self, method, path, json=None, *, expect=200, version=None, key=None):
-        headers = {"OpenStack-API-Version": f"compute {version or self.version}"}
-        if key:
-            headers["Idempotency-Key"] = key
-        answer = await self.served.call(method, "/compute/v2.1" + path, json, token=self.token, headers=headers)
-        assert answer.status == expect, answer.body
-        return answer.json if answer.body.startswith(b"{") else answer.body
-
-
 @pytest.fixture
 def client(served):
     """`await client("member", version="2.1", project=…, user=…)`: somebody with that role."""
@@ -41,3 +29,17 @@ def client(served):
         return Client(served, await served.token(role, **fields), version)
 
     return make
+
+
+@pytest.fixture
+async def world(settings, fresh_database):
+    steering = []
+    prepare = lambda cloud: steering.append(Steered(cloud))  # noqa: E731
+    async with serving(settings, fresh_database, [SERVICE], prepare) as served, steering[0] as steered:
+        it = World(served, steered)
+        await steered.host("h1")
+        await steered.host("h2")
+        await it.image(IMAGE)
+        flavor = CreateFlavor(name="small", vcpus=1, ram_mb=512, disk_gb=1)
+        await served.cloud.executor.execute(Wish(FLAVORS, "1", flavor))
+        yield it

@@ -12,8 +12,8 @@ from handlers.compute.flavor import FLAVORS
 from schema.compute.flavor import CreateFlavor
 from schema.image.image import IMAGE
 from tests.compute.steering import Steered
-from tests.compute.test_server_api import IMAGE as BASE
-from tests.compute.test_server_api import World
+from tests.compute.world import IMAGE as BASE
+from tests.compute.world import World
 from tests.serving import serving
 
 

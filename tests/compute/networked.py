@@ -25,7 +25,7 @@ from schema.network.quota import NETWORK_USAGE, SetNetworkQuotaLimits, usage_id
 from schema.network.security_group import CreateSecurityGroup
 from schema.network.subnet import SUBNET, AllocateAddress, CreateSubnet, Pool
 from tests.compute.steering import Steered
-from tests.compute.test_server_api import IMAGE, PROJECT, World
+from tests.compute.world import IMAGE, PROJECT, World
 from tests.serving import Served, serving
 
 

@@ -12,7 +12,7 @@ from bus import clock
 from bus.execute import Wish
 from handlers.compute.console import CONSOLES, ConsoleReactor
 from schema.compute.console import CONSOLE, GrantConsole, console_id
-from tests.compute.test_server_api import GONE, OTHER, world  # noqa: F401
+from tests.compute.world import GONE, OTHER
 
 
 async def url_of(client, id, protocol="vnc", type="novnc", version="2.6"):
@@ -42,16 +42,16 @@ async def refused(session, url, **headers):
 
 
 @pytest.fixture
-async def member(world):  # noqa: F811
+async def member(world):
     return await world.client()
 
 
 @pytest.fixture
-async def id(world, member):  # noqa: F811
+async def id(world, member):
     return (await world.boot(member))["id"]
 
 
-async def test_a_serial_line_is_spoken_through(world, member, id):  # noqa: F811
+async def test_a_serial_line_is_spoken_through(world, member, id):
     url = await url_of(member, id, "serial", "serial")
     assert url.startswith("ws://127.0.0.1:")
     session = world.served.session
@@ -70,12 +70,12 @@ async def test_a_serial_line_is_spoken_through(world, member, id):  # noqa: F811
     assert "lovelace" in output["output"]
 
 
-async def test_a_screen_is_negotiated(world, member, id):  # noqa: F811
+async def test_a_screen_is_negotiated(world, member, id):
     async with world.served.session.ws_connect(socket_of(await url_of(member, id))) as screen:
         assert await screen.receive_bytes(timeout=5) == b"RFB 003.008\n"
 
 
-async def test_a_url_opens_once(world, member, id):  # noqa: F811
+async def test_a_url_opens_once(world, member, id):
     session, url = world.served.session, socket_of(await url_of(member, id))
     async with session.ws_connect(url) as screen:
         await screen.receive_bytes(timeout=5)
@@ -83,7 +83,7 @@ async def test_a_url_opens_once(world, member, id):  # noqa: F811
     assert await refused(session, url) == 403
 
 
-async def test_a_url_is_good_for_a_while(world, member, id):  # noqa: F811
+async def test_a_url_is_good_for_a_while(world, member, id):
     past = clock.now() - timedelta(seconds=1)
     command = GrantConsole(server_id=id, kind="serial", console_type="serial", expires_at=past)
     await world.cloud.executor.execute(Wish(CONSOLES, console_id("old"), command))
@@ -95,7 +95,7 @@ async def test_a_url_is_good_for_a_while(world, member, id):  # noqa: F811
     assert not (await world.cloud.documents.get(CONSOLE, console_id("old"), gone=True)).state.living
 
 
-async def test_strangers_are_told_nothing(world, member, id):  # noqa: F811
+async def test_strangers_are_told_nothing(world, member, id):
     session, url = world.served.session, socket_of(await url_of(member, id))
     bad = url.replace("token=", "token=bad")
     for wrong in (bad, bad + "x" * 100, url.partition("?")[0]):
@@ -107,14 +107,14 @@ async def test_strangers_are_told_nothing(world, member, id):  # noqa: F811
         await screen.receive_bytes(timeout=5)
 
 
-async def test_tokens_are_in_no_event(world, member, id):  # noqa: F811
+async def test_tokens_are_in_no_event(world, member, id):
     token = token_of(await url_of(member, id))
     rows = await world.cloud.pool.fetch("SELECT data::text FROM events")
     assert rows
     assert not any(token in row[0] for row in rows)
 
 
-async def test_a_token_is_shown_to_proxies(world, member, id):  # noqa: F811
+async def test_a_token_is_shown_to_proxies(world, member, id):
     admin = await world.client("admin")
     token = token_of(await url_of(member, id))
     shown = (await admin("GET", f"/os-console-auth-tokens/{token}", version="2.31"))["console"]
@@ -160,7 +160,7 @@ async def test_the_older_actions(member, id):
     await member("POST", f"/servers/{id}/action", rdp, expect=410, version="2.1")
 
 
-async def test_what_is_off_is_not_ready(world, member, id):  # noqa: F811
+async def test_what_is_off_is_not_ready(world, member, id):
     await member("POST", f"/servers/{id}/action", {"os-stop": None}, expect=202)
     await world.becomes(member, id, "SHUTOFF")
     body = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
@@ -168,13 +168,13 @@ async def test_what_is_off_is_not_ready(world, member, id):  # noqa: F811
     assert answer["conflictingRequest"]["message"] == f"Instance {id} is not ready"
 
 
-async def test_others_have_no_console_of_it(world, id):  # noqa: F811
+async def test_others_have_no_console_of_it(world, id):
     other = await world.client(project=OTHER)
     body = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
     await other("POST", f"/servers/{id}/remote-consoles", body, expect=404, version="2.6")
 
 
-async def test_novnc_is_served_and_nothing_else(world, tmp_path):  # noqa: F811
+async def test_novnc_is_served_and_nothing_else(world, tmp_path):
     folder = tmp_path / "novnc"
     (folder / "core").mkdir(parents=True)
     (folder / "vnc_lite.html").write_text("<html>noVNC</html>")

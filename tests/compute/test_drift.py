@@ -22,7 +22,7 @@ from schema.compute.task import PowerState, Task, VmState
 from schema.network.port import Binding, BindPort, Port
 from schema.placement.provider import Provider, Release
 from tests.compute.networked import networked
-from tests.compute.test_server_api import PROJECT
+from tests.compute.world import PROJECT
 
 NOW = clock.now()
 HOST = Host(id="h1", provider_id="p1", created_at=NOW)

@@ -19,7 +19,7 @@ from schema.placement.provider import PROVIDER, Inventory, SetInventory
 from tests.compute.networked import networked
 from tests.compute.steering import PROJECT as STEERED
 from tests.compute.steering import Steered
-from tests.compute.test_server_api import IMAGE, World, wanted
+from tests.compute.world import IMAGE, World, wanted
 from tests.serving import serving
 
 

@@ -26,7 +26,7 @@ from schema.refusal import Conflict
 from tests.compute.steering import PROJECT, Steered, steered
 from tests.compute.test_resize import Shire
 from tests.compute.test_server import placed, requested, server
-from tests.compute.test_server_api import IMAGE, wanted, world  # noqa: F401
+from tests.compute.world import IMAGE, wanted
 from tests.serving import serving
 
 HARDWARE = Hardware(dedicated_cpus="2-3", devices=("10de:1eb8",), simulated_cells=1, simulated_pages={"2048": "256"})
@@ -157,7 +157,7 @@ def test_a_server_that_is_placed_keeps_its_cpus():
 # At the door
 
 
-async def door(world, client, specs, **fields):  # noqa: F811
+async def door(world, client, specs, **fields):
     """POST /servers with a flavor of these extra specs."""
     execute = world.cloud.executor.execute
     id = clock.uuid4()
@@ -166,7 +166,7 @@ async def door(world, client, specs, **fields):  # noqa: F811
     return await client("POST", "/servers", {"server": wanted(flavorRef=id, **fields)}, expect=400)
 
 
-async def test_what_contradicts_itself_is_no_server(world):  # noqa: F811
+async def test_what_contradicts_itself_is_no_server(world):
     client = await world.client()
     answer = await door(world, client, {"hw:numa_nodes": "3"})
     assert answer["badRequest"]["message"].startswith("Instance CPUs and/or memory cannot be evenly distributed")
@@ -174,7 +174,7 @@ async def test_what_contradicts_itself_is_no_server(world):  # noqa: F811
     assert answer["badRequest"]["message"] == "PCI alias gpu is not defined"
 
 
-async def test_a_rebuild_must_keep_cpus_and_pages(world):  # noqa: F811
+async def test_a_rebuild_must_keep_cpus_and_pages(world):
     client = await world.client()
     id = (await world.boot(client))["id"]
     image = clock.uuid4()

@@ -7,12 +7,12 @@ from agents.hypervisor.driver import StepFailed
 from agents.hypervisor.simulated import SimulatedDriver
 from schema.compute.domain import ImageRef
 from schema.compute.question import CacheImages, Done
-from tests.compute.test_server_api import IMAGE, world  # noqa: F401
+from tests.compute.world import IMAGE
 
 VERSION = "2.81"
 
 
-async def test_hosts_of_an_aggregate_fetch_images(world):  # noqa: F811
+async def test_hosts_of_an_aggregate_fetch_images(world):
     admin, member = await world.client("admin", VERSION), await world.client("member", VERSION)
     id = (await admin("POST", "/os-aggregates", {"aggregate": {"name": "fast"}}))["aggregate"]["id"]
     for host in ("h1", "h2"):

@@ -13,7 +13,7 @@ from schema.compute.server_command import DeleteServer, RebuildServer
 from schema.compute.server_parts import Rebuild, ServerImage
 from schema.compute.server_state import Server
 from tests.compute.steering import PROJECT, steered
-from tests.compute.test_server_api import World
+from tests.compute.world import World
 
 LINUX, WINDOWS = {"os_type": "linux"}, {"os_type": "windows"}
 

@@ -18,7 +18,7 @@ from schema.network.network import AddNetworkSubnet, CreateNetwork, Network, Seg
 from schema.network.port import Binding, ChangePortBinding, CreatePort, FixedIp, Port
 from schema.network.subnet import SUBNET, AllocateAddress, CreateSubnet, Pool, Subnet
 from tests.compute.networked import networked
-from tests.compute.test_server_api import PROJECT
+from tests.compute.world import PROJECT
 
 RACKS = ("rack1", "rack2", "rack3")
 

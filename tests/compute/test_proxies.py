@@ -7,8 +7,8 @@ from api.image.service import SERVICE as IMAGE
 from api.network.service import SERVICE as NETWORK
 from bus import clock
 from tests.compute.networked import networked
-from tests.compute.test_server_api import IMAGE as IMAGE_ID
-from tests.compute.test_server_api import OTHER, PROJECT
+from tests.compute.world import IMAGE as IMAGE_ID
+from tests.compute.world import OTHER, PROJECT
 
 LAST, LAST_METADATA = "2.35", "2.38"
 

@@ -12,7 +12,7 @@ from schema.compute.server_parts import Fault, Rebuild, ServerImage
 from schema.compute.task import PowerState, Task, VmState
 from schema.refusal import Conflict
 from tests.compute.test_server import running, server
-from tests.compute.test_server_api import IMAGE, world  # noqa: F401
+from tests.compute.world import IMAGE
 
 OTHER = "22222222-2222-4222-8222-222222222222"
 WANTED = Rebuild(image=ServerImage(id=OTHER))
@@ -66,14 +66,14 @@ def test_another_wish_meanwhile_is_refused_not_passed_over():
         given.when(command).refused(f"task_state {Task.REBUILD_DISK}", Conflict)
 
 
-async def rebuilt(world, client, id, **fields):  # noqa: F811
+async def rebuilt(world, client, id, **fields):
     version = fields.pop("version", "latest")
     body = {"rebuild": {"imageRef": OTHER} | fields}
     made = (await client("POST", f"/servers/{id}/action", body, expect=202, version=version))["server"]
     return made, await world.becomes(client, id, "ACTIVE")
 
 
-async def test_a_server_has_a_new_disk_and_what_was_said_with_it(world):  # noqa: F811
+async def test_a_server_has_a_new_disk_and_what_was_said_with_it(world):
     client = await world.client()
     await world.image(OTHER)
     id = (await world.boot(client, metadata={"old": "1"}))["id"]
@@ -93,7 +93,7 @@ async def test_a_server_has_a_new_disk_and_what_was_said_with_it(world):  # noqa
     assert driver.domains[id].seen.remade == 2
 
 
-async def test_what_fails_is_told_as_failed_whatever_else_was_found(world):  # noqa: F811
+async def test_what_fails_is_told_as_failed_whatever_else_was_found(world):
     client = await world.client()
     await world.image(OTHER)
     id = (await world.boot(client))["id"]
@@ -107,7 +107,7 @@ async def test_what_fails_is_told_as_failed_whatever_else_was_found(world):  # n
     assert (newest["action"], newest["message"], part["result"]) == ("rebuild", "Error", "Error")
 
 
-async def test_a_stopped_one_stays_stopped(world):  # noqa: F811
+async def test_a_stopped_one_stays_stopped(world):
     client = await world.client()
     await world.image(OTHER)
     id = (await world.boot(client))["id"]
@@ -117,7 +117,7 @@ async def test_a_stopped_one_stays_stopped(world):  # noqa: F811
     assert (await world.becomes(client, id, "SHUTOFF"))["image"]["id"] == OTHER
 
 
-async def test_a_host_that_cannot_leaves_it_as_it_was(world):  # noqa: F811
+async def test_a_host_that_cannot_leaves_it_as_it_was(world):
     client = await world.client()
     await world.image(OTHER)
     id = (await world.boot(client))["id"]
@@ -147,7 +147,7 @@ async def test_a_host_that_cannot_leaves_it_as_it_was(world):  # noqa: F811
         ({"imageRef": IMAGE, "preserve_ephemeral": "maybe"}, "latest", "preserve_ephemeral"),
     ],
 )
-async def test_what_cannot_be_is_refused(world, body, version, words):  # noqa: F811
+async def test_what_cannot_be_is_refused(world, body, version, words):
     client = await world.client(version=version)
     id = (await world.boot(client))["id"]
     refused = await client("POST", f"/servers/{id}/action", {"rebuild": body}, expect=400)

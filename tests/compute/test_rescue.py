@@ -9,13 +9,13 @@ from handlers.compute.desired import domain
 from handlers.image.image import IMAGES
 from schema.compute.task import VmState
 from schema.image.image import DeleteImage
-from tests.compute.test_server_api import IMAGE, world  # noqa: F401
+from tests.compute.world import IMAGE
 
 OTHER = "22222222-2222-4222-8222-222222222222"
 
 
 @pytest.fixture
-async def ship(world):  # noqa: F811
+async def ship(world):
     """Somebody with a server, its host, and a rescue image."""
     client = await world.client()
     await world.image(OTHER)
@@ -29,7 +29,7 @@ async def asks(client, id, action, body=None, expect=202):
 
 
 async def test_a_server_boots_from_another_disk_and_comes_back(ship):
-    world, client, id, host = ship  # noqa: F811
+    world, client, id, host = ship
     said = await asks(client, id, "rescue", {"rescue_image_ref": OTHER, "adminPass": "secret"}, 200)
     assert said == {"adminPass": "secret"}
     shown = await world.becomes(client, id, "RESCUE")
@@ -46,7 +46,7 @@ async def test_a_server_boots_from_another_disk_and_comes_back(ship):
 
 
 async def test_as_what_disk_it_stands_is_for_the_rescue_image_to_say(ship):
-    world, client, id, _host = ship  # noqa: F811
+    world, client, id, _host = ship
     await world.image("33333333-3333-4333-8333-333333333333", properties={"hw_rescue_bus": "scsi"})
     assert "hw_rescue_bus" not in domain(await world.steered.state(id)).properties
     await asks(client, id, "rescue", {"rescue_image_ref": "33333333-3333-4333-8333-333333333333"}, 200)
@@ -58,7 +58,7 @@ async def test_as_what_disk_it_stands_is_for_the_rescue_image_to_say(ship):
 
 
 async def test_its_own_image_will_do_and_a_stopped_server_too(ship):
-    world, client, id, host = ship  # noqa: F811
+    world, client, id, host = ship
     await asks(client, id, "os-stop")
     await world.becomes(client, id, "SHUTOFF")
     assert (await asks(client, id, "rescue", expect=200))["adminPass"]
@@ -67,7 +67,7 @@ async def test_its_own_image_will_do_and_a_stopped_server_too(ship):
 
 
 async def test_it_stays_rescued_when_its_image_is_gone_and_its_host_hears_everything_anew(ship):
-    world, client, id, host = ship  # noqa: F811
+    world, client, id, host = ship
     await asks(client, id, "rescue", {"rescue_image_ref": OTHER}, 200)
     await world.becomes(client, id, "RESCUE")
     await world.cloud.executor.execute(Wish(IMAGES, OTHER, DeleteImage()))
@@ -85,7 +85,7 @@ async def test_it_stays_rescued_when_its_image_is_gone_and_its_host_hears_everyt
 
 
 async def test_a_host_that_cannot_leaves_it_as_it_was(ship):
-    world, client, id, host = ship  # noqa: F811
+    world, client, id, host = ship
     host.failure = lambda step: "no room" if isinstance(step, Rescue) else None
     await asks(client, id, "rescue", {"rescue_image_ref": OTHER}, 200)
     await world.becomes(client, id, "ACTIVE")
@@ -99,7 +99,7 @@ async def test_a_host_that_cannot_leaves_it_as_it_was(ship):
     "action", [{"reboot": {"type": "HARD"}}, {"rebuild": {"imageRef": IMAGE}}, {"rescue": None}, {"pause": None}]
 )
 async def test_what_a_rescued_server_cannot_do_is_refused(ship, action):
-    world, client, id, _ = ship  # noqa: F811
+    world, client, id, _ = ship
     await asks(client, id, "unrescue", expect=409)
     await asks(client, id, "rescue", expect=200)
     await world.becomes(client, id, "RESCUE")

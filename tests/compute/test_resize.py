@@ -15,7 +15,7 @@ from schema.compute.server import SERVER
 from schema.placement.consumer import CONSUMER
 from schema.placement.provider import PROVIDER
 from tests.compute.steering import Steered
-from tests.compute.test_server_api import IMAGE, PROJECT, World
+from tests.compute.world import IMAGE, PROJECT, World
 from tests.serving import serving
 
 

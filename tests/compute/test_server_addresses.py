@@ -5,7 +5,7 @@ import pytest
 from api.compute.service import SERVICE as COMPUTE
 from api.network.service import SERVICE as NETWORK
 from tests.compute.networked import networked
-from tests.compute.test_server_api import OTHER
+from tests.compute.world import OTHER
 from tests.network.wiring import until
 
 OLD = "2.43"

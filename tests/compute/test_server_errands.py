@@ -8,7 +8,6 @@ from schema.compute.errand import CrashDumpTriggered, ServerPasswordChanged
 from schema.compute.server_command import ChangeServerPassword, TriggerCrashDump
 from schema.compute.topology import GuestCell, Topology
 from tests.compute.test_server import requested, running
-from tests.compute.test_server_api import world  # noqa: F401
 from tests.story import Story
 
 WITH_AGENT = "22222222-2222-4222-8222-222222222222"
@@ -32,12 +31,12 @@ def test_a_topology_tells_administrators_where_it_is():
 
 
 @pytest.fixture
-async def member(world):  # noqa: F811
+async def member(world):
     return await world.client()
 
 
 @pytest.fixture
-async def id(world, member):  # noqa: F811
+async def id(world, member):
     return (await world.boot(member))["id"]
 
 
@@ -50,7 +49,7 @@ async def console(client, id):
     return (await client("POST", f"/servers/{id}/action", {"os-getConsoleOutput": {}}))["output"]
 
 
-async def test_a_crash_dump_is_triggered(world, member, id):  # noqa: F811
+async def test_a_crash_dump_is_triggered(world, member, id):
     path, body = f"/servers/{id}/action", {"trigger_crash_dump": None}
     await member("POST", path, body, expect=202)
     assert "NMI" in await console(member, id)
@@ -67,7 +66,7 @@ async def test_a_crash_dump_is_triggered(world, member, id):  # noqa: F811
     assert refusal == f"Cannot 'trigger_crash_dump' server {id} while it is in vm_state stopped"
 
 
-async def test_a_password_takes_an_agent(world, member, id):  # noqa: F811
+async def test_a_password_takes_an_agent(world, member, id):
     body = {"changePassword": {"adminPass": "pass-word-1"}}
     refusal = await member("POST", f"/servers/{id}/action", body, expect=409)
     assert refusal["conflictingRequest"]["message"].startswith(f"Failed to set admin password on {id}")
@@ -85,7 +84,7 @@ async def test_a_password_takes_an_agent(world, member, id):  # noqa: F811
     await member("POST", f"/servers/{agile}/action", {"changePassword": {}}, expect=400)
 
 
-async def test_diagnostics_are_for_administrators(world, member, id):  # noqa: F811
+async def test_diagnostics_are_for_administrators(world, member, id):
     admin = await world.client("admin")
     path = f"/servers/{id}/diagnostics"
     await member("GET", path, expect=403)

@@ -4,7 +4,7 @@ import pytest
 
 from api.compute.server_hints import QUESTION, hints_of
 from schema.refusal import Invalid
-from tests.compute.test_server_api import GONE, wanted, world  # noqa: F401
+from tests.compute.world import GONE, wanted
 
 QUERY = '[">=", "$free_ram_mb", 1024]'
 
@@ -52,7 +52,7 @@ def test_what_nova_would_not_take_is_refused(given, words):
     assert words in str(refused.value)
 
 
-async def test_a_server_is_not_ordered_with_a_hint_that_says_nothing(world):  # noqa: F811
+async def test_a_server_is_not_ordered_with_a_hint_that_says_nothing(world):
     member = await world.client()
     for name in ("os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"):
         answer = await member("POST", "/servers", {"server": wanted(member), name: {"cidr": "near"}}, expect=400)

@@ -13,7 +13,7 @@ from schema.network.network import NETWORK, NetworkUpdated
 from schema.network.port import DeletePort
 from schema.network.wiring import tap_name
 from tests.compute.networked import networked
-from tests.compute.test_server_api import GONE, OTHER
+from tests.compute.world import GONE, OTHER
 from tests.network.wiring import happened, until
 
 

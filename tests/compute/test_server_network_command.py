@@ -12,7 +12,7 @@ from api.network.service import SERVICE as NETWORK
 from handlers.identity.bootstrap import Offered, bootstrap
 from tests.command import commanding
 from tests.compute.networked import networked
-from tests.compute.test_server_api import IMAGE
+from tests.compute.world import IMAGE
 from tests.network.wiring import until
 
 PASSWORD = "correct horse battery staple"

@@ -7,7 +7,7 @@ import pytest
 from bus import clock
 from handlers.compute import step
 from tests.compute.networked import networked
-from tests.compute.test_server_api import GONE, OTHER, PROJECT, wanted
+from tests.compute.world import GONE, OTHER, PROJECT, wanted
 
 
 @pytest.fixture

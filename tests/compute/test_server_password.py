@@ -6,7 +6,7 @@ import pytest
 
 from handlers.network.instance import instance_data
 from tests.compute.networked import networked
-from tests.compute.test_server_api import OTHER, wanted
+from tests.compute.world import OTHER, wanted
 
 SECRET = "bm90IGEgc2VjcmV0IGFueSBtb3Jl"
 

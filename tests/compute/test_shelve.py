@@ -44,7 +44,7 @@ from schema.placement.consumer import CONSUMER
 from schema.refusal import Conflict
 from tests.compute.keeping import keeping
 from tests.compute.test_server import running, server
-from tests.compute.test_server_api import IMAGE as BASE
+from tests.compute.world import IMAGE as BASE
 
 ASKED = ShelveRequested(image_id="i", offload_seconds=-1)
 SHELVED = (*running, ASKED, ServerShelved())

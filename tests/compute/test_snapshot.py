@@ -33,8 +33,8 @@ from schema.image.image import IMAGE, DeleteImage, StartImageUpload
 from schema.refusal import Conflict
 from tests.compute.keeping import keeping
 from tests.compute.test_server import paused, running, server, suspended
-from tests.compute.test_server_api import IMAGE as BASE
-from tests.compute.test_server_api import OTHER as OTHERS
+from tests.compute.world import IMAGE as BASE
+from tests.compute.world import OTHER as OTHERS
 
 ASKED = SnapshotRequested(snapshot=Snapshot(image_id="i"))
 

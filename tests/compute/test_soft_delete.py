@@ -18,7 +18,7 @@ from schema.compute.task import PowerState, Task, VmState
 from schema.refusal import Conflict
 from tests.compute.keeping import keeping
 from tests.compute.test_server import placed, requested, running, server
-from tests.compute.test_server_api import OTHER, PROJECT
+from tests.compute.world import OTHER, PROJECT
 
 ASKED = SoftDeletionRequested(reclaim_seconds=60)
 DELETED = (*running, ASKED, ServerSoftDeleted())
