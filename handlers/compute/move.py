@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
+from schema.compute.migration import MigrationType
 from schema.compute.move import (
     Move,
     MoveCancelRequested,
@@ -36,6 +39,7 @@ from schema.compute.server_command import (
     RevertResize,
 )
 from schema.compute.server_state import Server
+from schema.compute.task import VmState
 from schema.compute.topology import Topology
 from schema.refusal import Conflict, Invalid
 
@@ -59,7 +63,7 @@ def decide_move(server: Server, command: MoveCommand) -> Sequence[MoveEvent]:
         case MoveServer():
             if server.host != command.move.source_host or server.provider_id != command.move.source_provider:
                 raise Conflict(f"Server {server.id} is on {server.host} by now.")
-            return [MoveRequested(move=command.move, request_id=command.request_id)]
+            return [MoveRequested(move=_as_it_is(server, command.move), request_id=command.request_id)]
         case PlaceMove():
             _in_phase(server, command.migration_id, Phase.SEEKING)
             return [
@@ -95,6 +99,13 @@ def decide_move(server: Server, command: MoveCommand) -> Sequence[MoveEvent]:
         case CancelMove():
             _in_phase(server, command.migration_id, Phase.SEEKING, Phase.PREPARING, Phase.LEAVING)
             return [MoveCancelRequested(request_id=command.request_id)]
+
+
+def _as_it_is(server: Server, move: Move) -> Move:
+    """With what its guest does now, whatever it did when the move was thought of: so it is there, or here again."""
+    evacuated = move.type is MigrationType.EVACUATION
+    running = move.running if evacuated else server.vm_state is not VmState.STOPPED
+    return replace(move, source_power=server.power_state, running=running)
 
 
 def move_already_so(server: Server, command: MoveCommand) -> bool:

@@ -23,6 +23,7 @@ from schema.compute.server_command import (
     EvacuateServer,
     FailMove,
     FinishMove,
+    MigrateServer,
     ObserveServer,
     PlaceMove,
     ResetServerState,
@@ -33,7 +34,7 @@ from schema.compute.task import PowerState, Task, VmState
 from schema.placement.consumer import EndAllocations
 from schema.placement.provider import Release, TakeOver
 from schema.refusal import Conflict
-from tests.compute.test_server import running, server
+from tests.compute.test_server import running, server, stopped
 
 MOVE = Move(
     migration_id="m-1",
@@ -54,6 +55,16 @@ def after(*events):
 
 def decided(state, command):
     return list(SERVERS.decide(state, command))
+
+
+@pytest.mark.parametrize(
+    "history,power_state,on", [(running, PowerState.RUNNING, True), (stopped, PowerState.SHUTDOWN, False)]
+)
+def test_it_goes_as_it_is_when_that_is_decided(history, power_state, on):
+    """Not as it was read before: built meanwhile, or stopped."""
+    read = replace(MOVE, type=MigrationType.MIGRATION, source_provider="p1", source_power=0, running=not on)
+    now = replace(read, source_power=power_state, running=on)
+    server.given(*history).when(MigrateServer(move=read)).then(MoveRequested(move=now))
 
 
 def test_it_is_on_the_host_it_is_built_on_and_back_where_it_was_when_that_fails():
