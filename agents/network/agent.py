@@ -113,7 +113,7 @@ class NetworkAgent:
         return self._world
 
     def _worldly(self, endpoint_ip: str = "") -> World:
-        return World(self._held.pieces, self._held.common, endpoint_ip=endpoint_ip)
+        return World(self._held.pieces, self._held.common, host=self.host, endpoint_ip=endpoint_ip)
 
     async def run(self) -> None:
         """Serve this host. Ends only by cancellation, or if the driver cannot start."""
@@ -164,7 +164,7 @@ class NetworkAgent:
             return
         if word.position <= self.position and (not word.full or self.position != self._said):
             return  # it has heard something newer since it said what it holds
-        self._held, touched = told(self._held, word, self.host)
+        self._held, touched = told(self._held, word)
         self._world = self._worldly(self._facts.endpoint_ip)
         self._wake_save.set()
         if touched:
@@ -251,7 +251,7 @@ class NetworkAgent:
         fenced, world = self._fenced, self._world
         if fenced:
             await self._driver.fence()
-            world = World(_without_routers(world), world.common, endpoint_ip=world.endpoint_ip)
+            world = World(_without_routers(world), world.common, host=self.host, endpoint_ip=world.endpoint_ip)
         faults = await self._driver.apply(world, touched)
         if touched is not None:
             faults = {key: text for key, text in self._faults.items() if key not in touched} | faults

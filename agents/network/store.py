@@ -18,14 +18,19 @@ from schema.network.wiring import Piece
 log = structlog.get_logger()
 
 
+Shared = dict[str, dict[str, Piece]]
+"""Network → its peers and endpoints, group → its members, by key. Never changed: hosts that one process plays share it,
+and so some of it may be of the very host that holds it."""
+
+
 class Held(msgspec.Struct, frozen=True):
     """What an agent was told, up to a position. 0: nothing."""
 
     position: int = 0
     pieces: dict[str, Piece] = msgspec.field(default_factory=dict)
     """The host's own."""
-    common: dict[str, Piece] = msgspec.field(default_factory=dict)
-    """What it has in common with others: peers, endpoints, members."""
+    common: Shared = msgspec.field(default_factory=dict)
+    """What it has in common with others."""
 
 
 class Store(Protocol):

@@ -1,80 +1,90 @@
 """What a wiring message comes to: the pieces that a host holds afterwards, and what its driver must look at.
 
-What hosts have in common is told to all of them alike: what is of this very host is left out here, and what was of a
-network or a group that leaves this host leaves with it.
+What hosts have in common is told to all of them alike; what was of a network or a group that leaves this host leaves
+with it. A process that plays many hosts holds it once for all that were told the same.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Mapping
 from functools import lru_cache
+from weakref import WeakValueDictionary
 
-import msgspec
+from agents.network.store import Held, Shared
+from schema.network.wiring import News, Piece, Wiring, decode_news
 
-from agents.network.store import Held
-from schema.network.wiring import Endpoint, Member, Peer, Piece, Wiring, decode_news
-
-FOLLOWED = ("network/", "members/")
+REMEMBERED = 256
+"""Messages that other hosts of this process may be told too."""
 
 
-def told(held: Held, word: Wiring, host: str) -> tuple[Held, set[str]]:
+def told(held: Held, word: Wiring) -> tuple[Held, set[str]]:
     """What a host holds afterwards, and the keys that its driver must look at: some of it may be as it was.
 
     Raises msgspec.DecodeError.
     """
-    pieces, common = (held.pieces, held.common) if not word.full else ({}, {})
+    pieces, common = (dict(held.pieces), dict(held.common)) if not word.full else ({}, Shared())
     touched = {*word.pieces, *word.gone}
-    left = {key for key in word.gone if key.startswith(FOLLOWED)}
-    if word.common or left:
-        common = dict(common)
     for raw in word.common:
         news = _read(bytes(raw))
-        common |= news.pieces
-        for key in (*news.gone, *news.of_hosts.get(host, ())):
-            common.pop(key, None)
-        touched |= news.touched
-    if left:
-        for key in [key for key, piece in common.items() if _belongs(piece) in left]:
-            del common[key]
-            touched.add(_looked_at(key))
-    pieces = pieces | word.pieces
+        common[news.of] = _after(common.get(news.of), bytes(raw), news)
+        touched |= _touched(bytes(raw))
+    pieces |= word.pieces
     for key in word.gone:
         pieces.pop(key, None)
+        touched |= _looked_at_all(common.pop(key, {}))
     if word.full:
-        touched |= {_looked_at(key) for key in (*held.pieces, *held.common)}
+        touched |= _looked_at_all(held.pieces)
+        for group in held.common.values():
+            touched |= _looked_at_all(group)
     return Held(word.position, pieces, common), touched
 
 
-class _Read(msgspec.Struct, frozen=True):
-    """News as every host needs it."""
+class _Group(dict[str, Piece]):
+    """What hosts hold of one network, or of one group. `became`: what news made of it, while somebody holds that.
 
-    pieces: dict[str, Piece]
-    gone: tuple[str, ...]
-    touched: frozenset[str]
-    of_hosts: dict[str, list[str]]
-    """Host → what is no peer there, as it is its own."""
+    So it is worked out by the first host that is told, and taken by the others of its process.
+    """
 
+    __slots__ = ("__weakref__", "became")
 
-@lru_cache(maxsize=256)
-def _read(message: bytes) -> _Read:
-    """All hosts that one process plays share what they are told the same of."""
-    news = decode_news(message)
-    of_hosts: dict[str, list[str]] = defaultdict(list)
-    for key, piece in news.pieces.items():
-        if isinstance(piece, Peer | Endpoint):
-            of_hosts[piece.host].append(key)
-    touched = frozenset(_looked_at(key) for key in (*news.pieces, *news.gone))
-    return _Read(news.pieces, news.gone, touched, of_hosts)
+    def __init__(self, pieces: Mapping[str, Piece]) -> None:
+        super().__init__(pieces)
+        self.became: WeakValueDictionary[bytes, _Group] = WeakValueDictionary()
 
 
-def _belongs(piece: Piece) -> str:
-    """The key of what it is told with; empty: it stands for itself."""
-    match piece:
-        case Peer() | Endpoint():
-            return f"network/{piece.network_id}"
-        case Member():
-            return f"members/{piece.id}"
-    return ""
+_nothing = _Group({})
+_newest: WeakValueDictionary[str, _Group] = WeakValueDictionary()
+"""By key. Hosts that came to a network at different times were told of it differently, and hold the same afterwards:
+what is equal to the newest is replaced by it."""
+
+
+def _after(before: dict[str, Piece] | None, message: bytes, news: News) -> _Group:
+    held = _nothing if before is None else before if isinstance(before, _Group) else _Group(before)
+    after = held.became.get(message)
+    if after is None:
+        after = _Group({**held, **news.pieces})
+        for key in news.gone:
+            after.pop(key, None)
+        newest = _newest.get(news.of)
+        if newest is not None and newest == after:
+            after = newest
+        held.became[message] = _newest[news.of] = after
+    return after
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _read(message: bytes) -> News:
+    return decode_news(message)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _touched(message: bytes) -> frozenset[str]:
+    news = _read(message)
+    return frozenset(_looked_at(key) for key in (*news.pieces, *news.gone))
+
+
+def _looked_at_all(pieces: dict[str, Piece]) -> set[str]:
+    return {_looked_at(key) for key in pieces}
 
 
 def _looked_at(key: str) -> str:

@@ -31,21 +31,30 @@ class World:
     """
 
     def __init__(
-        self, own: Mapping[str, Piece], common: Mapping[str, Piece] | None = None, *, endpoint_ip: str = ""
+        self,
+        own: Mapping[str, Piece],
+        common: Mapping[str, Mapping[str, Piece]] | None = None,
+        *,
+        host: str = "",
+        endpoint_ip: str = "",
     ) -> None:
         """`common`: peers, endpoints and members, which may be many; who asks for none of them does not pay for them.
 
-        They may be among the host's own, too.
+        They may be among the host's own, too. What is said there of `host` is left out: it is no peer of its own.
         """
         self.own = dict(own)
-        self.common: Mapping[str, Piece] = common or {}
+        self.common: Mapping[str, Mapping[str, Piece]] = common or {}
+        self.host = host
         self.endpoint_ip = endpoint_ip
         """This host's own tunnel endpoint."""
 
     @cached_property
     def pieces(self) -> dict[str, Piece]:
         """All of them."""
-        return {**self.common, **self.own}
+        return {
+            **{key: it for group in self.common.values() for key, it in group.items() if self._others(it)},
+            **self.own,
+        }
 
     @cached_property
     def ports(self) -> dict[str, WiredPort]:
@@ -85,11 +94,14 @@ class World:
 
     @cached_property
     def _own_by_kind(self) -> dict[type, list[Any]]:
-        return _by_kind(self.own)
+        return _by_kind(self.own.values())
 
     @cached_property
     def _common_by_kind(self) -> dict[type, list[Any]]:
-        return _by_kind(self.common)
+        return _by_kind(it for group in self.common.values() for it in group.values() if self._others(it))
+
+    def _others(self, piece: Piece) -> bool:
+        return not self.host or not isinstance(piece, Peer | Endpoint) or piece.host != self.host
 
     def _all(self, kind: type[P]) -> list[P]:
         more = self._common_by_kind.get(kind, []) if kind in _COMMON else []
@@ -121,9 +133,9 @@ class World:
         return [there.network_id] if there else []
 
 
-def _by_kind(pieces: Mapping[str, Piece]) -> dict[type, list[Any]]:
+def _by_kind(pieces: Iterable[Piece]) -> dict[type, list[Any]]:
     found: dict[type, list[Any]] = {}
-    for piece in pieces.values():
+    for piece in pieces:
         found.setdefault(type(piece), []).append(piece)
     return found
 

@@ -199,7 +199,8 @@ class View:
         shown["OS-SRV-USG:launched_at"] = _micro(server.launched_at)
         shown["OS-SRV-USG:terminated_at"] = _micro(server.deleted_at)
         shown["os-extended-volumes:volumes_attached"] = []
-        if groups := security_groups(server):
+        # While it is built Nova shows none, and its client what was ordered.
+        if server.vm_state is not VmState.BUILDING and (groups := security_groups(server)):
             shown["security_groups"] = [{"name": name} for name in groups]
         if self._extended:
             self._extend(shown, server, user_data)

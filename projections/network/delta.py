@@ -12,16 +12,17 @@ from schema.network.wiring import News, Piece, encode
 
 
 class Common:
-    """What changed of what hosts have in common."""
+    """What changed of something that hosts have in common: a network, or a group's members, by its key."""
 
-    def __init__(self, pieces: dict[str, Piece] | None = None, gone: list[str] | None = None) -> None:
+    def __init__(self, of: str, pieces: dict[str, Piece] | None = None, gone: list[str] | None = None) -> None:
+        self.of = of
         self.pieces = pieces if pieces is not None else {}
         self.gone = gone if gone is not None else []
 
     @cached_property
     def encoded(self) -> msgspec.Raw:
         """As it is told, however many are told."""
-        return msgspec.Raw(encode(News(pieces=self.pieces, gone=tuple(self.gone))))
+        return msgspec.Raw(encode(News(of=self.of, pieces=self.pieces, gone=tuple(self.gone))))
 
 
 class Delta(msgspec.Struct):
@@ -63,13 +64,13 @@ def deltas(model: Model, newest: dict[str, int], position: int, changed: Mapping
     wholes: dict[str, Common] = {}
     for (holder, key), change in changed.items():
         if holder.startswith(COMMON):
-            _put(commons.setdefault(holder, Common()), key, change.piece)
+            _put(commons.setdefault(holder, Common(holder.removeprefix(COMMON))), key, change.piece)
             continue
         _put(of(holder), key, change.piece)
         if change.fresh and key.partition("/")[0] in FOLLOWED:
             name = COMMON + key
             if name not in wholes:
-                wholes[name] = Common(model.everything(name))
+                wholes[name] = Common(key, model.everything(name))
             of(holder).common.append(wholes[name])
     for name, common in commons.items():
         for host in model.followers(name):

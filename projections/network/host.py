@@ -20,7 +20,7 @@ from bus.consumer import Apply, Projection
 from bus.log import Recorded
 from bus.postgres_log import document
 from projections.network.delta import Change, Common, Delta, Deltas, deltas
-from projections.network.model import KINDS, Model, Place
+from projections.network.model import COMMON, KINDS, Model, Place
 from schema.network.wiring import Piece, decode_piece, encode
 
 ROWS_AT_ONCE = 5000
@@ -87,7 +87,8 @@ async def behind(pool: asyncpg.Pool, holding: Mapping[str, int]) -> Deltas:
 class _News:
     """What changed of one thing that hosts have in common, in the order of positions."""
 
-    def __init__(self) -> None:
+    def __init__(self, of: str) -> None:
+        self._of = of
         self._positions: list[int] = []
         self._rows: list[tuple[str, Piece | None]] = []
         self._commons: dict[int, Common] = {}
@@ -109,7 +110,9 @@ class _News:
         if start not in self._commons:
             rows = self._rows[start:]
             self._commons[start] = Common(
-                {key: piece for key, piece in rows if piece is not None}, [key for key, piece in rows if piece is None]
+                self._of,
+                {key: piece for key, piece in rows if piece is not None},
+                [key for key, piece in rows if piece is None],
             )
         return self._commons[start]
 
@@ -119,7 +122,7 @@ async def _news(connection: Any, follows: Iterable[tuple[str, str, int]]) -> dic
     sinces: dict[str, int] = {}
     for _, name, since in follows:
         sinces[name] = min(since, sinces.get(name, since))
-    news = {name: _News() for name in sinces}
+    news = {name: _News(name.removeprefix(COMMON)) for name in sinces}
     for name, key, position, piece in await connection.fetch(_COMMON, list(sinces), list(sinces.values())):
         news[name].add(position, key, decode_piece(piece) if piece is not None else None)
     return news

@@ -333,6 +333,8 @@ class Wiring(Word, tag=True):
 class News(Word):
     """What changed of what hosts have in common. Some of it may be of the very host that is told."""
 
+    of: str
+    """What it is of: the key of a network, or of a group's members."""
     pieces: dict[str, Piece] = field(default_factory=dict)
     gone: tuple[str, ...] = ()
 

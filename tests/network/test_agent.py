@@ -240,14 +240,15 @@ async def test_what_is_on_its_way_to_a_host_is_not_looked_up_again(wired):
 async def test_everything_told_late_does_not_undo_what_was_told_since(wired):
     driver = SimulatedNetwork("h1")
     agent, _ = await wired.agent("h1", driver, lease_seconds=60.0)
-    told = overheard(wired)
-    await wired.telling.catch_up("h1", 0, missed=True)
-    await until(lambda: any(word.full for _, word in told))
-    everything = next(word for _, word in told if word.full)
     await wired.port(1, "h1")
     await until(active(wired, "p1"))
+    told = overheard(wired)
+    await wired.telling.catch_up("h1", 0, missed=True)
+    [everything] = [word for _, word in told if word.full]
+    await wired.port(2, "h1")
+    await until(active(wired, "p2"))
     agent._take(everything)
-    assert "port/p1" in agent.world.pieces
+    assert "port/p2" in agent.world.pieces
 
 
 async def test_a_silent_host_is_lost_within_its_lease_and_takes_its_routers_down(settings, fresh_database):

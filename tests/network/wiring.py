@@ -12,8 +12,9 @@ import msgspec
 from agents.network.agent import NetworkAgent
 from agents.network.link import BrokerNetworkLink
 from agents.network.simulated import SimulatedNetwork
-from agents.network.store import Held, Store
+from agents.network.store import Held, Shared, Store
 from agents.network.told import told
+from agents.network.world import World
 from bus.broker import Broker
 from bus.cloud import Cloud, open_cloud
 from bus.config import Networking, Settings
@@ -120,18 +121,25 @@ def take(held: dict[str, Piece], delta: Delta, host: str) -> None:
     """What a host holds, after it was told."""
     common = tuple(it.encoded for it in delta.common)
     word = Wiring(epoch=1, position=1, pieces=delta.pieces, gone=tuple(delta.gone), common=common)
-    shared: dict[str, Piece] = {
-        key: piece for key, piece in held.items() if isinstance(piece, Peer | Endpoint | Member)
-    }
-    after, _ = told(Held(0, {key: it for key, it in held.items() if key not in shared}, shared), word, host)
+    own: dict[str, Piece] = {}
+    shared: Shared = {}
+    for key, piece in held.items():
+        match piece:
+            case Peer() | Endpoint():
+                shared.setdefault(f"network/{piece.network_id}", {})[key] = piece
+            case Member():
+                shared.setdefault(f"members/{piece.id}", {})[key] = piece
+            case _:
+                own[key] = piece
+    after, _ = told(Held(0, own, shared), word)
     held.clear()
-    held.update(after.pieces | after.common)
+    held.update(World(after.pieces, after.common, host=host).pieces)
 
 
 def holding(model: Model, host: str) -> dict[str, Piece]:
     """All that a host must hold, with what it has in common with others."""
     pieces, held = model.everything(host), dict[str, Piece]()
-    commons = [Common(model.everything(COMMON + key)) for key in pieces if key.partition("/")[0] in FOLLOWED]
+    commons = [Common(key, model.everything(COMMON + key)) for key in pieces if key.partition("/")[0] in FOLLOWED]
     take(held, Delta(since=0, position=1, full=True, pieces=pieces, common=commons), host)
     return held
 

@@ -94,9 +94,9 @@ class Book:
             for (holder, key), (position, piece) in self._rows.items():
                 if holder in follows and position > follows[holder]:
                     delta = of(host, since, position)
-                    if not delta.common:
-                        delta.common.append(Common())
-                    self._put(delta.common[0], key, piece)
+                    if not delta.common or delta.common[-1].of != holder.removeprefix(COMMON):
+                        delta.common.append(Common(holder.removeprefix(COMMON)))
+                    self._put(delta.common[-1], key, piece)
         return found
 
     @staticmethod
