@@ -146,7 +146,16 @@ class Guest:
 
     def reached(self, seconds: float = 60.0) -> None:
         """Once ssh answers."""
+        until(self._listens, seconds, f"{self.floating_ip} does not listen")
         until(lambda: self.try_run("true").returncode == 0, seconds, f"{self.floating_ip} does not let us in")
+
+    def _listens(self) -> bool:
+        """Asked every second: one ssh would repeat its call ever more seldom, and miss the moment by long."""
+        try:
+            _in(self.side or self.cloud.fabric.outside, socket.create_connection, (self.floating_ip, 22), 1.0).close()
+        except OSError:
+            return False
+        return True
 
 
 @dataclass
