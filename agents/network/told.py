@@ -6,9 +6,11 @@ with it. A process that plays many hosts holds it once for all that were told th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from agents.network.store import Held, Shared
 from schema.network.wiring import News, Piece, Wiring, decode_news
@@ -24,10 +26,10 @@ def told(held: Held, word: Wiring) -> tuple[Held, set[str]]:
     """
     pieces, common = (dict(held.pieces), dict(held.common)) if not word.full else ({}, Shared())
     touched = {*word.pieces, *word.gone}
-    for raw in word.common:
-        news = _read(bytes(raw))
-        common[news.of] = _after(common.get(news.of), bytes(raw), news)
-        touched |= _touched(bytes(raw))
+    for of, messages in _by_what(word.common).items():
+        common[of] = _after(of, common.get(of), messages)
+        for message in messages:
+            touched |= _touched(message)
     pieces |= word.pieces
     for key in word.gone:
         pieces.pop(key, None)
@@ -37,6 +39,19 @@ def told(held: Held, word: Wiring) -> tuple[Held, set[str]]:
         for group in held.common.values():
             touched |= _looked_at_all(group)
     return Held(word.position, pieces, common), touched
+
+
+Messages = tuple[bytes, ...]
+
+
+def _by_what(news: Iterable[msgspec.Raw]) -> dict[str, Messages]:
+    """In their order, by the key of what they are of."""
+    found: dict[str, Messages] = {}
+    for raw in news:
+        message = bytes(raw)
+        of = _read(message).of
+        found[of] = (*found.get(of, ()), message)
+    return found
 
 
 class _Group(dict[str, Piece]):
@@ -49,26 +64,28 @@ class _Group(dict[str, Piece]):
 
     def __init__(self, pieces: Mapping[str, Piece]) -> None:
         super().__init__(pieces)
-        self.became: WeakValueDictionary[bytes, _Group] = WeakValueDictionary()
+        self.became: WeakValueDictionary[Messages, _Group] = WeakValueDictionary()
 
 
 _nothing = _Group({})
 _newest: WeakValueDictionary[str, _Group] = WeakValueDictionary()
-"""By key. Hosts that came to a network at different times were told of it differently, and hold the same afterwards:
+"""By key. Hosts that came to a network at different times were told of it differently, and hold the same after a word:
 what is equal to the newest is replaced by it."""
 
 
-def _after(before: dict[str, Piece] | None, message: bytes, news: News) -> _Group:
+def _after(of: str, before: dict[str, Piece] | None, messages: Messages) -> _Group:
     held = _nothing if before is None else before if isinstance(before, _Group) else _Group(before)
-    after = held.became.get(message)
+    after = held.became.get(messages)
     if after is None:
-        after = _Group({**held, **news.pieces})
-        for key in news.gone:
-            after.pop(key, None)
-        newest = _newest.get(news.of)
+        after = _Group(held)
+        for news in map(_read, messages):
+            after |= news.pieces
+            for key in news.gone:
+                after.pop(key, None)
+        newest = _newest.get(of)
         if newest is not None and newest == after:
             after = newest
-        held.became[message] = _newest[news.of] = after
+        held.became[messages] = _newest[of] = after
     return after
 
 

@@ -36,6 +36,9 @@ def test_hosts_that_came_at_different_times_hold_it_once_too():
     first, _ = told(told(Held(), word(news(ONE)))[0], word(news(TWO), position=2))
     late, _ = told(Held(), word(news(TWO, ONE), position=2))
     assert late.common["network/n"] is first.common["network/n"]
+    more = word(news(HERE), news(gone=("peer/one",)), position=3)
+    other, _ = told(Held(), word(news(TWO, ONE, HERE), position=3))
+    assert told(first, more)[0].common["network/n"] is told(other, more)[0].common["network/n"]
 
 
 def test_what_is_the_hosts_own_is_no_peer_there():
