@@ -29,7 +29,9 @@ _NOT_HERE = {
     "hw_pmem": "hosts with libvirt here have no persistent memory",
     "hw:viommu_model": "guests of libvirt have no IOMMU here",
     "hw_viommu_model": "guests of libvirt have no IOMMU here",
-    "quota:vif_": "how much a port carries is a matter of its QoS policy here: openstack network qos policy",
+    "quota:vif_limit": "it is for hosts with VMware; there is quota:vif_inbound_average",
+    "quota:vif_reservation": "it is for hosts with VMware; there is quota:vif_inbound_average",
+    "quota:vif_shares_": "it is for hosts with VMware; there is quota:vif_inbound_average",
     "quota:memory_": "it is for hosts with VMware",
     "quota:disk_io_": "it is for hosts with VMware; there is quota:disk_total_iops_sec",
     "quota:cpu_limit": "it is for hosts with VMware; there is quota:cpu_quota",
@@ -100,5 +102,10 @@ def _refuse(domain: Domain, wishes: Wishes) -> None:
         wishes.refuse(name, why)
     if wishes.on("mem_encryption"):
         raise Unsupported("hw:mem_encryption: hosts with libvirt here do not encrypt guests' memory")
+    for way in ("inbound", "outbound"):
+        average = wishes.number(f"quota:vif_{way}_average")
+        for what in ("peak", "burst"):
+            if wishes.number(f"quota:vif_{way}_{what}") and not average:
+                raise Unsupported(f"quota:vif_{way}_{what}: it needs quota:vif_{way}_average")
     if domain.vcpus > 1 and wishes.on("vif_multiqueue_enabled", image_first=True):
         raise Unsupported("hw_vif_multiqueue_enabled: the taps of this cloud have one queue")

@@ -26,6 +26,7 @@ from api.wire import Call, Delete, Get, Post
 from bus import clock
 from bus.execute import Wish
 from bus.log import Document
+from handlers.compute.card_limits import card_limits
 from handlers.compute.cards import CardWanted, Hand, dealt
 from handlers.compute.ports import device_of
 from handlers.compute.server import SERVERS
@@ -147,6 +148,7 @@ async def _attached(call: Call, server: Server, card: CardWanted) -> list[Docume
         host=server.host or "",
         cards=[card],
         standing="plugging",
+        limits=card_limits(server.flavor),
     )
 
     async def attempt(picks: Picks) -> list[Document]:

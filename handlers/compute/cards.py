@@ -19,6 +19,7 @@ from handlers.network.plugging import PlannedPort, PortWanted, planned
 from handlers.network.port import PORTS
 from schema.compute.nic import ServerNic, Standing
 from schema.network.port import AttachPort, CreatePort, Port, UpdatePort
+from schema.network.wiring import BandwidthLimit
 from schema.refusal import Refused
 
 
@@ -46,6 +47,8 @@ class Hand(msgspec.Struct, frozen=True, kw_only=True):
     group_ids: tuple[str, ...] | None = None
     """Security groups of the ports that are made; None: the project's default group."""
     standing: Standing = "plugged"
+    limits: tuple[BandwidthLimit, ...] = ()
+    """What each card carries where it is already; else that is said when it is placed."""
 
 
 class BindingFailed(Refused):
@@ -96,6 +99,8 @@ def _wishes(hand: Hand, port: Port, plan: PlannedPort | None, plugs: Mapping[str
             wishes.append(Wish(PORTS, port.id, UpdatePort(dns_name=hand.hostname)))
     if hand.host:
         wishes.append(binding(port.id, hand.host, plugs[hand.host]))
+    if hand.limits:
+        wishes.append(Wish(PORTS, port.id, UpdatePort(card_limits=hand.limits)))
     return wishes
 
 

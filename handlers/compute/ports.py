@@ -16,6 +16,7 @@ import msgspec
 from bus.cloud import Cloud
 from bus.execute import Wish
 from bus.log import Document
+from handlers.compute.card_limits import card_limits
 from handlers.compute.server import SERVERS, decide
 from handlers.network.addressing import readdressing, unmaking
 from handlers.network.binding import FAILED, Vif, binding, vifs
@@ -41,6 +42,7 @@ from schema.compute.server_command import (
     SettleNics,
 )
 from schema.compute.server_event import ServerFaulted
+from schema.compute.server_parts import ServerFlavor
 from schema.compute.server_state import Server
 from schema.event import Command, Event
 from schema.network.port import (
@@ -125,7 +127,7 @@ def port_wishes(server: Server, command: Command, known: Known) -> tuple[Wish, .
     """What goes with a command about a server."""
     match command:
         case PlaceServer():
-            return _placed(server, command.host, command.zone, known)
+            return _placed(server, command.host, command.zone, known, server.flavor)
         case PlaceMove() | DepartMove() | FailMove() | FinishMove() | ReturnMove() if server.move is not None:
             return _moved(server, server.move, command, known)
         case FinishOffload():
@@ -184,14 +186,16 @@ def _host_after(server: Server, command: Command) -> str:
     return ""
 
 
-def _placed(server: Server, host: str, zone: str, known: Known) -> tuple[Wish, ...]:
+def _placed(server: Server, host: str, zone: str, known: Known, flavor: ServerFlavor | None) -> tuple[Wish, ...]:
+    """`flavor`: of what is to be there; None: its own."""
+    about = UpdatePort(device_owner=owner(zone), card_limits=card_limits(flavor or server.flavor))
     wishes: list[Wish] = []
     for id in _its_own(server, known):
         if id in known.addresses:
             wishes += _readdressed(server, known.ports[id].state, known.addresses[id])
         wishes.append(binding(id, host, known.vifs.get(host, Vif(FAILED))))
         if id in known.ports:
-            wishes.append(Wish(PORTS, id, UpdatePort(device_owner=owner(zone))))
+            wishes.append(Wish(PORTS, id, about))
     return tuple(wishes)
 
 
@@ -256,13 +260,13 @@ def _moved(server: Server, move: Move, command: Command, known: Known) -> tuple[
         case PlaceMove() if move.cold:
             return ()
         case PlaceMove():
-            return _placed(server, command.host, command.zone, known)
+            return _placed(server, command.host, command.zone, known, server.flavor)
         case DepartMove():
-            return _placed(server, move.target_host, move.target_zone, known)
+            return _placed(server, move.target_host, move.target_zone, known, move.new_flavor)
         case ReturnMove():
-            return _placed(server, move.source_host, move.source_zone, known)
+            return _placed(server, move.source_host, move.source_zone, known, move.old_flavor)
         case FailMove() if back := _host_after(server, command):
-            return _placed(server, back, move.source_zone, known)
+            return _placed(server, back, move.source_zone, known, move.old_flavor)
         case FailMove() if not move.cold or move.departed:
             return tuple(Wish(PORTS, id, UnbindPort(host=command.host)) for id in ids)
     return ()

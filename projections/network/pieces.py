@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from schema.network.floating_ip import FLOATING_IP, FloatingIp
 from schema.network.host import NETWORK_HOST, NetworkHost
@@ -82,7 +83,7 @@ def wired_port(of: Sources, id: str) -> WiredPort | None:
         project_id=port.project_id,
         hostname=port.dns_name,
         dhcp_options=port.extra_dhcp_opts,
-        quality=_quality(of, port.qos_policy_id or (network.qos_policy_id if network is not None else None)),
+        quality=_carried(of, port, network),
         subports=tuple(
             sorted(
                 (Subport(port_id=it.id, segmentation_id=it.segmentation_id) for it in subports if it is not None),
@@ -355,6 +356,12 @@ def _connection(it: VpnConnection, gateway: RouterPort | None) -> SiteConnection
         ipsec=it.ipsec,
         secret_id=it.secret_id,
     )
+
+
+def _carried(of: Sources, port: Port, network: Network | None) -> Quality:
+    """What its policy says, or its network's; where they limit nothing, its server's flavor."""
+    quality = _quality(of, port.qos_policy_id or (network.qos_policy_id if network is not None else None))
+    return quality if quality.limits else replace(quality, limits=port.card_limits)
 
 
 def _quality(of: Sources, policy_id: str | None) -> Quality:

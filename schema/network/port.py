@@ -21,7 +21,7 @@ from schema.compute.domain import Word
 from schema.event import Command, Event, Key, Kind, Said, State
 from schema.network.qos_policy import using
 from schema.network.security_group import members_of
-from schema.network.wiring import AddressPair, DhcpOption
+from schema.network.wiring import AddressPair, BandwidthLimit, DhcpOption
 
 SUBPORT = "trunk:subport"
 """Owner of a trunk's subports."""
@@ -64,6 +64,8 @@ class Port(State):
     dns_name: str = ""
     dns_domain: str = ""
     qos_policy_id: str | None = None
+    card_limits: tuple[BandwidthLimit, ...] = ()
+    """What its server's flavor lets a card carry, unless a QoS policy limits it."""
     propagate_uplink_status: bool = True
     data_plane_status: str | None = None
     """What somebody who watches the data plane says of it: ACTIVE or DOWN."""
@@ -146,6 +148,7 @@ class _PortChanges(Said):
     dns_name: str | UnsetType = UNSET
     dns_domain: str | UnsetType = UNSET
     qos_policy_id: str | None | UnsetType = UNSET
+    card_limits: tuple[BandwidthLimit, ...] | UnsetType = UNSET
     propagate_uplink_status: bool | UnsetType = UNSET
     data_plane_status: str | None | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
@@ -420,7 +423,7 @@ def evolve(port: Port, event: PortEvent, at: datetime) -> Port:
                 port, device_id=event.device_id, device_owner=event.device_owner, generation=port.generation + 1
             )
         case PortDetached():
-            return _nowhere(replace(port, device_id="", device_owner=""))
+            return _nowhere(replace(port, device_id="", device_owner="", card_limits=()))
         case PortBound():
             bound = replace(port.binding, host=event.host, vif_type=event.vif_type, vif_details=event.vif_details)
             return replace(_nowhere(port), binding=bound, inactive_bindings=_others(port, event.host))

@@ -65,7 +65,7 @@ def test_placed_they_are_bound_to_its_host():
         Known(PORT_DOCUMENTS, vifs={"one": Vif("ovs", {"a": 1})}),
     )
     bound = BindPort(host="one", vif_type="ovs", vif_details={"a": 1})
-    in_its_zone = UpdatePort(device_owner="compute:north")
+    in_its_zone = UpdatePort(device_owner="compute:north", card_limits=())
     assert wishes == tuple(Wish(PORTS, id, command) for id in ("made", "lent") for command in (bound, in_its_zone))
 
 

@@ -14,6 +14,7 @@ from handlers.network.port import PORTS
 from handlers.network.qos_policy import using
 from schema.network.network import CreateNetwork, Segment
 from schema.network.port import UpdatePort
+from schema.network.wiring import BandwidthLimit
 from tests.network.routed import Client, network, subnet
 from tests.network.steered import Steered, steered
 from tests.network.test_shaping import iperf
@@ -80,9 +81,17 @@ async def test_guests_of_two_hosts_are_held_to_what_policies_say(site: Steered):
     await held(site, b, "h2", 16, 5)
     assert await iperf(a, b) == pytest.approx(16, rel=WITHIN)
 
-    # A floating IP's holds what passes its router, whatever host the guest is on.
+    # Where no policy limits a port, its server's flavor does.
+    narrow = tuple(BandwidthLimit(direction=way, max_kbps=12_000) for way in ("ingress", "egress"))
+    await site.cloud.executor.execute(Wish(PORTS, a.port_id, UpdatePort(card_limits=narrow)))
+    await held(site, a, "h1", 40, 20)
     await member("PUT", f"/networks/{inner}", {"network": {"qos_policy_id": None}})
+    await held(site, a, "h1", 12, 12)
+    assert await iperf(a, b) == pytest.approx(12, rel=WITHIN)
+    await site.cloud.executor.execute(Wish(PORTS, a.port_id, UpdatePort(card_limits=())))
     await held(site, a, "h1", 0, 0)
+
+    # A floating IP's holds what passes its router, whatever host the guest is on.
     public = clock.uuid4()
     segment = Segment(id="s", network_type="flat", physical_network="external")
     command = CreateNetwork(name="public", project_id="operators", segments=(segment,), external_for=("*",))

@@ -317,6 +317,12 @@ def test_a_ports_own_policy_goes_before_its_networks(history: History):
     assert quality("p1") == Quality(limits=(slow,))
     history.happens(PORT, "p1", PortUpdated(qos_policy_id="q2"))
     assert quality("p1") == Quality(dscp_mark=46)
+    wide = BandwidthLimit(direction="egress", max_kbps=9000)
+    history.happens(PORT, "p1", PortUpdated(card_limits=(wide,)))
+    assert quality("p1") == Quality(limits=(wide,), dscp_mark=46)
+    history.happens(PORT, "p1", PortUpdated(qos_policy_id="q1"))
+    assert quality("p1") == Quality(limits=(slow,))
+    history.happens(PORT, "p1", PortUpdated(qos_policy_id="q2", card_limits=()))
     history.model.take()
     history.happens(QOS_POLICY, "q1", QosPolicyUpdated(name="slower"))
     assert history.model.take() == []
