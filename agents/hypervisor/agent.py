@@ -345,6 +345,8 @@ class Agent:
             seen = (await self._driver.observe((id,))).get(id)
             steps = self._steps(id, wanted, seen)
             if not steps:
+                if self._overtaken(id, wanted):
+                    self._again.add(id)
                 return seen
             for step in steps:
                 attempt.steps.append(type(step).__name__)

@@ -191,6 +191,43 @@ async def test_a_manifest_removes_what_it_does_not_know(control, driver):
     assert set(driver.domains) == {"kept"}
 
 
+async def test_a_manifest_that_comes_while_a_server_is_looked_at_is_heeded(control, driver):
+    """Soon, and not only when everything is looked at again."""
+    await control.start_agent(driver)
+    await control.tell(domain(power="paused"))
+    await control.seen("a", "paused")
+    await control.stop_agent()
+    control.observed.clear()
+
+    successor = _Watched(driver)
+    control.manifest = (domain(generation=2),)
+    await control.start_agent(successor, sweep_seconds=600)
+    await asyncio.wait_for(successor.looked_again.wait(), 5)
+    successor.answers.set()
+    assert (await control.seen("a", "running")).generation == 2
+
+
+class _Watched(SimulatedDriver):
+    """One whose looking at single servers takes until it `answers`; at everything it may look meanwhile."""
+
+    def __init__(self, before: SimulatedDriver) -> None:
+        super().__init__(before.host)
+        self.domains = before.domains
+        self.answers = asyncio.Event()
+        self.looked_again = asyncio.Event()
+        self._looks = 0
+
+    async def observe(self, server_ids=None):
+        seen = await super().observe(server_ids)
+        if server_ids is not None:
+            await self.answers.wait()
+        else:
+            self._looks += 1
+            if self._looks == 2:
+                self.looked_again.set()
+        return seen
+
+
 async def test_an_agent_without_a_lease_touches_nothing(control, driver):
     control.granting = False
     agent = await control.start_agent(driver, lease_seconds=0.3)
