@@ -14,6 +14,7 @@ from schema.compute.question import (
     Answer,
     Ask,
     CacheImages,
+    ClearLeftovers,
     ConsoleOutput,
     ConsoleText,
     CrashGuest,
@@ -32,6 +33,9 @@ from schema.compute.question import (
 )
 
 log = structlog.get_logger()
+
+LEFTOVERS = 1000
+"""Told of at once, at most; the next look tells of more."""
 
 _WHY: dict[type[StepFailed], Why] = {Unsupported: "unsupported", NotRunning: "not_running", NoAgent: "no_agent"}
 
@@ -105,4 +109,8 @@ class Answering:
                 task.add_done_callback(self._fetching.discard)
                 return Done()
             case ListGuests():
-                return GuestList(guests=tuple((await self._driver.observe()).values()))
+                guests = (await self._driver.observe()).values()
+                return GuestList(guests=tuple(guests), leftovers=tuple(await self._driver.leftovers())[:LEFTOVERS])
+            case ClearLeftovers():
+                await self._driver.clear(ask.names)
+                return Done()

@@ -10,7 +10,7 @@ import msgspec
 
 from agents.hypervisor.plan import Step
 from schema.compute.domain import HostFacts, ImageRef, Observed
-from schema.compute.question import ConsoleKind, Diagnosis, MoveMeasured
+from schema.compute.question import ConsoleKind, Diagnosis, Leftover, MoveMeasured
 
 OnChange = Callable[[str], None]
 """Hears of a server whose domain changed; called in the event loop's thread."""
@@ -68,6 +68,15 @@ class Driver(Protocol):
 
     async def observe(self, server_ids: Collection[str] | None = None) -> dict[str, Observed]:
         """What is there, by server id: of these servers, or of all. A domain that is not Cumulog's is not there."""
+
+    async def leftovers(self) -> list[Leftover]:
+        """Files that no guest here has a use for, and that nobody is making.
+
+        A guest's folder without a guest is none: `observe` has it as one that is absent.
+        """
+
+    async def clear(self, names: Collection[str]) -> None:
+        """Remove the leftovers of these names; what is none by now stays."""
 
     async def act(self, step: Step) -> None:
         """Do it. Raises StepFailed. May be cancelled where it waits."""

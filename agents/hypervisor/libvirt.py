@@ -17,6 +17,7 @@ from agents.hypervisor import (
     libvirt_guest,
     libvirt_host,
     libvirt_housekeeping,
+    libvirt_leftovers,
     libvirt_looking,
     libvirt_making,
     libvirt_migration,
@@ -59,7 +60,7 @@ from agents.hypervisor.tap_watch import TapWatch
 from agents.network.namespace import Namespace
 from bus.config import Hardware
 from schema.compute.domain import Domain, HostFacts, ImageRef, Observed
-from schema.compute.question import ConsoleKind, Diagnosis, MoveMeasured
+from schema.compute.question import ConsoleKind, Diagnosis, Leftover, MoveMeasured
 
 _SYSTEM_SOCKETS = moving.Sockets(
     Path("/run/libvirt/p"),
@@ -156,6 +157,15 @@ class LibvirtDriver:
         ids = None if server_ids is None else [id for id in server_ids if is_uuid(id)]
         look = functools.partial(libvirt_looking.look, guests=self._guests, ids=ids)
         return await self._taps.judge(await self._libvirt.call(look, "looking at domains"))
+
+    async def leftovers(self) -> list[Leftover]:
+        look = functools.partial(libvirt_leftovers.find, guests=self._guests)
+        found: list[Leftover] = await self._libvirt.call(look, "looking for files that are left over")
+        return found
+
+    async def clear(self, names: Collection[str]) -> None:
+        clear = functools.partial(libvirt_leftovers.clear, guests=self._guests, names=names)
+        await self._libvirt.call(clear, "removing files that are left over")
 
     async def act(self, step: Step) -> None:
         if not is_uuid(step.server_id):

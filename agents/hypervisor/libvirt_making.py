@@ -145,6 +145,8 @@ def _remove(guests: Guests, connection: Any, id: str) -> None:
     guests.let_go(id)
     if domain:
         domain.undefineFlags(_EVERYTHING | variables)
+    else:  # that of its TPM was there before the domain; with it, libvirt removes it
+        shutil.rmtree(guests.sockets.tpms / id, ignore_errors=True)
 
 
 def downloading(guests: Guests, domain: Domain, done: int, whole: int) -> None:

@@ -45,7 +45,7 @@ from agents.hypervisor.plan import (
 from agents.hypervisor.wishes import has_agent
 from bus.config import Hardware
 from schema.compute.domain import Domain, HostFacts, ImageRef, Observed, PowerSeen
-from schema.compute.question import ConsoleKind, Diagnosis, DiskUse, MoveMeasured, NicUse
+from schema.compute.question import ConsoleKind, Diagnosis, DiskUse, Leftover, MoveMeasured, NicUse
 
 SAVE_SECONDS = 0.2
 """Changes within this time are written together."""
@@ -96,6 +96,8 @@ class SimulatedDriver:
     ) -> None:
         self.host = host
         self.domains: dict[str, Simulated] = {}
+        self.files: list[Leftover] = []
+        """Those it pretends that something left behind."""
         self.images: set[str] = set()
         """Those that it was told to have at hand."""
         self.measured: dict[str, float] = {}
@@ -151,6 +153,12 @@ class SimulatedDriver:
         if server_ids is None:
             return {id: domain.seen for id, domain in self.domains.items()}
         return {id: self.domains[id].seen for id in server_ids if id in self.domains}
+
+    async def leftovers(self) -> list[Leftover]:
+        return self.files
+
+    async def clear(self, names: Collection[str]) -> None:
+        self.files = [it for it in self.files if it.name not in names]
 
     async def act(self, step: Step) -> None:
         if self.delay:
@@ -283,6 +291,7 @@ class SimulatedDriver:
             return
         if isinstance(step, Remove):
             self.domains.pop(id, None)
+            self.files = [it for it in self.files if it.server_id != id]
             return
         if isinstance(step, AwaitTaps):
             return

@@ -16,6 +16,7 @@ from handlers.compute.move import second_host
 from handlers.compute.reports import POWER_STATE
 from schema.compute.domain import Observed
 from schema.compute.host import Host
+from schema.compute.question import Leftover
 from schema.compute.server_state import Server
 from schema.compute.task import PowerState, VmState
 from schema.network.port import Port
@@ -48,6 +49,8 @@ class Kind(StrEnum):
     """A host holds a guest that is no server of its own."""
     LEFTOVER = "leftover"
     """A host has files of a server that is not its own, and no guest."""
+    LEFTOVER_FILE = "leftover-file"
+    """A host has a file that no guest of its own has a use for."""
     OUTDATED = "outdated"
     """A host has not carried out the newest wish, or could not."""
 
@@ -57,6 +60,8 @@ class Drift(msgspec.Struct, frozen=True):
     host: str
     server_id: str
     text: str
+    file: str = ""
+    """The name of a file that is left over."""
 
 
 def drifts(
@@ -89,6 +94,20 @@ def held_otherwise(host: Host, servers: Mapping[str, Server], guests: Mapping[st
             yield Drift(Kind.LEFTOVER, host.id, id, "it has files of a server that is not its own")
         elif elsewhere:
             yield Drift(Kind.UNKNOWN, host.id, id, f"it holds a guest ({seen.power}) of a server that is not its own")
+
+
+def left_behind(host: Host, servers: Mapping[str, Server], files: Iterable[Leftover]) -> Iterable[Drift]:
+    """Files of a host that are of no use there, as it says itself. One that could yet be of use is left out."""
+    for it in files:
+        its = servers.get(it.server_id)
+        living = its is not None and its.living
+        if its is not None and living and (its.task is not None or its.move is not None):
+            continue
+        if its is not None and living and not it.held and _its_own(its, host.id):
+            continue
+        megabytes = f"{it.size_bytes / 1e6:.1f} MB"
+        whose = "which its guest has no use for" if it.held else "which is of no guest there"
+        yield Drift(Kind.LEFTOVER_FILE, host.id, it.server_id, f"it has {it.name} ({megabytes}), {whose}", it.name)
 
 
 def _its_own(server: Server, host: str) -> bool:

@@ -2,6 +2,7 @@
 
     orphan-claim ─▶ it is released          unknown, leftover ─▶ its host is told to let it go
     port-elsewhere ─▶ bound to its server's host          outdated, missing ─▶ its host is told again
+    leftover-file ─▶ its host is told to remove it, if it was a server's of the log
     wrong-power ─▶ its host is to do once more what it did already, so that its guest is again as the log has it
 
 What is left (a host that is silent or gone, a server that holds nothing) is for a person to decide.
@@ -21,13 +22,12 @@ from bus.cloud import Cloud
 from bus.execute import Wish
 from bus.log import Document
 from handlers.compute.desired import Telling
-from handlers.compute.drift import Drift, Kind, drifts, held_otherwise
+from handlers.compute.drift import Drift, Kind, drifts, held_otherwise, left_behind
 from handlers.compute.server import SERVERS
 from handlers.network.binding import FAILED, Vif, binding, vifs
 from handlers.placement.claims import released
-from schema.compute.domain import Observed
 from schema.compute.host import HOST, Host
-from schema.compute.question import GuestList, ListGuests, decode_answer, encode
+from schema.compute.question import Answer, Ask, ClearLeftovers, GuestList, ListGuests, decode_answer, encode
 from schema.compute.server import SERVER
 from schema.compute.server_command import RenewWish
 from schema.compute.server_state import Server
@@ -67,23 +67,31 @@ async def _look(cloud: Cloud) -> Seen:
     providers = {it.id: it.state for it in (await documents.get_many(PROVIDER, named)).values()}
     alive = [host for host in hosts.values() if host.living and host.alive]
     held = await asyncio.gather(*(_held(cloud, host) for host in alive))
-    others = {id for it in providers.values() for id in it.claims} | {id for guests in held for id in guests or ()}
-    others -= servers.keys()
+    others = {id for it in providers.values() for id in it.claims}
+    others |= {it.server_id for has in held if has for it in has.guests}
+    others |= {it.server_id for has in held if has for it in has.leftovers}
+    others -= {*servers, ""}
     servers |= {it.id: it.state for it in (await documents.get_many(SERVER, sorted(others))).values()}
     wired = [nic.port_id for it in servers.values() if it.living for nic in it.nics]
     ports = {it.id: it.state for it in (await documents.get_many(PORT, wired)).values()}
     found = drifts(servers, hosts.values(), providers, ports)
-    found += [it for host, guests in zip(alive, held, strict=True) for it in held_otherwise(host, servers, guests)]
+    for host, has in zip(alive, held, strict=True):
+        found += held_otherwise(host, servers, {it.server_id: it for it in has.guests} if has else None)
+        found += left_behind(host, servers, has.leftovers if has else ())
     return Seen(list(dict.fromkeys(found)), servers, hosts)
 
 
-async def _held(cloud: Cloud, host: Host) -> Mapping[str, Observed] | None:
-    """What the host holds now, by server id; None if it does not say."""
+async def _held(cloud: Cloud, host: Host) -> GuestList | None:
+    """What the host holds now; None if it does not say."""
+    answer = await _asked(cloud, host.id, ListGuests())
+    return answer if isinstance(answer, GuestList) else None
+
+
+async def _asked(cloud: Cloud, host: str, ask: Ask) -> Answer | None:
     try:
-        answer = decode_answer(await cloud.broker.ask(host.id, encode(ListGuests()), ASKING_SECONDS))
+        return decode_answer(await cloud.broker.ask(host, encode(ask), ASKING_SECONDS))
     except (TimeoutError, msgspec.DecodeError):
         return None
-    return {it.server_id: it for it in answer.guests} if isinstance(answer, GuestList) else None
 
 
 class Healing:
@@ -105,6 +113,7 @@ class Healing:
         """Put right what can be; a host that is told does the rest by itself."""
         again: dict[str, Server] = {}
         strangers: dict[str, list[Server]] = defaultdict(list)
+        files: dict[str, list[str]] = defaultdict(list)
         for drift in seen.found:
             log.info("drift", kind=drift.kind, host=drift.host, server=drift.server_id, text=drift.text)
             server, host = seen.servers.get(drift.server_id), seen.hosts.get(drift.host)
@@ -116,6 +125,8 @@ class Healing:
                 await self._wish(*await self._bound(server))
             elif drift.kind in _NOT_ITS_OWN:
                 strangers[host.id].append(server)
+            elif drift.kind is Kind.LEFTOVER_FILE:
+                files[host.id].append(drift.file)
             elif drift.kind is Kind.WRONG_POWER and host.alive:
                 again |= await self._renewed(server)
             elif drift.kind in _TOLD_AGAIN:
@@ -124,6 +135,8 @@ class Healing:
             await self._telling.tell(list(again.values()))
         for host_id, servers in strangers.items():
             await self._telling.tell_absent(host_id, servers)
+        for host_id, names in files.items():
+            await _asked(self._cloud, host_id, ClearLeftovers(names=tuple(names)))
 
     async def _renewed(self, server: Server) -> dict[str, Server]:
         """The server with its wish made anew, as a host takes the wish it has carried out for done; by id."""

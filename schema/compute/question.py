@@ -10,7 +10,7 @@ from typing import Literal, cast
 import msgspec
 from msgspec import field
 
-from schema.compute.domain import ImageRef, Observed, Secret, Word
+from schema.compute.domain import Count, ImageRef, Observed, Secret, Word
 
 ConsoleKind = Literal["vnc", "serial", "spice"]
 
@@ -58,7 +58,13 @@ class CrashGuest(Word, tag=True):
 
 
 class ListGuests(Word, tag=True):
-    """All it holds of Cumulog's, looked at now. `GuestList`."""
+    """All it holds of Cumulog's, looked at now, and files that are of no guest. `GuestList`."""
+
+
+class ClearLeftovers(Word, tag=True):
+    """Remove the files of these names, as far as they still are left over. `Done`."""
+
+    names: tuple[str, ...]
 
 
 class CacheImages(Word, tag=True):
@@ -165,8 +171,21 @@ class Diagnosis(Word, tag=True):
     nics: tuple[NicUse, ...] = ()
 
 
+class Leftover(Word):
+    """A file or folder on a host that none of its guests has a use for, and that nobody is making."""
+
+    name: str
+    """Where it is, as a person would look for it on the host."""
+    server_id: str = ""
+    """The server it was made for; empty: it does not tell."""
+    size_bytes: Count = 0
+    held: bool = False
+    """The guest itself is there; it only has no use for this."""
+
+
 class GuestList(Word, tag=True):
     guests: tuple[Observed, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
 
 
 class Done(Word, tag=True):
@@ -187,6 +206,7 @@ Ask = (
     | SetPassword
     | CrashGuest
     | ListGuests
+    | ClearLeftovers
     | CacheImages
     | OpenPassage
     | MeasureMove
