@@ -4,6 +4,7 @@ Each subject (a user, a server, a project) has a data key; the data key is store
 lives in a file or the environment and never in the database. Erasing a subject is dropping its key: what was sealed
 under it, in backups too, can never be read again, and the log's chain still verifies because events only hold ids.
 What a thing keeps here its kind names (`Kind.secrets`): the append that names a secret no more forgets it, too.
+What is left over all the same goes in a sweep (`vault_sweep.py`).
 AES-256-GCM; the secret's id is authenticated with it, so a row moved to another id does not open.
 """
 

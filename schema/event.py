@@ -114,6 +114,11 @@ class Kind(Generic[S]):
     def __repr__(self) -> str:
         return f"Kind({self.name!r})"
 
+    @property
+    def has_secrets(self) -> bool:
+        """Whether the vault may keep anything for such a thing."""
+        return self.secrets is not _no_secrets
+
     def stream(self, id: str) -> str:
         """`server/4f…`: the name of one thing's stream."""
         return f"{self.name}/{id}"

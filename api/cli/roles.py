@@ -39,6 +39,7 @@ from bus.postgres import EmbeddedPostgres
 from bus.rabbitmq_server import RabbitServer
 from bus.relay import Relay
 from bus.shares import Shares
+from bus.vault_sweep import VaultSweep
 from handlers.compute.bootstrap import bootstrap as compute_bootstrap
 from handlers.compute.build import ServerReactor
 from handlers.compute.console import ConsoleReactor
@@ -248,7 +249,8 @@ class _Following:
         self._cloud = cloud
         servers = ServerReactor(cloud)
         nics, routers = NicReactor(cloud), RouterReactor(cloud)
-        self._swept = (nics, routers, Recovery(cloud), Healing(cloud, servers.telling))
+        vault = VaultSweep(cloud.pool, cloud.vault)
+        self._swept = (nics, routers, Recovery(cloud), Healing(cloud, servers.telling), vault)
         reactors: list[Reactor] = [
             servers,
             nics,
