@@ -7,7 +7,7 @@ from api.cli.client import login
 from api.cli.host import change, named, row, rows
 from tests.cli.conftest import until
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("clouds")]
 SERVICE = {"id": "s", "host": "h", "state": "down", "status": "enabled", "zone": "nova", "disabled_reason": None}
 VERSION = {"X_OpenStack_Nova_API_Version": "2.87"}
 

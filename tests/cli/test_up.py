@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.conftest import until
 
-pytestmark = [pytest.mark.live, pytest.mark.slow]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.xdist_group("clouds")]
 
 PARTS = {"supervisor", "all", "postgres"}
 

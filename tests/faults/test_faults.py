@@ -17,7 +17,7 @@ from bus.rabbitmq_server import RabbitServer
 from tests.cli.conftest import Person
 from tests.faults.client import Client
 
-pytestmark = [pytest.mark.live, pytest.mark.slow]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.xdist_group("clouds")]
 
 SERVERS = 50
 HOSTS = 4

@@ -16,7 +16,7 @@ import pytest
 from tests.cli.conftest import ROOT, Person
 from tests.faults.client import Client
 
-pytestmark = [pytest.mark.live, pytest.mark.slow]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.xdist_group("clouds")]
 
 GRACE_SECONDS = 30.0
 """How long the supervisor, and systemd, let a role finish what it began."""
