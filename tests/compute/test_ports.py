@@ -18,7 +18,7 @@ from schema.compute.server_event import ServerPlaced, ServerRequested
 from schema.compute.server_parts import Fault, Order, ServerFlavor
 from schema.compute.server_state import Server
 from schema.network.floating_ip import DisassociateFloatingIp
-from schema.network.port import BindPort, DeletePort, DetachPort, FixedIp, PortCreated, UnbindPort, UpdatePort
+from schema.network.port import PORT, DeletePort, DetachPort, FixedIp, Port, PortCreated
 from schema.network.subnet import ReleaseAddress
 from tests.story import Story
 
@@ -55,23 +55,40 @@ def server(*more, attempts: int = 3) -> Server:
     return it
 
 
+def after(wishes: tuple[Wish, ...], known: Known) -> dict[str, Port]:
+    """Its ports when that has been granted."""
+    states = {id: document.state for id, document in known.ports.items()}
+    for wish in wishes:
+        assert wish.aggregate is PORTS
+        for event in wish.aggregate.decide(states[wish.id], wish.command):
+            states[wish.id] = PORT.fold(states[wish.id], event, clock.now())
+    return states
+
+
+VIFS = {"one": Vif("bridge")}
 PLACED = ServerPlaced(host="one", provider_id="rp")
 
 
 def test_placed_they_are_bound_to_its_host():
-    wishes = port_wishes(
-        server(),
-        PlaceServer(host="one", provider_id="rp", zone="north"),
-        Known(PORT_DOCUMENTS, vifs={"one": Vif("ovs", {"a": 1})}),
-    )
-    bound = BindPort(host="one", vif_type="ovs", vif_details={"a": 1})
-    in_its_zone = UpdatePort(device_owner="compute:north", card_limits=())
-    assert wishes == tuple(Wish(PORTS, id, command) for id in ("made", "lent") for command in (bound, in_its_zone))
+    placed = PlaceServer(host="one", provider_id="rp", zone="north")
+    known = Known(PORT_DOCUMENTS, vifs={"one": Vif("ovs", {"a": 1})})
+    ports = after(port_wishes(server(), placed, known), known)
+    assert {id: (it.host, it.device_id, it.device_owner) for id, it in ports.items()} == {
+        "made": ("one", "it", "compute:north"),
+        "lent": ("one", "it", "compute:north"),
+    }
+    assert [(it.binding.vif_type, it.binding.vif_details) for it in ports.values()] == [("ovs", {"a": 1})] * 2
 
 
 def test_where_another_host_is_to_come_they_stay_and_are_let_go_of_this_one():
-    wishes = port_wishes(server(PLACED), FailBuild(host="one", fault=FAULT), Known(PORT_DOCUMENTS))
-    assert wishes == (Wish(PORTS, "made", UnbindPort(host="one")), Wish(PORTS, "lent", UnbindPort(host="one")))
+    fresh = Known(PORT_DOCUMENTS, vifs=VIFS)
+    bound = after(port_wishes(server(), PlaceServer(host="one", provider_id="rp"), fresh), fresh)
+    known = Known({id: Document(f"port/{id}", 2, it) for id, it in bound.items()})
+    ports = after(port_wishes(server(PLACED), FailBuild(host="one", fault=FAULT), known), known)
+    assert {id: (it.living, it.host, it.device_id) for id, it in ports.items()} == {
+        "made": (True, "", "it"),
+        "lent": (True, "", "it"),
+    }
 
 
 def test_with_a_port_go_its_addresses_and_what_it_counts():
@@ -107,12 +124,12 @@ def test_who_was_overtaken_takes_no_ports_away():
 
 
 def test_a_port_that_is_gone_or_another_s_by_now_is_not_bound_any_more():
-    """Whose card is yet to come out would keep its server from ever being placed."""
+    """Whose card is yet to come out would keep its server from ever being placed, which a refusal of its port would."""
     gone = replace(PORT_DOCUMENTS["made"].state, deleted_at=clock.now())
     lent = replace(PORT_DOCUMENTS["lent"].state, device_id="other")
-    known = Known(
-        ports={"made": Document("port/made", 2, gone), "lent": Document("port/lent", 2, lent)},
-        vifs={"one": Vif("bridge")},
-    )
-    assert port_wishes(server(), PlaceServer(host="one", provider_id="rp"), known) == ()
-    assert port_wishes(server(PLACED), FailBuild(host="one", fault=FAULT), known) == ()
+    known = Known({"made": Document("port/made", 2, gone), "lent": Document("port/lent", 2, lent)}, vifs=VIFS)
+    for its, command in (
+        (server(), PlaceServer(host="one", provider_id="rp")),
+        (server(PLACED), FailBuild(host="one", fault=FAULT)),
+    ):
+        assert after(port_wishes(its, command, known), known) == {"made": gone, "lent": lent}

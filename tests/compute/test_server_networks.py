@@ -270,6 +270,39 @@ async def test_groups_that_a_server_leaves_are_not_shown_any_more(world):
     assert (await member("GET", f"/servers/{id}"))["server"]["security_groups"] == [{"name": "default"}]
 
 
+async def test_groups_are_not_shown_while_a_server_is_built(world, monkeypatch):
+    """As in Nova, though its ports are in them by then."""
+    ready = asyncio.Event()
+    for driver in world.steered.drivers.values():
+        monkeypatch.setattr(driver, "act", _once(ready, driver.act))
+    network, member = await world.network(), await world.client()
+    await world.group("web")
+    made = await orders(world, [{"uuid": network}], member=member, security_groups=[{"name": "web"}])
+    assert made["security_groups"] == [{"name": "web"}], "the answer to the order has what was ordered"
+    path = f"/servers/{made['id']}"
+
+    async def seen():
+        one = (await member("GET", path))["server"]
+        [listed] = (await member("GET", "/servers/detail"))["servers"]
+        return one["status"], [it.get("security_groups") for it in (one, listed)]
+
+    await world.steered.sees(made["id"], lambda server: server.nics and server.nics[0].security_groups)
+    assert await seen() == ("BUILD", [None, None])
+    ready.set()
+    await world.becomes(member, made["id"], "ACTIVE")
+    assert await seen() == ("ACTIVE", [[{"name": "web"}]] * 2)
+
+
+def _once(ready, act):
+    """A host that does nothing until it is ready."""
+
+    async def later(step):
+        await ready.wait()
+        await act(step)
+
+    return later
+
+
 async def test_administrators_may_tell_a_guest_its_networks_anew(world):
     network, member, admin = await world.network(), await world.client(), await world.client("admin")
     id = (await orders(world, [{"uuid": network}], member=member))["id"]

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from agents.network.driver import Faults, Touched
 from agents.network.simulated import SimulatedNetwork
 from agents.network.store import FileStore, Held
+from agents.network.world import World
 from bus import clock
 from bus.config import Settings
+from projections.network.host import behind
 from schema.network.host import NETWORK_HOST
 from schema.network.port import (
     PORT,
@@ -21,7 +24,7 @@ from schema.network.port import (
     PortUpdated,
 )
 from schema.network.router import ROUTER, RouterCreated, RouterScheduled
-from schema.network.wiring import Wiring, decode_to_host, link_name
+from schema.network.wiring import Wiring, decode_to_host, encode, link_name
 from tests.network.wiring import Wired, bound, ended, happened, until, wiring
 
 
@@ -213,33 +216,35 @@ async def test_a_delta_that_does_not_follow_is_asked_for_again(wired):
     await until(active(wired, "p2", "p3"), seconds=3.0)
 
 
-async def test_what_is_on_its_way_to_a_host_is_not_looked_up_again(wired):
+async def test_what_is_on_its_way_to_a_host_is_not_looked_up_again(settings, fresh_database):
     """A heartbeat said before the host heard the last word costs no query; the same one said again does."""
-    await wired.agent("h1", lease_seconds=60.0)
-    await wired.port(1, "h1")
-    await until(active(wired, "p1"))
-    heal, asked = deaf(wired), []
-    lacking = wired.telling._lacking
+    asked = []
 
     async def counted(holding):
-        asked.append(holding)
-        return await lacking(holding)
+        asked.append(dict(holding))
+        return await behind(wired.cloud.pool, holding)
 
-    wired.telling._lacking = counted
-    held = max(word.position for word in wired.telling._told["h1"])
-    await wired.port(2, "h1")
-    await until(lambda: wired.telling._told["h1"][-1].position > held)
-    await wired.telling.catch_up("h1", held)
-    assert not asked
-    heal()
-    await wired.telling.catch_up("h1", held)
-    assert asked == [{"h1": held}]
-    await until(active(wired, "p2"))
+    async with wiring(settings, fresh_database, lacking=counted) as wired:
+        await wired.network()
+        agent, _ = await wired.agent("h1", lease_seconds=60.0)
+        await wired.port(1, "h1")
+        await until(active(wired, "p1"))
+        heal = deaf(wired)
+        told, held = overheard(wired), agent.position
+        await wired.port(2, "h1")
+        await until(lambda: any("port/p2" in word.pieces for _, word in told))
+        asked.clear()
+        await wired.telling.catch_up("h1", held)
+        assert not asked
+        heal()
+        await wired.telling.catch_up("h1", held)
+        assert asked == [{"h1": held}]
+        await until(active(wired, "p2"))
 
 
 async def test_everything_told_late_does_not_undo_what_was_told_since(wired):
-    driver = SimulatedNetwork("h1")
-    agent, _ = await wired.agent("h1", driver, lease_seconds=60.0)
+    driver = Watched("h1")
+    await wired.agent("h1", driver, lease_seconds=60.0)
     await wired.port(1, "h1")
     await until(active(wired, "p1"))
     told = overheard(wired)
@@ -247,8 +252,23 @@ async def test_everything_told_late_does_not_undo_what_was_told_since(wired):
     [everything] = [word for _, word in told if word.full]
     await wired.port(2, "h1")
     await until(active(wired, "p2"))
-    agent._take(everything)
-    assert "port/p2" in agent.world.pieces
+    driver.had.clear()
+    await wired.cloud.broker.tell(link_name("h1"), encode(everything))
+    await wired.port(3, "h1")
+    await until(active(wired, "p3"))
+    assert all({"p1", "p2"} <= ports for ports in driver.had)
+
+
+class Watched(SimulatedNetwork):
+    """Remembers which ports were in place, each time something became of them."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host)
+        self.had: list[set[str]] = []
+
+    async def apply(self, world: World, touched: Touched) -> Faults:
+        self.had.append(set(world.ports))
+        return await super().apply(world, touched)
 
 
 async def test_a_silent_host_is_lost_within_its_lease_and_takes_its_routers_down(settings, fresh_database):

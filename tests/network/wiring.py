@@ -22,7 +22,7 @@ from bus.consumer import ProjectionWorker
 from bus.execute import Wish
 from bus.log import Document
 from handlers.network.reports import NetworkReports
-from handlers.network.telling import Telling
+from handlers.network.telling import Lacking, Telling
 from projections import projections
 from projections.network.delta import Common, Delta
 from projections.network.host import NETWORK_HOSTS
@@ -57,9 +57,9 @@ def happened(kind: Kind[Any], id: str, *events: Event) -> Wish:
 class Wired:
     """A cloud that wires hosts."""
 
-    def __init__(self, cloud: Cloud) -> None:
+    def __init__(self, cloud: Cloud, lacking: Lacking | None = None) -> None:
         self.cloud = cloud
-        self.telling = Telling(cloud)
+        self.telling = Telling(cloud, lacking)
         self.reports = NetworkReports(cloud, self.telling)
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -150,13 +150,18 @@ def bound(host: str) -> PortBound:
 
 @asynccontextmanager
 async def wiring(
-    settings: Settings, dsn: str, *, lease_seconds: float = 5.0, broker: Broker | None = None
+    settings: Settings,
+    dsn: str,
+    *,
+    lease_seconds: float = 5.0,
+    broker: Broker | None = None,
+    lacking: Lacking | None = None,
 ) -> AsyncIterator[Wired]:
-    """A cloud whose hosts are told and heard; everything it started ends with it."""
+    """A cloud whose hosts are told and heard; everything it started ends with it. `lacking`: as `Telling` has it."""
     projections()
     network = Networking(lease_seconds=lease_seconds)
     cloud = await open_cloud(msgspec.structs.replace(settings, network=network), dsn, broker)
-    wired = Wired(cloud)
+    wired = Wired(cloud, lacking)
     try:
         await cloud.start()
         await cloud.broker.listen(wired.reports.on_report)
