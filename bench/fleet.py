@@ -120,6 +120,7 @@ class Member(Caller):
             "unrescuing",
             "deleting",
             "rebuilding",
+            "rebuild_block_device_mapping",
             "rebuild_spawning",
         ):
             path = f"/compute/v2.1/servers?all_tenants=1&task_state={task}&limit=1"

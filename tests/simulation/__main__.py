@@ -42,7 +42,8 @@ def main() -> int:
         done, events = done + 1, events + outcome.events
         if outcome.broken:
             print(f"seed {seed} breaks the law:", *outcome.broken[:10], sep="\n  ")
-            print(f"replay it: python -m tests.simulation --seed {seed}")
+            how = f" --break {arguments.broken}" if arguments.broken else ""
+            print(f"replay it: python -m tests.simulation --seed {seed}{how}")
             return 1
         if time.process_time() - began > arguments.seconds:
             break

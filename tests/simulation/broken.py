@@ -9,6 +9,8 @@ import msgspec
 
 from bus.execute import Wish
 from bus.log import Append
+from schema.compute.server_command import RescueServer, UnrescueServer
+from tests.simulation.world import ACTIONS, World
 
 
 def claim_not_released() -> None:
@@ -69,6 +71,7 @@ def placed_on_other_cpus() -> None:
         return (type(command).__name__ == "PlaceServer" and server.host == command.host) or already_so(server, command)
 
     rules._already_so = careless
+    World.deals_out, World.pins = 0.0, 0.9
 
 
 def reactor_drops_servers() -> None:
@@ -304,6 +307,8 @@ def recovery_in_a_hurry() -> None:
     from handlers.compute.recovery import Recovery
 
     Recovery._is_fenced = lambda self, host: True  # type: ignore[method-assign]
+    World.fences = 0.0
+    _befalls({"cut host": 10, "gone": 0})
 
 
 def rescue_disk_stays() -> None:
@@ -314,12 +319,23 @@ def rescue_disk_stays() -> None:
     plan._steps = lambda domain, seen, position: [
         it for it in steps(domain, seen, position) if not isinstance(it, plan.Unrescue)
     ]
+    _wished(RescueServer, UnrescueServer)
 
 
 def _deaf(aggregate: Any, command: type[Any]) -> None:
     """That command changes nothing any more."""
     decide = aggregate.decide
     aggregate.decide = lambda state, it: [] if isinstance(it, command) else decide(state, it)
+
+
+def _befalls(times: dict[str, float]) -> None:
+    """That so much more often; for what would seldom show."""
+    World.misfortunes = {what: often * times.get(what, 1) for what, often in World.misfortunes.items()}
+
+
+def _wished(*commands: type[Any]) -> None:
+    """These ten times as often; for what would seldom show."""
+    ACTIONS[:] = [(it, leads_to, often * 10 if isinstance(it, commands) else often) for it, leads_to, often in ACTIONS]
 
 
 async def _idle(self: Any, *_: Any) -> None:
@@ -359,9 +375,6 @@ WAYS: dict[str, Callable[[], None]] = {
         rescue_disk_stays,
     )
 }
-
-FIRST = {"placed_on_other_cpus": 424, "recovery_in_a_hurry": 598, "rescue_disk_stays": 66}
-"""Where the search begins for what few seeds notice: at one that does as things are; it goes on should that change."""
 
 
 def apply(name: str) -> None:

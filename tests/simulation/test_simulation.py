@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.broken import FIRST, WAYS
+from tests.simulation.broken import WAYS
 
 ROOT = Path(__file__).parents[2]
 SCHEDULES = int(os.environ.get("CUMULOG_SCHEDULES", "500"))
@@ -44,7 +44,9 @@ def test_a_seed_replays(seed: int):
 
 @pytest.mark.parametrize("way", sorted(WAYS))
 def test_what_is_broken_on_purpose_is_caught(way: str):
-    first = str(FIRST.get(way, 0))
-    done = simulate("--break", way, "--first", first, "--seconds", "100", "--count", "2000")
+    done = simulate("--break", way, "--seconds", "100", "--count", "2000")
     assert done.returncode == 1, f"nobody noticed {way}: {done.stdout}"
     assert "breaks the law" in done.stdout
+    again = simulate(*done.stdout.partition("replay it: python -m tests.simulation ")[2].split())
+    assert again.returncode == 1
+    assert "BROKEN" in again.stdout

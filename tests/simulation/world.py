@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import structlog
@@ -107,6 +107,22 @@ class Heard:
 class World:
     """Everything there is, made from a seed."""
 
+    # How likely, and how often; who breaks something on purpose may lean the world towards what that shows in.
+    fences = 0.6
+    deals_out = 0.7
+    pins = 0.2
+    misfortunes: ClassVar[dict[str, float]] = {
+        "trouble": 4,
+        "kill process": 5,
+        "kill agent": 4,
+        "power": 1.5,
+        "cut process": 3,
+        "cut host": 4,
+        "postgres": 2,
+        "guest": 2,
+        "gone": 0.4,
+    }
+
     def __init__(self, seed: int, loop: VirtualLoop) -> None:
         self.loop = loop
         self.random = random = Random(seed)
@@ -116,8 +132,8 @@ class World:
         self.heard = Heard()
         self.networks_heard = Heard()
         self.book = Book(self.log)
-        self.fence = random.random() < 0.6
-        self.dealt_out = random.random() < 0.7
+        self.fence = random.random() < self.fences
+        self.dealt_out = random.random() < self.deals_out
         """Whether processes share the partitions; else both believe they have all of them, and fight."""
         self.settings = Settings(
             home=Path("/nowhere"),
@@ -235,10 +251,7 @@ class World:
     def _befall(self) -> None:
         random, network = self.random, self.network
         machine, process = random.choice(self.machines), random.choice(self.processes)
-        match random.choices(
-            ["trouble", "kill process", "kill agent", "power", "cut process", "cut host", "postgres", "guest", "gone"],
-            [4, 5, 4, 1.5, 3, 4, 2, 2, 0.4],
-        )[0]:
+        match random.choices(list(self.misfortunes), list(self.misfortunes.values()))[0]:
             case "trouble":
                 network.trouble = random.choice([0.0, 0.2, 0.5, 0.9])
             case "kill process":
@@ -311,7 +324,7 @@ class World:
         secret_id = f"boot-{id}" if self.random.random() < 0.5 else ""
         sealed = [await cloud.vault.seal(secret_id, PROJECT, b"{}")] if secret_id else []
         order = Order(user_id="ada", secret_id=secret_id, build_seconds=self.random.choice([3, 20, 60]))
-        flavor = PINNED if self.random.random() < 0.2 else SMALL
+        flavor = PINNED if self.random.random() < self.pins else SMALL
         quota = ReserveQuota(server_id=id, cores=flavor.vcpus, ram_mb=flavor.ram_mb)
 
         async def attempt(picks: Picks) -> None:
