@@ -202,7 +202,7 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
         case GiveUpTask() if command.task is Task.SOFT_DELETING:
             return [ServerSoftDeleted()]
         case GiveUpTask():
-            return [ActionFailed(task=command.task, fault=command.fault)]
+            return [_given_up(server, command.task, command.fault)]
         case RenewWish():
             return [WishRenewed()]
         case ObserveServer():
@@ -371,8 +371,15 @@ def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
         return [outcome]
     if task is Task.SPAWNING:
         return [] if found is PowerState.NOSTATE else [outcome, PowerObserved(power_state=found)]
-    reason = command.fault or f"the guest was found {found.name.lower()} when it was done"
-    return [ActionFailed(task=task, fault=Fault(message=reason)), *_followed(server, found)]
+    if command.fault is not None:
+        return [_given_up(server, task, Fault(message=command.fault)), *_followed(server, found)]
+    surprise = Fault(message=f"the guest was found {found.name.lower()} when it was done")
+    return [ActionFailed(task=task, fault=surprise), *_followed(server, found)]
+
+
+def _given_up(server: Server, task: Task, fault: Fault) -> ActionFailed:
+    """One that is back where it was, but does not run there as it did, has no state of before to show."""
+    return ActionFailed(task=task, fault=fault, in_error=task is Task.RESIZE_REVERTING and server.move is None)
 
 
 def _rebuild_requested(server: Server, command: RebuildServer) -> list[ServerEvent]:

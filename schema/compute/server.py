@@ -216,7 +216,7 @@ def evolve(server: Server, event: ServerEvent, at: datetime) -> Server:
                 rescue_image=None if event.task is Task.RESCUING else server.rescue_image,
                 generation=server.generation + 1,
             )
-            return at_rest(withdrawn, server.vm_state)
+            return at_rest(withdrawn, VmState.ERROR if event.in_error else server.vm_state)
         case PowerObserved():
             stays = server.vm_state in _WHATEVER_IT_DOES or server.move is not None
             vm_state = server.vm_state if stays else _FOLLOWS[event.power_state]

@@ -136,6 +136,8 @@ class ActionFailed(Event):
     fault: Fault
     decision: Decision | None = None
     """The scheduler's, if it was that there is no host for it."""
+    in_error: bool = False
+    """It was to run, and is off: somebody must look at it, so that is what it shows."""
 
 
 class WishRenewed(Event):

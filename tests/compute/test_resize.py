@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from agents.hypervisor.plan import Define, Resize, Stop
+from agents.hypervisor.plan import Define, Resize, Start, Stop
 from api.compute.service import SERVICE
 from api.log.placing import decisions
 from bus.execute import Wish
@@ -280,6 +280,33 @@ async def test_the_way_back_of_one_that_is_off_is_told_to_be_over(shire):
     newest, *_ = (await member("GET", path))["instanceActions"]
     [part] = (await member("GET", f"{path}/{newest['request_id']}"))["instanceAction"]["events"]
     assert (newest["action"], part["result"], part["finish_time"] is not None) == ("revertResize", "Success", True)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+async def test_one_that_is_back_and_does_not_start_says_so(shire, in_place):
+    """As with Nova: its owner looks for an ACTIVE server, and must not wait for one that stays off."""
+    member, admin = await shire.client(), await shire.client("admin")
+    id = (await shire.boot(member))["id"]
+    if in_place:
+        shire.cloud.settings = msgspec.structs.replace(shire.cloud.settings, allow_resize_to_same_host=True)
+    else:
+        await shire.steered.host("h2")
+    await shire.act(member, id, "resize", {"flavorRef": "2"})
+    await shire.becomes(admin, id, "VERIFY_RESIZE")
+    broken = shire.steered.drivers["h1"]
+    broken.failure = lambda step: "no memory left" if isinstance(step, Start) else None
+    await shire.act(member, id, "revertResize")
+    shown = await shire.becomes(member, id, "ERROR")
+    assert (shown["fault"]["message"], shown["OS-EXT-STS:power_state"]) == ("no memory left", 4)
+    assert (shown["flavor"]["vcpus"], shire.guests(id), await shire.held()) == (1, {"h1": "stopped"}, {"h1": {id: 1}})
+    assert await shire.quota(member) == (1, 512)
+    path = f"/servers/{id}/os-instance-actions"
+    newest, *_ = (await member("GET", path))["instanceActions"]
+    [part] = (await admin("GET", f"{path}/{newest['request_id']}"))["instanceAction"]["events"]
+    assert (newest["action"], part["result"], part["details"]) == ("revertResize", "Error", "no memory left")
+    broken.failure = None
+    await shire.act(member, id, "reboot", {"type": "HARD"})
+    assert "fault" not in await shire.becomes(member, id, "ACTIVE")
 
 
 async def test_it_goes_back_from_a_host_that_is_lost(shire):
