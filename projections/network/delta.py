@@ -7,7 +7,8 @@ from functools import cached_property
 
 import msgspec
 
-from projections.network.model import COMMON, FOLLOWED, Model, Place
+from projections.network.model import Model
+from projections.network.places import COMMON, FOLLOWED, Place
 from schema.network.wiring import News, Piece, encode
 
 

@@ -20,7 +20,9 @@ from bus.consumer import Apply, Projection
 from bus.log import Recorded
 from bus.postgres_log import document
 from projections.network.delta import Change, Common, Delta, Deltas, deltas
-from projections.network.model import COMMON, KINDS, Model, Place
+from projections.network.model import Model
+from projections.network.places import COMMON, Place
+from projections.network.relations import KINDS
 from schema.network.wiring import Piece, decode_piece, encode
 
 ROWS_AT_ONCE = 5000

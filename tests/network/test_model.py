@@ -12,7 +12,9 @@ from msgspec.structs import replace
 from agents.network.world import World
 from bus.log import Actor, Document, Recorded
 from projections.network.delta import Change, deltas
-from projections.network.model import COMMON, KINDS, Model, Place
+from projections.network.model import Model
+from projections.network.places import COMMON, Place
+from projections.network.relations import KINDS
 from schema.event import Event, Kind
 from schema.network.floating_ip import FLOATING_IP, FloatingIpAssociated, FloatingIpCreated, FloatingIpUpdated
 from schema.network.host import NETWORK_HOST, NetworkHostFactsChanged, NetworkHostRegistered

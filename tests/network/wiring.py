@@ -26,7 +26,8 @@ from handlers.network.telling import Lacking, Telling
 from projections import projections
 from projections.network.delta import Common, Delta
 from projections.network.host import NETWORK_HOSTS
-from projections.network.model import COMMON, FOLLOWED, Model
+from projections.network.model import Model
+from projections.network.places import COMMON, FOLLOWED
 from schema.event import Event, Kind
 from schema.network.network import NETWORK, NetworkCreated, Segment
 from schema.network.port import PORT, FixedIp, PortBound, PortCreated

@@ -17,7 +17,8 @@ from bus.memory_log import MemoryLog
 from handlers.compute.ports import device_of
 from handlers.network.routing import feet
 from projections.network.delta import Change, Common, Delta, Deltas, deltas
-from projections.network.model import COMMON, FOLLOWED, Model, Place
+from projections.network.model import Model
+from projections.network.places import COMMON, FOLLOWED, Place
 from schema.compute.server_state import Server
 from schema.event import State
 from schema.network.floating_ip import FloatingIp
