@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from api.network.resource import Filter, Resource, project_of, resource_routes, to_change, viewed
+from api.network.filter import Filter
+from api.network.resource import Resource, project_of, resource_routes, to_change, viewed
 from api.network.security_group import shared, sharing
 from api.network.words import Body, Project, Text
 from api.wire import Call

@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec.structs import asdict
 
+from api.network.page import selected
 from api.network.parts import listed
-from api.network.resource import selected
 from api.network.security_group_rule import RuleBody, rule_from
 from api.network.words import Body
 from api.wire import Call, Delete, Get, Post

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from api.network.resource import Filter, Resource, empty_unless, listing, showing
+from api.network.filter import Filter
+from api.network.resource import Resource, empty_unless, listing, showing
 from api.wire import Call, Get
 from bus.log import Document
 from handlers.network.network import not_found

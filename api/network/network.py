@@ -8,19 +8,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from api.network.filter import Filter
 from api.network.network_body import CreateBody, NetworkChange, NewNetwork, SegmentBody, UpdateBody
 from api.network.qos import policy_changed, policy_of_new_network
-from api.network.resource import (
-    Filter,
-    Resource,
-    common,
-    project_of,
-    resource_routes,
-    several,
-    tags_of,
-    to_change,
-    viewed,
-)
+from api.network.resource import Resource, common, project_of, resource_routes, several, to_change, viewed
+from api.network.tag import tags_of
 from api.network.words import bad, dns_domain, refuse_read_only
 from api.network.zone import refuse_hints, zones
 from api.wire import Call

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from api.network.resource import limit_of, links_of, selected
+from api.network.page import limit_of, links_of, selected
 from api.wire import Call
 from api.wire.query import boolean
 from schema.refusal import Invalid, NotFound

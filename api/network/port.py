@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from api.network.filter import Filter
 from api.network.port_body import (
     CreateBody,
     NewPort,
@@ -24,16 +25,7 @@ from api.network.port_body import (
 )
 from api.network.port_view import many, view
 from api.network.qos import policy_changed, policy_given
-from api.network.resource import (
-    Filter,
-    Resource,
-    found,
-    project_of,
-    refuse_other_revision,
-    resource_routes,
-    to_change,
-    viewed,
-)
+from api.network.resource import Resource, found, project_of, refuse_other_revision, resource_routes, to_change, viewed
 from api.network.words import bad, missing
 from api.wire import Call, Put
 from api.wire.call import denied

@@ -9,10 +9,11 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from api.network.page import selected
 from api.network.port import RESOURCE, now
 from api.network.port_body import VnicType
 from api.network.port_view import binding_view
-from api.network.resource import found, selected
+from api.network.resource import found
 from api.network.words import Body, Text, bad
 from api.wire import Call, Delete, Get, Post, Put
 from bus.execute import Wish

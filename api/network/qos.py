@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from api.network.filter import Filter
 from api.network.qos_rule import RULE_KINDS, rule_routes, rule_view
-from api.network.resource import Filter, Resource, common, project_of, resource_routes, to_change, viewed
+from api.network.resource import Resource, common, project_of, resource_routes, to_change, viewed
 from api.network.words import Body, LongText, Project, Text, bad
 from api.wire import Call, Delete, Put
 from api.wire.query import boolean

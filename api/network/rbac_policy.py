@@ -8,7 +8,8 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from api.network.resource import Filter, Resource, project_of, resource_routes, several, to_change, viewed
+from api.network.filter import Filter
+from api.network.resource import Resource, project_of, resource_routes, several, to_change, viewed
 from api.network.words import Body, Project, Text, Uuid, bad
 from api.wire import Call
 from api.wire.call import denied

@@ -7,16 +7,9 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from api.network.filter import Filter
 from api.network.qos import policy_changed, policy_given
-from api.network.resource import (
-    Filter,
-    Resource,
-    common,
-    project_of,
-    resource_routes,
-    to_change,
-    viewed,
-)
+from api.network.resource import Resource, common, project_of, resource_routes, to_change, viewed
 from api.network.words import Body, LongText, Project, Text, Uuid, address, bad, cidr
 from api.wire import Call, Put
 from api.wire.call import denied

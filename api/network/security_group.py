@@ -10,18 +10,9 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from api.network.filter import Filter
 from api.network.kept import keeping
-from api.network.resource import (
-    Filter,
-    Resource,
-    common,
-    listing,
-    project_of,
-    resource_routes,
-    several,
-    to_change,
-    viewed,
-)
+from api.network.resource import Resource, common, listing, project_of, resource_routes, several, to_change, viewed
 from api.network.words import Body, LongText, Project, Text
 from api.wire import Call
 from api.wire.query import boolean

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from msgspec.structs import asdict
 
 from api.network import security_group
+from api.network.page import selected
 from api.network.parts import listed
-from api.network.resource import found, project_of, selected, several, visible
+from api.network.resource import found, project_of, several, visible
 from api.network.security_group import rule_view, with_default
 from api.network.words import Body, LongText, Project, Text
 from api.wire import Call, Delete, Get, Post

@@ -7,8 +7,9 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from api.network.network import can_carry
+from api.network.page import selected
 from api.network.parts import listed
-from api.network.resource import empty_unless, selected
+from api.network.resource import empty_unless
 from api.network.words import Body, LongText, Text, Uuid
 from api.wire import Call, Delete, Get, Post, Put
 from bus.documents import Where

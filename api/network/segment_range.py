@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from api.network.network import can_carry
+from api.network.page import selected
 from api.network.parts import listed
-from api.network.resource import Tags, empty_unless, selected, tag_routes, tags_of
+from api.network.resource import empty_unless
 from api.network.segment import WRITTEN
+from api.network.tag import Tags, tag_routes, tags_of
 from api.network.words import Body, LongText, Project, Text, bad, refuse_read_only
 from api.wire import Call, Delete, Get, Post, Put
 from bus import clock

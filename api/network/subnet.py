@@ -7,19 +7,8 @@ from typing import Any
 
 from msgspec import UNSET
 
-from api.network.resource import (
-    Filter,
-    Resource,
-    changed_since,
-    common,
-    project_of,
-    resource_routes,
-    several,
-    tags_of,
-    to_change,
-    viewed,
-    written,
-)
+from api.network.filter import Filter, changed_since
+from api.network.resource import Resource, common, project_of, resource_routes, several, to_change, viewed, written
 from api.network.subnet_body import (
     CreateBody,
     NewSubnet,
@@ -30,6 +19,7 @@ from api.network.subnet_body import (
     host_routes,
     service_types,
 )
+from api.network.tag import tags_of
 from api.network.words import address, cidr, refuse_read_only
 from api.wire import Call
 from api.wire.query import boolean

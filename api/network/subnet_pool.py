@@ -9,18 +9,10 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, UnsetType
 
 from api.network import network
-from api.network.resource import (
-    Filter,
-    Resource,
-    common,
-    found,
-    project_of,
-    resource_routes,
-    tags_of,
-    to_change,
-    viewed,
-)
+from api.network.filter import Filter
+from api.network.resource import Resource, common, found, project_of, resource_routes, to_change, viewed
 from api.network.security_group import shared, sharing
+from api.network.tag import tags_of
 from api.network.words import Body, LongText, Project, Text, Uuid, cidr
 from api.wire import Call, Put
 from bus import clock

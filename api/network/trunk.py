@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
+from api.network.filter import Filter
 from api.network.resource import (
-    Filter,
     Resource,
     common,
     found,

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from api.network import vpn_policy, vpn_service
-from api.network.resource import Filter, Resource, found, project_of, resource_routes, to_change, viewed
+from api.network.filter import Filter
+from api.network.resource import Resource, found, project_of, resource_routes, to_change, viewed
 from api.network.vpn_service import plain
 from api.network.words import Body, LongText, Project, Text, Uuid, cidr
 from api.wire import Call

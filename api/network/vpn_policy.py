@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from api.network.resource import Filter, Resource, common, project_of, resource_routes, to_change, viewed
+from api.network.filter import Filter
+from api.network.resource import Resource, common, project_of, resource_routes, to_change, viewed
 from api.network.words import Body, LongText, Project, Text
 from api.wire import Call
 from api.wire.route import Handler

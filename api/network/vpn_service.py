@@ -8,7 +8,8 @@ from typing import Any, Literal
 from msgspec import UNSET, UnsetType
 
 from api.network import router, subnet
-from api.network.resource import Filter, Resource, common, found, project_of, resource_routes, to_change, viewed
+from api.network.filter import Filter
+from api.network.resource import Resource, common, found, project_of, resource_routes, to_change, viewed
 from api.network.words import Body, LongText, Project, Text, Uuid, bad, cidr
 from api.wire import Call
 from bus import clock
