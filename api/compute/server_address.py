@@ -21,7 +21,7 @@ from handlers.network.leading import associating, disassociating, refuse_taken, 
 from handlers.network.replugging import PortChange, changing
 from schema.compute.server_state import Server
 from schema.network.floating_ip import FLOATING_IP, FloatingIp
-from schema.network.port import FixedIp, Port
+from schema.network.port_state import FixedIp, Port
 from schema.refusal import Conflict, Invalid, NotFound, Refused
 
 UNTIL = "2.43"

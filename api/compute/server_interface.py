@@ -35,7 +35,8 @@ from schema.compute.nic import ServerNic
 from schema.compute.server import SERVER
 from schema.compute.server_command import AttachNic, DetachNic
 from schema.compute.server_state import Server
-from schema.network.port import PORT, Port
+from schema.network.port import PORT
+from schema.network.port_state import Port
 from schema.refusal import Invalid, NotFound, Refused
 
 RULE = "os_compute_api:os-attach-interfaces"

@@ -25,7 +25,8 @@ from handlers.network.topology import allocated
 from schema.compute.server_state import Server
 from schema.network.host import NETWORK_HOST
 from schema.network.network import NETWORK, Network
-from schema.network.port import PORT, Port
+from schema.network.port import PORT
+from schema.network.port_state import Port
 from schema.network.quota import NETWORK_USAGE, UNLIMITED, usage_id
 from schema.refusal import Conflict, Forbidden, Invalid, NotFound, OverQuota, Refused
 

@@ -20,7 +20,8 @@ from handlers.network.port import PORTS
 from handlers.network.security_group import standing
 from schema.compute.server import SERVER
 from schema.compute.server_state import Server
-from schema.network.port import Port, UpdatePort
+from schema.network.port_command import UpdatePort
+from schema.network.port_state import Port
 from schema.network.security_group import DEFAULT, SECURITY_GROUP, SecurityGroup, SecurityRule
 from schema.refusal import Conflict, Invalid, NotFound
 

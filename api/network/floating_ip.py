@@ -40,7 +40,9 @@ from schema.network.floating_ip import (
     UpdateFloatingIp,
 )
 from schema.network.network import NETWORK, Network
-from schema.network.port import PORT, CreatePort, FixedIp, Port
+from schema.network.port import PORT
+from schema.network.port_command import CreatePort
+from schema.network.port_state import FixedIp, Port
 from schema.network.router import LeaveFloatingIp
 from schema.refusal import Conflict, Invalid
 

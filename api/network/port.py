@@ -44,7 +44,9 @@ from handlers.network.security_group import refuse_mixed
 from schema.event import Kind
 from schema.network.floating_ip import FLOATING_IP
 from schema.network.network import NETWORK, Network
-from schema.network.port import PORT, AddAddressPairs, Port, RemoveAddressPairs, UpdatePort
+from schema.network.port import PORT
+from schema.network.port_command import AddAddressPairs, RemoveAddressPairs, UpdatePort
+from schema.network.port_state import Port
 from schema.network.router import ROUTER
 from schema.network.security_group import SECURITY_GROUP
 from schema.refusal import Conflict

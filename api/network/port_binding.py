@@ -20,15 +20,14 @@ from bus.execute import Wish
 from bus.log import Document
 from handlers.network.binding import FAILED, binding, vifs
 from handlers.network.port import PORTS, binding_not_found
-from schema.network.port import (
+from schema.network.port_command import (
     ActivatePortBinding,
     AddPortBinding,
-    Binding,
     ChangePortBinding,
-    Port,
     RemovePortBinding,
     UnbindPort,
 )
+from schema.network.port_state import Binding, Port
 from schema.refusal import Conflict, Invalid
 
 

@@ -26,7 +26,7 @@ from handlers.network.leading import (
     router_between,
 )
 from schema.network.floating_ip import FloatingIp, PortForwarding
-from schema.network.port import FixedIp
+from schema.network.port_state import FixedIp
 
 PortRange = Annotated[str, Meta(max_length=16)]
 Protocol = Literal["tcp", "udp", "TCP", "UDP"]

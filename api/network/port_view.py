@@ -14,7 +14,8 @@ from bus.cloud import Cloud
 from bus.documents import Where
 from bus.log import Document
 from schema.network.network import NETWORK
-from schema.network.port import PORT, Binding, Port
+from schema.network.port import PORT
+from schema.network.port_state import Binding, Port
 
 OPERATOR = "get_port:binding:host_id"
 _encode = msgspec.json.Encoder().encode

@@ -23,7 +23,8 @@ from handlers.network.quota import giving_back, taking
 from handlers.network.router import ROUTERS, bad_router, not_found
 from handlers.network.subnet import not_found as subnet_not_found
 from schema.network.network import NETWORK
-from schema.network.port import PORT, Port
+from schema.network.port import PORT
+from schema.network.port_state import Port
 from schema.network.router import (
     ROUTER,
     AddRoutes,

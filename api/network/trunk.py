@@ -31,7 +31,8 @@ from handlers.network.port import not_found as port_not_found
 from handlers.network.trunk import TRUNKS, not_found
 from handlers.network.trunking import adding, ending, making, port_ids, ports_of, removing_subports, trunk_status
 from schema.network.network import NETWORK
-from schema.network.port import PORT, Port
+from schema.network.port import PORT
+from schema.network.port_state import Port
 from schema.network.trunk import TRUNK, CreateTrunk, Trunk, TrunkSubport, UpdateTrunk
 
 MOST_SUBPORTS = 500

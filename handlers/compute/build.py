@@ -64,7 +64,8 @@ from schema.compute.server_state import Server
 from schema.compute.task import WAYS, PowerState, Task, VmState
 from schema.event import Kind
 from schema.network.host import NETWORK_HOST
-from schema.network.port import PORT, Port
+from schema.network.port import PORT
+from schema.network.port_state import Port
 from schema.placement.provider import PROVIDER
 from schema.refusal import Refused
 

@@ -18,7 +18,8 @@ from handlers.network.binding import FAILED, Vif, binding, vifs
 from handlers.network.plugging import PlannedPort, PortWanted, planned
 from handlers.network.port import PORTS
 from schema.compute.nic import ServerNic, Standing
-from schema.network.port import AttachPort, CreatePort, Port, UpdatePort
+from schema.network.port_command import AttachPort, CreatePort, UpdatePort
+from schema.network.port_state import Port
 from schema.network.wiring import BandwidthLimit
 from schema.refusal import Refused
 

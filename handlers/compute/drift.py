@@ -19,7 +19,7 @@ from schema.compute.host import Host
 from schema.compute.question import Leftover
 from schema.compute.server_state import Server
 from schema.compute.task import PowerState, VmState
-from schema.network.port import Port
+from schema.network.port_state import Port
 from schema.placement.provider import Provider
 
 _REPORTED = {

@@ -32,7 +32,8 @@ from schema.compute.task import Task
 from schema.event import Kind
 from schema.network.floating_ip import FLOATING_IP
 from schema.network.network import NETWORK
-from schema.network.port import PORT, Port, macs_of
+from schema.network.port import PORT, macs_of
+from schema.network.port_state import Port
 from schema.network.security_group import SECURITY_GROUP, members_of
 from schema.refusal import Refused
 

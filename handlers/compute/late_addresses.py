@@ -11,7 +11,7 @@ from handlers.network.deferring import addresses_at, waiting
 from schema.compute.server_command import PlaceServer
 from schema.compute.server_state import Server
 from schema.event import Command
-from schema.network.port import FixedIp
+from schema.network.port_state import FixedIp
 from schema.refusal import Refused
 
 

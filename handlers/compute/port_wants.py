@@ -18,7 +18,7 @@ from handlers.compute.ports import ports_of
 from handlers.network.deferring import routed, segments_with_room, waiting
 from schema.compute.server_state import Server
 from schema.network.network import NETWORK, Network
-from schema.network.port import Port
+from schema.network.port_state import Port
 from schema.network.subnet import SUBNET, Subnet
 
 NORMAL = "normal"

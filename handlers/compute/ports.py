@@ -45,17 +45,16 @@ from schema.compute.server_event import ServerFaulted
 from schema.compute.server_parts import ServerFlavor
 from schema.compute.server_state import Server
 from schema.event import Command, Event
-from schema.network.port import (
-    PORT,
+from schema.network.port import PORT
+from schema.network.port_command import (
     ActivatePortBinding,
     AddPortBinding,
     DetachPort,
-    FixedIp,
-    Port,
     RemovePortBinding,
     UnbindPort,
     UpdatePort,
 )
+from schema.network.port_state import FixedIp, Port
 from schema.refusal import Refused
 
 Ports = Mapping[str, Document]

@@ -34,7 +34,7 @@ from schema.compute.server_command import (
 from schema.compute.server_parts import Fault
 from schema.compute.server_state import Server
 from schema.compute.task import PowerState, Task, VmState
-from schema.network.port import Port
+from schema.network.port_state import Port
 
 WIRING_SECONDS = 10
 """What keeps a host from wiring a port of a server that is being built may pass by itself for so long."""

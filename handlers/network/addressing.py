@@ -25,7 +25,8 @@ from handlers.network.subnet import SUBNETS, AddressTaken
 from schema.network.allocation import address_of, number_of
 from schema.network.floating_ip import leads_to
 from schema.network.network import NETWORK, Network, UseNetwork
-from schema.network.port import DHCP, CreatePort, DeletePort, FixedIp, Port, ReaddressPort
+from schema.network.port_command import CreatePort, DeletePort, ReaddressPort
+from schema.network.port_state import DHCP, FixedIp, Port
 from schema.network.subnet import SUBNET, AllocateAddress, ReleaseAddress, Subnet
 from schema.refusal import Conflict, Invalid
 

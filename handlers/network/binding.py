@@ -11,7 +11,7 @@ from bus.cloud import Cloud
 from bus.execute import Wish
 from handlers.network.port import PORTS
 from schema.network.host import NETWORK_HOST, NetworkHost
-from schema.network.port import BindPort
+from schema.network.port_command import BindPort
 
 FAILED = "binding_failed"
 UNBOUND = "unbound"

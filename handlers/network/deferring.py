@@ -14,7 +14,7 @@ from bus.cloud import Cloud
 from handlers.network.addressing import Chosen, Picks, follows_mac, pick
 from schema.network.host import NETWORK_HOST, NetworkHost
 from schema.network.network import Network
-from schema.network.port import Port
+from schema.network.port_state import Port
 from schema.network.subnet import Subnet
 from schema.refusal import Conflict
 

@@ -20,16 +20,9 @@ from handlers.network.port import PORTS
 from handlers.network.quota import counting, giving_back
 from handlers.network.subnet import SUBNETS
 from schema.network.network import Network
-from schema.network.port import (
-    DHCP,
-    PORT,
-    AddPortAddress,
-    CreatePort,
-    FixedIp,
-    Port,
-    RemovePortAddress,
-    ReportPortWired,
-)
+from schema.network.port import PORT
+from schema.network.port_command import AddPortAddress, CreatePort, RemovePortAddress, ReportPortWired
+from schema.network.port_state import DHCP, FixedIp, Port
 from schema.network.subnet import AllocateAddress, ReleaseAddress, Subnet
 
 _SERVER = uuid.uuid5(uuid.NAMESPACE_DNS, "cumulog")

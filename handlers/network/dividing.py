@@ -23,7 +23,9 @@ from handlers.network.ranges import SMALLEST_MTU, refuse_subnet
 from handlers.network.subnet import SUBNETS, in_use
 from schema.changes import differing, given
 from schema.network.network import NETWORK, AddNetworkSubnet, Network, NoteSubnetChange, RemoveNetworkSubnet
-from schema.network.port import DHCP, PORT, AddPortAddress, FixedIp, Port, RemovePortAddress
+from schema.network.port import PORT
+from schema.network.port_command import AddPortAddress, RemovePortAddress
+from schema.network.port_state import DHCP, FixedIp, Port
 from schema.network.subnet import (
     AllocateAddress,
     CreateSubnet,

@@ -19,7 +19,8 @@ from handlers.network.sharable import forgetting
 from handlers.network.subnet import SUBNETS
 from schema.network.floating_ip import FLOATING_IP, DeleteFloatingIp
 from schema.network.network import DeleteNetwork, Network, RemoveNetworkSubnet
-from schema.network.port import PORT, Port, macs_of
+from schema.network.port import PORT, macs_of
+from schema.network.port_state import Port
 from schema.network.security_group import SECURITY_GROUP, RemoveSecurityRule, SecurityGroup, named_by_rules
 from schema.network.subnet import SUBNET, DeleteSubnet, Subnet
 from schema.refusal import Conflict

@@ -17,7 +17,9 @@ from handlers.network.port import not_found as port_not_found
 from handlers.network.router import ROUTERS, bad_router
 from handlers.network.subnet import not_found as subnet_not_found
 from schema.network.network import NETWORK, Network
-from schema.network.port import PORT, AttachPort, CreatePort, FixedIp, Port
+from schema.network.port import PORT
+from schema.network.port_command import AttachPort, CreatePort
+from schema.network.port_state import FixedIp, Port
 from schema.network.router import (
     AddRouterInterface,
     ExternalGateway,

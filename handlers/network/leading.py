@@ -20,7 +20,8 @@ from schema.network.floating_ip import (
     RemovePortForwarding,
     leads_to,
 )
-from schema.network.port import FixedIp, Port, UnbindPort, UpdatePort
+from schema.network.port_command import UnbindPort, UpdatePort
+from schema.network.port_state import FixedIp, Port
 from schema.network.router import ROUTER, LeaveFloatingIp, Router, ServeFloatingIp
 from schema.refusal import Conflict, Invalid, Refused
 

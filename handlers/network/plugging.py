@@ -25,7 +25,8 @@ from handlers.network.port import PORTS
 from handlers.network.quota import taking
 from handlers.network.security_group import standing
 from schema.network.network import Network, UseNetwork
-from schema.network.port import ChangePortBinding, CreatePort, FixedIp, Port
+from schema.network.port_command import ChangePortBinding, CreatePort
+from schema.network.port_state import FixedIp, Port
 from schema.network.wiring import AddressPair, DhcpOption
 from schema.refusal import Conflict, Invalid
 

@@ -12,23 +12,30 @@ from bus.execute import Aggregate
 from handlers.network.router import Outdated
 from schema.changes import differing, given
 from schema.event import Command
-from schema.network.port import (
-    PORT,
+from schema.network.port import PORT
+from schema.network.port_command import (
     ActivatePortBinding,
     AddAddressPairs,
     AddPortAddress,
     AddPortBinding,
     AttachPort,
-    Binding,
     BindPort,
     ChangePortBinding,
     CreatePort,
     DeletePort,
     DetachPort,
-    FixedIp,
     JoinTrunk,
     LeaveTrunk,
-    Port,
+    ReaddressPort,
+    RemoveAddressPairs,
+    RemovePortAddress,
+    RemovePortBinding,
+    ReportPortWired,
+    TrunkPort,
+    UnbindPort,
+    UpdatePort,
+)
+from schema.network.port_event import (
     PortAddressAdded,
     PortAddressRemoved,
     PortAttached,
@@ -48,15 +55,8 @@ from schema.network.port import (
     PortUnbound,
     PortUpdated,
     PortWired,
-    ReaddressPort,
-    RemoveAddressPairs,
-    RemovePortAddress,
-    RemovePortBinding,
-    ReportPortWired,
-    TrunkPort,
-    UnbindPort,
-    UpdatePort,
 )
+from schema.network.port_state import Binding, FixedIp, Port
 from schema.network.wiring import AddressPair
 from schema.refusal import Conflict, Invalid, NotFound
 

@@ -19,7 +19,8 @@ from handlers.network.plugging import refuse_insecure
 from handlers.network.port import PORTS
 from handlers.network.router import not_found as router_not_found
 from handlers.network.security_group import standing
-from schema.network.port import ChangePortBinding, FixedIp, Port, UnbindPort, UpdatePort
+from schema.network.port_command import ChangePortBinding, UnbindPort, UpdatePort
+from schema.network.port_state import FixedIp, Port
 from schema.network.router import ROUTER
 from schema.network.wiring import AddressPair
 from schema.refusal import Conflict

@@ -24,7 +24,9 @@ from handlers.network.telling import Telling
 from handlers.network.vpn import VPN_CONNECTIONS
 from schema.event import Command
 from schema.network.host import NETWORK_HOST
-from schema.network.port import PORT, Port, ReportPortWired
+from schema.network.port import PORT
+from schema.network.port_command import ReportPortWired
+from schema.network.port_state import Port
 from schema.network.router import ROUTER, ReportRouterWired
 from schema.network.vpn_connection import ReportVpnConnection
 from schema.network.wiring import (

@@ -24,7 +24,8 @@ from schema.event import Kind
 from schema.network.floating_ip import FLOATING_IP
 from schema.network.host import NETWORK_HOST, NetworkHost
 from schema.network.network import NETWORK, Network
-from schema.network.port import PORT, ReportPortWired, UnbindPort
+from schema.network.port import PORT
+from schema.network.port_command import ReportPortWired, UnbindPort
 from schema.network.router import ROUTER, ReportRouterWired, Router, ScheduleRouter
 from schema.network.wiring import RouterSeen
 from schema.refusal import Conflict, Refused

@@ -22,7 +22,9 @@ from handlers.network.quota import giving_back, taking
 from handlers.network.trunk import TRUNKS, disabled, in_error, subport_not_found
 from schema.event import Kind
 from schema.network.network import NETWORK
-from schema.network.port import PORT, JoinTrunk, LeaveTrunk, Port, TrunkPort, UnbindPort
+from schema.network.port import PORT
+from schema.network.port_command import JoinTrunk, LeaveTrunk, TrunkPort, UnbindPort
+from schema.network.port_state import Port
 from schema.network.trunk import (
     TRUNK,
     AddSubports,

@@ -18,7 +18,8 @@ from schema.network.address_group import ADDRESS_GROUP, AddressGroup
 from schema.network.floating_ip import FLOATING_IP, FloatingIp
 from schema.network.host import NETWORK_HOST, NetworkHost
 from schema.network.network import NETWORK, Network
-from schema.network.port import DHCP, PORT, Port
+from schema.network.port import PORT
+from schema.network.port_state import DHCP, Port
 from schema.network.qos_policy import QOS_POLICY, QosPolicy
 from schema.network.router import ROUTER, Router
 from schema.network.security_group import SECURITY_GROUP, SecurityGroup

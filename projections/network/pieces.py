@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from schema.network.floating_ip import FLOATING_IP, FloatingIp
 from schema.network.host import NETWORK_HOST, NetworkHost
 from schema.network.network import NETWORK, Network, Segment
-from schema.network.port import PORT, FixedIp, Port
+from schema.network.port import PORT
+from schema.network.port_state import FixedIp, Port
 from schema.network.qos_policy import QOS_POLICY, QosPolicy
 from schema.network.router import ROUTER, Router
 from schema.network.security_group import SECURITY_GROUP, SecurityGroup, SecurityRule

@@ -14,7 +14,8 @@ from schema.network.address_group import ADDRESS_GROUP
 from schema.network.floating_ip import FLOATING_IP, FloatingIp
 from schema.network.host import NETWORK_HOST
 from schema.network.network import NETWORK
-from schema.network.port import DHCP, PORT, Port
+from schema.network.port import PORT
+from schema.network.port_state import DHCP, Port
 from schema.network.qos_policy import QOS_POLICY
 from schema.network.router import ROUTER, Router
 from schema.network.security_group import SECURITY_GROUP

@@ -9,7 +9,8 @@ from projections.network.pieces import FLOATING, ROUTER_FEET
 from projections.network.places import COMMON, Touched
 from projections.network.relations import Relations
 from schema.network.floating_ip import FLOATING_IP
-from schema.network.port import DHCP, PORT, Port
+from schema.network.port import PORT
+from schema.network.port_state import DHCP, Port
 from schema.network.router import ROUTER
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from schema.changes import applied
 from schema.compute.domain import Word
 from schema.event import Command, Event, Key, Kind, Said, State
-from schema.network.port import FixedIp
+from schema.network.port_state import FixedIp
 from schema.network.qos_policy import using
 from schema.network.wiring import HostRoute
 

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from schema.changes import applied
 from schema.compute.domain import Word
 from schema.event import Command, Event, Kind, Said, State
-from schema.network.port import Port
+from schema.network.port_state import Port
 
 TrunkStatus = Literal["DOWN", "BUILD", "ACTIVE", "DEGRADED", "ERROR"]
 

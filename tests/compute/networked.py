@@ -20,7 +20,9 @@ from projections.network.host import NETWORK_HOSTS
 from schema.compute.flavor import CreateFlavor
 from schema.network.floating_ip import FLOATING_IP
 from schema.network.network import AddNetworkSubnet, CreateNetwork, Segment
-from schema.network.port import PORT, CreatePort, FixedIp, Port
+from schema.network.port import PORT
+from schema.network.port_command import CreatePort
+from schema.network.port_state import FixedIp, Port
 from schema.network.quota import NETWORK_USAGE, SetNetworkQuotaLimits, usage_id
 from schema.network.security_group import CreateSecurityGroup
 from schema.network.subnet import SUBNET, AllocateAddress, CreateSubnet, Pool

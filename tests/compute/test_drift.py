@@ -20,7 +20,8 @@ from schema.compute.nic import ServerNic
 from schema.compute.question import Leftover
 from schema.compute.server_state import Server
 from schema.compute.task import PowerState, Task, VmState
-from schema.network.port import Binding, BindPort, Port
+from schema.network.port_command import BindPort
+from schema.network.port_state import Binding, Port
 from schema.placement.provider import Provider, Release
 from tests.compute.networked import networked
 from tests.compute.world import PROJECT

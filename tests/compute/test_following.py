@@ -22,16 +22,9 @@ from schema.compute.server_parts import Fault, Order, ServerFlavor
 from schema.compute.task import PowerState
 from schema.network.floating_ip import FLOATING_IP, FloatingIpAssociated, FloatingIpCreated, FloatingIpDisassociated
 from schema.network.network import CreateNetwork, UpdateNetwork
-from schema.network.port import (
-    CreatePort,
-    DeletePort,
-    FixedIp,
-    PortAttached,
-    PortBound,
-    PortCreated,
-    PortWired,
-    UpdatePort,
-)
+from schema.network.port_command import CreatePort, DeletePort, UpdatePort
+from schema.network.port_event import PortAttached, PortBound, PortCreated, PortWired
+from schema.network.port_state import FixedIp
 from schema.network.security_group import (
     SECURITY_GROUP,
     SecurityGroupCreated,

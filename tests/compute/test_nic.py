@@ -32,7 +32,8 @@ from schema.compute.server_event import (
 )
 from schema.compute.server_parts import Fault, Order, ServerFlavor
 from schema.network.network import CreateNetwork
-from schema.network.port import BindPort, CreatePort, FixedIp
+from schema.network.port_command import BindPort, CreatePort
+from schema.network.port_state import FixedIp
 from schema.network.subnet import Subnet
 from schema.network.wiring import HostRoute, tap_name
 from schema.refusal import Conflict

@@ -15,7 +15,8 @@ from handlers.network.network import NETWORKS
 from handlers.network.port import PORTS
 from handlers.network.subnet import SUBNETS
 from schema.network.network import AddNetworkSubnet, CreateNetwork, Network, Segment
-from schema.network.port import Binding, ChangePortBinding, CreatePort, FixedIp, Port
+from schema.network.port_command import ChangePortBinding, CreatePort
+from schema.network.port_state import Binding, FixedIp, Port
 from schema.network.subnet import SUBNET, AllocateAddress, CreateSubnet, Pool, Subnet
 from tests.compute.networked import networked
 from tests.compute.world import PROJECT

@@ -18,7 +18,10 @@ from schema.compute.server_event import ServerPlaced, ServerRequested
 from schema.compute.server_parts import Fault, Order, ServerFlavor
 from schema.compute.server_state import Server
 from schema.network.floating_ip import DisassociateFloatingIp
-from schema.network.port import PORT, DeletePort, DetachPort, FixedIp, Port, PortCreated
+from schema.network.port import PORT
+from schema.network.port_command import DeletePort, DetachPort
+from schema.network.port_event import PortCreated
+from schema.network.port_state import FixedIp, Port
 from schema.network.subnet import ReleaseAddress
 from tests.story import Story
 

@@ -10,7 +10,7 @@ from bus.execute import Wish
 from handlers.network.port import PORTS
 from schema.network.floating_ip import FLOATING_IP, FloatingIpAssociated, FloatingIpCreated
 from schema.network.network import NETWORK, NetworkUpdated
-from schema.network.port import DeletePort
+from schema.network.port_command import DeletePort
 from schema.network.wiring import tap_name
 from tests.compute.networked import networked
 from tests.compute.world import GONE, OTHER

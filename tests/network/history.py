@@ -41,11 +41,8 @@ from schema.network.network import (
     NetworkUpdated,
     Segment,
 )
-from schema.network.port import (
-    PORT,
-    Binding,
-    FixedIp,
-    Port,
+from schema.network.port import PORT
+from schema.network.port_event import (
     PortBindingActivated,
     PortBindingAdded,
     PortBindingRemoved,
@@ -59,6 +56,7 @@ from schema.network.port import (
     PortUpdated,
     PortWired,
 )
+from schema.network.port_state import Binding, FixedIp, Port
 from schema.network.qos_policy import (
     QOS_POLICY,
     QosPolicyCreated,

@@ -11,7 +11,9 @@ from handlers.network.network import NETWORKS
 from handlers.network.port import PORTS
 from handlers.network.subnet import SUBNETS
 from schema.network.network import AddNetworkSubnet, CreateNetwork, Segment
-from schema.network.port import PORT, CreatePort, FixedIp
+from schema.network.port import PORT
+from schema.network.port_command import CreatePort
+from schema.network.port_state import FixedIp
 from schema.network.subnet import SUBNET, AllocateAddress, CreateSubnet, Pool
 from tests.serving import Served
 

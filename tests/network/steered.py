@@ -32,7 +32,9 @@ from handlers.network.subnet import SUBNETS
 from handlers.network.telling import Telling
 from handlers.network.trunking import TrunkReactor
 from projections.network.host import NETWORK_HOSTS
-from schema.network.port import PORT, BindPort, CreatePort, FixedIp
+from schema.network.port import PORT
+from schema.network.port_command import BindPort, CreatePort
+from schema.network.port_state import FixedIp
 from schema.network.subnet import AllocateAddress
 from schema.network.wiring import Address, WiredPort, link_name, tap_name
 from tests.network.dhcp_place import apart

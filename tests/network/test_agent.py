@@ -14,15 +14,9 @@ from bus import clock
 from bus.config import Settings
 from projections.network.host import behind
 from schema.network.host import NETWORK_HOST
-from schema.network.port import (
-    PORT,
-    Binding,
-    PortBindingActivated,
-    PortBindingAdded,
-    PortDeleted,
-    PortUnbound,
-    PortUpdated,
-)
+from schema.network.port import PORT
+from schema.network.port_event import PortBindingActivated, PortBindingAdded, PortDeleted, PortUnbound, PortUpdated
+from schema.network.port_state import Binding
 from schema.network.router import ROUTER, RouterCreated, RouterScheduled
 from schema.network.wiring import Wiring, decode_to_host, encode, link_name
 from tests.network.wiring import Wired, bound, ended, happened, until, wiring

@@ -10,7 +10,8 @@ from bus.execute import Wish
 from handlers.network.addressing import unmaking
 from handlers.network.leading import freeing
 from handlers.network.port import PORTS
-from schema.network.port import PORT, UpdatePort
+from schema.network.port import PORT
+from schema.network.port_command import UpdatePort
 from schema.network.router import ROUTER
 from tests.network.routed import Client, addresses, network, port, subnet
 from tests.serving import serving

@@ -13,7 +13,7 @@ from handlers.network.network import NETWORKS
 from handlers.network.port import PORTS
 from handlers.network.qos_policy import using
 from schema.network.network import CreateNetwork, Segment
-from schema.network.port import UpdatePort
+from schema.network.port_command import UpdatePort
 from schema.network.wiring import BandwidthLimit
 from tests.network.routed import Client, network, subnet
 from tests.network.steered import Steered, steered

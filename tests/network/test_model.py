@@ -19,10 +19,8 @@ from schema.event import Event, Kind
 from schema.network.floating_ip import FLOATING_IP, FloatingIpAssociated, FloatingIpCreated, FloatingIpUpdated
 from schema.network.host import NETWORK_HOST, NetworkHostFactsChanged, NetworkHostRegistered
 from schema.network.network import NETWORK, NetworkCreated, NetworkUpdated, Segment
-from schema.network.port import (
-    PORT,
-    Binding,
-    FixedIp,
+from schema.network.port import PORT
+from schema.network.port_event import (
     PortBindingActivated,
     PortBindingAdded,
     PortBindingRemoved,
@@ -30,6 +28,7 @@ from schema.network.port import (
     PortDeleted,
     PortUpdated,
 )
+from schema.network.port_state import Binding, FixedIp
 from schema.network.qos_policy import (
     QOS_POLICY,
     QosPolicyCreated,

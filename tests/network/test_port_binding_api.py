@@ -7,7 +7,7 @@ from bus.execute import Wish
 from handlers.network.host import NETWORK_HOSTS
 from handlers.network.port import PORTS
 from schema.network.host import RegisterNetworkHost
-from schema.network.port import ReportPortWired
+from schema.network.port_command import ReportPortWired
 from schema.network.wiring import NetworkHostFacts
 from tests.network.routed import Client, network
 from tests.serving import serving

@@ -2,19 +2,26 @@
 
 from handlers.network.port import PORTS
 from handlers.network.router import Outdated
-from schema.network.port import (
+from schema.network.port_command import (
     ActivatePortBinding,
     AddAddressPairs,
     AddPortAddress,
     AddPortBinding,
     AttachPort,
-    Binding,
     BindPort,
     ChangePortBinding,
     CreatePort,
     DeletePort,
     DetachPort,
-    FixedIp,
+    ReaddressPort,
+    RemoveAddressPairs,
+    RemovePortAddress,
+    RemovePortBinding,
+    ReportPortWired,
+    UnbindPort,
+    UpdatePort,
+)
+from schema.network.port_event import (
     PortAddressAdded,
     PortAddressRemoved,
     PortAttached,
@@ -30,14 +37,8 @@ from schema.network.port import (
     PortUnbound,
     PortUpdated,
     PortWired,
-    ReaddressPort,
-    RemoveAddressPairs,
-    RemovePortAddress,
-    RemovePortBinding,
-    ReportPortWired,
-    UnbindPort,
-    UpdatePort,
 )
+from schema.network.port_state import Binding, FixedIp
 from schema.network.wiring import AddressPair
 from schema.refusal import Conflict, Invalid, NotFound
 from tests.story import Story

@@ -20,7 +20,8 @@ from projections.network.host import NETWORK_HOSTS, behind
 from schema.event import Event, Kind
 from schema.network.host import NETWORK_HOST, NetworkHostRegistered
 from schema.network.network import NETWORK, NetworkCreated, Segment
-from schema.network.port import PORT, PortCreated, PortDeleted, PortWired
+from schema.network.port import PORT
+from schema.network.port_event import PortCreated, PortDeleted, PortWired
 from schema.network.wiring import NetworkHostFacts, Piece, Wiring, encode
 from tests.network.history import HAPPENINGS
 from tests.network.wiring import bound, ended, happened, take

@@ -9,7 +9,8 @@ from api.network.service import SERVICE
 from bus.execute import Wish
 from handlers.network.port import PORTS
 from handlers.network.qos_policy import default_policy, using
-from schema.network.port import PORT, UpdatePort
+from schema.network.port import PORT
+from schema.network.port_command import UpdatePort
 from schema.network.qos_policy import QOS_POLICY
 from schema.refusal import NotFound
 from tests.network.routed import PROJECT, Client, network, port, subnet

@@ -9,7 +9,7 @@ from bus import clock
 from bus.execute import Wish
 from handlers.network.port import PORTS
 from handlers.network.rbac_policy import RBAC_POLICIES
-from schema.network.port import CreatePort, DeletePort
+from schema.network.port_command import CreatePort, DeletePort
 from schema.network.rbac_policy import (
     CreateRbacPolicy,
     DeleteRbacPolicy,

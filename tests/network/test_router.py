@@ -1,7 +1,7 @@
 """Routers: what they join does not overlap, what leads through them stays, and where they live."""
 
 from handlers.network.router import ROUTERS
-from schema.network.port import FixedIp
+from schema.network.port_state import FixedIp
 from schema.network.router import (
     AddRouterInterface,
     AddRouterService,

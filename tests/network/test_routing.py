@@ -16,7 +16,8 @@ from handlers.network.router import ROUTERS
 from handlers.network.routing import RouterReactor, choose, move, needs_of, place_by_hand, seen, take_away_by_hand
 from schema.network.host import ChangeNetworkHost, LoseNetworkHost, NetworkHost, RegisterNetworkHost, ReturnNetworkHost
 from schema.network.network import CreateNetwork, Network, Segment
-from schema.network.port import PORT, BindPort, CreatePort
+from schema.network.port import PORT
+from schema.network.port_command import BindPort, CreatePort
 from schema.network.router import ROUTER, AddRouterInterface, CreateRouter, ExternalGateway, Router, RouterInterface
 from schema.network.wiring import NetworkHostFacts, RouterSeen
 from schema.refusal import Conflict

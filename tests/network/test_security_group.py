@@ -14,7 +14,7 @@ from handlers.network.port import PORTS
 from handlers.network.router import Outdated
 from handlers.network.security_group import SECURITY_GROUPS, standing
 from schema.network.default_rule import STANDARD, AddDefaultRule, DefaultRule, DefaultRuleAdded, RemoveDefaultRule
-from schema.network.port import CreatePort, UpdatePort
+from schema.network.port_command import CreatePort, UpdatePort
 from schema.network.quota import NETWORK_USAGE
 from schema.network.security_group import (
     SECURITY_GROUP,

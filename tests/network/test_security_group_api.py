@@ -10,7 +10,7 @@ from bus import clock
 from bus.execute import Wish
 from handlers.network.port import PORTS
 from handlers.network.security_group import SECURITY_GROUPS, standing
-from schema.network.port import CreatePort, DeletePort
+from schema.network.port_command import CreatePort, DeletePort
 from schema.network.security_group import ShareSecurityGroup
 from tests.network.routed import PROJECT, Client
 from tests.serving import serving

@@ -7,13 +7,8 @@ from handlers.network.port import PORTS
 from handlers.network.router import Outdated
 from handlers.network.trunk import TRUNKS
 from handlers.network.trunking import following
-from schema.network.port import (
-    SUBPORT,
-    AttachPort,
-    BindPort,
-    DeletePort,
-    JoinTrunk,
-    LeaveTrunk,
+from schema.network.port_command import AttachPort, BindPort, DeletePort, JoinTrunk, LeaveTrunk, TrunkPort, UnbindPort
+from schema.network.port_event import (
     PortBound,
     PortCreated,
     PortDeleted,
@@ -22,9 +17,8 @@ from schema.network.port import (
     PortTrunked,
     PortUnbound,
     PortWired,
-    TrunkPort,
-    UnbindPort,
 )
+from schema.network.port_state import SUBPORT
 from schema.network.trunk import (
     AddSubports,
     CreateTrunk,

@@ -13,7 +13,8 @@ from handlers.network.port import PORTS
 from handlers.network.quota import NETWORK_QUOTAS
 from handlers.network.trunking import TrunkReactor
 from schema.network.network import CreateNetwork, Segment, UpdateNetwork
-from schema.network.port import PORT, BindPort, ReportPortWired, UnbindPort
+from schema.network.port import PORT
+from schema.network.port_command import BindPort, ReportPortWired, UnbindPort
 from schema.network.quota import SetNetworkQuotaLimits
 from schema.network.trunk import TRUNK
 from tests.network.routed import PROJECT, Client, network, port

@@ -11,7 +11,8 @@ from handlers.network.trunking import TrunkReactor, ending, making, ports_of, tr
 from schema.compute.server import SERVER
 from schema.compute.server_event import ServerRequested
 from schema.compute.server_parts import Order, ServerFlavor
-from schema.network.port import PORT, AttachPort, BindPort, UnbindPort
+from schema.network.port import PORT
+from schema.network.port_command import AttachPort, BindPort, UnbindPort
 from schema.network.trunk import TRUNK, CreateTrunk, TrunkSubport
 from schema.network.wiring import Subport
 from tests.network.wiring import Wired, happened, until, wiring

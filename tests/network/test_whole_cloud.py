@@ -14,7 +14,8 @@ from bus.config import Networking, Settings
 from projections import projections
 from schema.network.host import NETWORK_HOST
 from schema.network.network import NETWORK, NetworkCreated
-from schema.network.port import PORT, PortCreated
+from schema.network.port import PORT
+from schema.network.port_event import PortCreated
 from tests.network.wiring import bound, happened, until
 
 

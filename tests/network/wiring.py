@@ -30,7 +30,9 @@ from projections.network.model import Model
 from projections.network.places import COMMON, FOLLOWED
 from schema.event import Event, Kind
 from schema.network.network import NETWORK, NetworkCreated, Segment
-from schema.network.port import PORT, FixedIp, PortBound, PortCreated
+from schema.network.port import PORT
+from schema.network.port_event import PortBound, PortCreated
+from schema.network.port_state import FixedIp
 from schema.network.subnet import SUBNET, SubnetCreated
 from schema.network.wiring import Endpoint, Member, Peer, Piece, Wiring, link_name
 

@@ -7,7 +7,7 @@ from schema.compute.host import Host
 from schema.compute.server_command import DeleteServer
 from schema.compute.server_state import Server
 from schema.compute.task import VmState
-from schema.network.port import Port
+from schema.network.port_state import Port
 from schema.placement.consumer import Consumer
 from schema.placement.provider import Provider
 from tests.pains.conftest import broken_off

@@ -3,7 +3,7 @@
 import pytest
 
 from schema.compute.task import VmState
-from schema.network.port import Port
+from schema.network.port_state import Port
 from tests.saga.playing import Outcome, perform, settled, staged
 from tests.saga.plays import ID, PLAYS
 from tests.saga.stage import HOSTS, Ill, Stage

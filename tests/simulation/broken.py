@@ -206,7 +206,7 @@ def network_quota_not_limited() -> None:
 def port_left_bound() -> None:
     """A port stays where its server was before the build went on elsewhere."""
     from handlers.network.port import PORTS
-    from schema.network.port import UnbindPort
+    from schema.network.port_command import UnbindPort
 
     _deaf(PORTS, UnbindPort)
 
@@ -214,7 +214,7 @@ def port_left_bound() -> None:
 def port_not_let_go_of() -> None:
     """A server goes, and a port that was lent to it stays its."""
     from handlers.network.port import PORTS
-    from schema.network.port import DetachPort
+    from schema.network.port_command import DetachPort
 
     _deaf(PORTS, DetachPort)
 

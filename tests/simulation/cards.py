@@ -13,7 +13,7 @@ from schema.compute.nic import ServerNic
 from schema.compute.server import SERVER
 from schema.compute.server_command import AttachNic, DetachNic
 from schema.compute.server_state import Server
-from schema.network.port import Port
+from schema.network.port_state import Port
 from tests.simulation.now import now
 
 if TYPE_CHECKING:

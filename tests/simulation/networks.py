@@ -22,7 +22,7 @@ from projections.network.places import COMMON, FOLLOWED, Place
 from schema.compute.server_state import Server
 from schema.event import State
 from schema.network.floating_ip import FloatingIp
-from schema.network.port import Port
+from schema.network.port_state import Port
 from schema.network.quota import UNLIMITED, NetworkUsage
 from schema.network.router import Router
 from schema.network.security_group import SecurityGroup

@@ -22,7 +22,9 @@ from handlers.network.router import ROUTERS
 from handlers.network.subnet import SUBNETS
 from schema.network.floating_ip import FLOATING_IP, CreateFloatingIp, FloatingIp
 from schema.network.network import AddNetworkSubnet, CreateNetwork, Segment
-from schema.network.port import PORT, CreatePort, Port
+from schema.network.port import PORT
+from schema.network.port_command import CreatePort
+from schema.network.port_state import Port
 from schema.network.router import ROUTER, CreateRouter, Router, SetRouterGateway
 from schema.network.subnet import SUBNET, CreateSubnet, Pool, Subnet
 from tests.simulation.cards import Cards

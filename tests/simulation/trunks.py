@@ -8,7 +8,7 @@ from bus import clock
 from bus.cloud import Cloud
 from handlers.network.addressing import Picks, with_addresses
 from handlers.network.trunking import adding, ending, making, ports_of, removing_subports
-from schema.network.port import Port
+from schema.network.port_state import Port
 from schema.network.trunk import TRUNK, CreateTrunk, Trunk, TrunkSubport
 from tests.simulation.now import now
 
