@@ -23,7 +23,6 @@ from bus.cloud import Cloud
 from bus.documents import Where
 from bus.execute import Wish
 from bus.log import Document
-from handlers.compute.desired import Telling
 from handlers.compute.fate import Wished, addressless, cut_off, ending, execute_all, failing, placing, request
 from handlers.compute.image_count import ImageFollower
 from handlers.compute.move import second_host
@@ -34,6 +33,7 @@ from handlers.compute.server import SERVERS
 from handlers.compute.server_group import BreaksPolicy
 from handlers.compute.shelving import offloaded
 from handlers.compute.step import Arrive, Place, Step, Tell, TurnAway, advance
+from handlers.compute.telling import Telling
 from handlers.network.addressing import NothingLeft
 from handlers.network.router import Outdated
 from handlers.network.subnet import AddressTaken

@@ -21,9 +21,9 @@ from bus import clock
 from bus.cloud import Cloud
 from bus.execute import Wish
 from bus.log import Document
-from handlers.compute.desired import Telling
 from handlers.compute.drift import Drift, Kind, drifts, held_otherwise, left_behind
 from handlers.compute.server import SERVERS
+from handlers.compute.telling import Telling
 from handlers.network.binding import FAILED, Vif, binding, vifs
 from handlers.placement.claims import released
 from schema.compute.host import HOST, Host

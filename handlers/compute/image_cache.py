@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from bus.cloud import Cloud
-from handlers.compute.desired import image_ref
+from handlers.compute.telling import image_ref
 from handlers.image import ticket
 from schema.compute.domain import ImageTicket
 from schema.compute.question import CacheImages, Done, decode_answer, encode

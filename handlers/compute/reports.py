@@ -12,7 +12,7 @@ import structlog
 from bus.cloud import Cloud
 from bus.execute import Wish
 from bus.log import Document
-from handlers.compute.desired import Telling, power
+from handlers.compute.desired import power
 from handlers.compute.fate import Wished, ending, execute_all, failing, settling
 from handlers.compute.lease import Hosts
 from handlers.compute.move import second_host
@@ -20,6 +20,7 @@ from handlers.compute.moving import heard, moving, returning
 from handlers.compute.ports import Ports, ports_of, unwired
 from handlers.compute.server import SERVERS, decide
 from handlers.compute.shelving import offloaded
+from handlers.compute.telling import Telling
 from schema.compute.domain import Heartbeat, Observed, PowerSeen, Report, decode_from_host
 from schema.compute.move import Phase
 from schema.compute.server import SERVER

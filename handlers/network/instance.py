@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from bus import clock
 from bus.cloud import Cloud
 from bus.execute import Wish
-from handlers.compute.desired import seeds_of
+from handlers.compute.seed import seeds_of
 from handlers.compute.server import SERVERS
 from schema.compute.server import SERVER
 from schema.compute.server_command import PostGuestPassword

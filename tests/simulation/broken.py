@@ -147,7 +147,7 @@ def documents_differ_from_events() -> None:
 
 def strays_kept() -> None:
     """Nobody tells a host to let go of what is not its own."""
-    from handlers.compute.desired import Telling
+    from handlers.compute.telling import Telling
 
     async def silent(self: Any, host: str, servers: Any) -> None:
         """Not a word."""
