@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 
 class Clock:
     """The real one: the machine's time, the kernel's randomness."""
@@ -20,6 +22,10 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds that only go forward, for measuring durations."""
         return time.monotonic()
+
+    def boot_seconds(self) -> float:
+        """Seconds since the machine was started, those it slept included."""
+        return time.clock_gettime(_BOOT_CLOCK)
 
     def random_bytes(self, length: int) -> bytes:
         return secrets.token_bytes(length)
@@ -42,6 +48,9 @@ class SeededClock(Clock):
         return self.EPOCH + timedelta(seconds=self._seconds())
 
     def monotonic(self) -> float:
+        return self._seconds()
+
+    def boot_seconds(self) -> float:
         return self._seconds()
 
     def random_bytes(self, length: int) -> bytes:
@@ -67,6 +76,10 @@ def now() -> datetime:
 
 def monotonic() -> float:
     return _clock.monotonic()
+
+
+def boot_seconds() -> float:
+    return _clock.boot_seconds()
 
 
 def fraction() -> float:

@@ -214,11 +214,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A host that was not heard of for so long is down; its agent fences itself before."""
     fence: bool = False
     """A host whose lease lapses pauses its guests, so that they may run elsewhere; they go on when it is back."""
+    fence_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    """How long that may take: nothing of a lost host runs elsewhere before. An agent or its watchdog is done within two
+    seconds; the rest is for a watchdog that was killed with its agent and is started again."""
     recovery: Literal["none", "evacuate"] = "none"
     """What becomes of servers whose host is lost; an aggregate's `cumulog:recovery` says it for its hosts. `evacuate`:
     they are built anew on other hosts, if theirs fences itself (`fence`)."""
     recovery_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
-    """How long a lost host may come back before its servers are built elsewhere."""
+    """How long a lost host may come back before its servers are built elsewhere; `fence_seconds` at least."""
     drift: Literal["report", "heal"] = "report"
     """What becomes of differences between servers, claims, ports and hosts: `cumulog drift` tells of them, or they are
     healed, too, every `drift_seconds`, as far as nobody need be asked."""

@@ -19,10 +19,10 @@ import structlog
 
 from agents.hypervisor.answering import Answering
 from agents.hypervisor.driver import Driver, StepFailed
+from agents.hypervisor.fencing import Fencing
 from agents.hypervisor.outbox import Outbox
 from agents.hypervisor.plan import (
     Define,
-    Pause,
     Reboot,
     Remake,
     Remove,
@@ -68,7 +68,10 @@ class _Attempt(msgspec.Struct):
 
 
 class Agent:
-    """`await run()` until cancelled. `fence`: pause every guest when the lease lapses, so that it may run elsewhere."""
+    """`await run()` until cancelled. `fence`: pause every guest when the lease lapses, so that it may run elsewhere.
+
+    `watched`: whether a watchdog does that should this agent not live; nothing is promised without.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Agent:
         sweep_seconds: float = 60.0,
         concurrency: int = 4,
         fence: bool = False,
+        watched: Callable[[], bool] = lambda: True,
         version: str = "",
         console_address: str = "127.0.0.1",
     ) -> None:
@@ -87,13 +91,18 @@ class Agent:
         self._driver = driver
         self._link = link
         self._lease_seconds = lease_seconds
+        self._fencing = Fencing(host, driver, fence=fence, leased=lambda: self.leased, watched=watched)
         self._tenure = Tenure(
-            host, lease_seconds, on_taken=self._taken, on_lapsed=self._lapsed, on_epoch=self._forget_wishes
+            host,
+            lease_seconds,
+            on_taken=self._taken,
+            on_lapsed=self._lapsed,
+            on_epoch=self._forget_wishes,
+            on_renewed=self._fencing.renewed,
         )
         self._outbox = Outbox(host, link, lambda: self.epoch)
         self._answering = Answering(driver, Relay(console_address))
         self._sweep_seconds = sweep_seconds
-        self._fence = fence
         self._version = version
         self._desired: dict[str, _Wanted] = {}
         self._unknown: set[str] = set()
@@ -108,7 +117,6 @@ class Agent:
         self._heavy = asyncio.Semaphore(concurrency)
         self._wake_sweep = asyncio.Event()
         self._wake_beat = asyncio.Event()
-        self._fencing: asyncio.Task[None] | None = None
         self._observed_count = 0
         self._stopping = False
 
@@ -125,8 +133,8 @@ class Agent:
         """Serve this host. Ends only by cancellation, or if the driver cannot start."""
         await self._driver.start(self._enqueue, self._progressed)
         started = clock.monotonic()
-        self._tenure.start()
         try:
+            self._tenure.start(await self._fencing.begin())
             await self._link.serve(self._answering.answer)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._for_ever(self._listen), name=f"{self.host} listens")
@@ -139,10 +147,11 @@ class Agent:
     async def _stop(self) -> None:
         self._stopping = True
         self._tenure.stop()
-        tasks = [*self._attending.values(), *([self._fencing] if self._fencing else [])]
+        tasks = list(self._attending.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._fencing.close()
         await self._answering.close()
         await self._driver.close()
         await self._link.close()
@@ -212,8 +221,7 @@ class Agent:
         ending = list(self._attending.values())
         for task in ending:
             task.cancel()
-        if self._fence:
-            self._fencing = asyncio.create_task(self._pause_all(ending), name=f"{self.host} fences itself")
+        self._fencing.lapsed(ending)
 
     def _forget_wishes(self) -> None:
         """The manifest with them: what is not in it goes, so it must never be taken for one of a later lease."""
@@ -222,23 +230,11 @@ class Agent:
         self._manifest = None
         self._wake_beat.set()
 
-    async def _pause_all(self, ending: list[asyncio.Task[None]]) -> None:
-        """Pause what runs, once no step that was under way can start anything more."""
-        await asyncio.gather(*ending, return_exceptions=True)
-        while not self.leased:
-            try:
-                for id, seen in (await self._driver.observe()).items():
-                    if seen.power == "running" and not self.leased:
-                        await self._driver.act(Pause(id, fence=True))
-                return
-            except StepFailed as failure:
-                log.error("could not pause a guest of a lapsed lease", host=self.host, fault=str(failure))  # noqa: TRY400
-                await asyncio.sleep(RETRY_SECONDS)
-
     async def _beat(self, started: float) -> None:
         while True:
             self._wake_beat.clear()
-            facts = msgspec.structs.replace(await self._driver.facts(), fences=self._fence)
+            await self._fencing.done()
+            facts = msgspec.structs.replace(await self._driver.facts(), fences=self._fencing.promises)
             number = self._tenure.beat()
             await self._link.heartbeat(
                 Heartbeat(
@@ -349,6 +345,8 @@ class Agent:
                     self._again.add(id)
                 return seen
             for step in steps:
+                if not self.leased:
+                    return seen
                 attempt.steps.append(type(step).__name__)
                 if isinstance(step, _HEAVY):
                     async with self._heavy:

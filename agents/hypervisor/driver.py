@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from agents.hypervisor.deadline import Deadlines
 from agents.hypervisor.plan import Step
 from schema.compute.domain import HostFacts, ImageRef, Observed
 from schema.compute.question import ConsoleKind, Diagnosis, Leftover, MoveMeasured
@@ -54,6 +55,10 @@ class Driver(Protocol):
 
     Every act may be done again, after a success as well as after half of it, and leaves the same.
     """
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """Where it is kept until when its guests may run."""
 
     async def start(self, on_change: OnChange, on_progress: OnProgress) -> None:
         """Connect, and from now on tell of every domain that changes, whoever changed it."""

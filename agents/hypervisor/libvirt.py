@@ -27,6 +27,7 @@ from agents.hypervisor import (
     libvirt_snapshot,
     moving,
 )
+from agents.hypervisor.deadline import Deadlines, FileDeadlines
 from agents.hypervisor.driver import Dial, NotRunning, OnChange, OnProgress, Passing, StepFailed, Stream
 from agents.hypervisor.libvirt_connection import Connection
 from agents.hypervisor.libvirt_guests import Guests, is_uuid
@@ -111,6 +112,8 @@ class LibvirtDriver:
             shared=shared,
         )
         self.images = self._guests.images
+        processes = self._guests.sockets.control.parent / "qemu"
+        self.deadlines: Deadlines = FileDeadlines(folder, processes=processes, guests=self._guests.folder)
         self._inside = Namespace(namespace)
         self._taps = TapWatch(self._inside)
         self._facts: HostFacts | None = None

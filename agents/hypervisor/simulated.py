@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agents.hypervisor import pretended, snapshotting
+from agents.hypervisor.deadline import Deadlines, MemoryDeadlines
 from agents.hypervisor.driver import Dial, NoAgent, NotRunning, OnChange, OnProgress, Passing, StepFailed, Unsupported
 from agents.hypervisor.hardware import dedicated, pretended_cells, pretended_devices
 from agents.hypervisor.plan import (
@@ -98,6 +99,7 @@ class SimulatedDriver:
         self.domains: dict[str, Simulated] = {}
         self.files: list[Leftover] = []
         """Those it pretends that something left behind."""
+        self.deadlines: Deadlines = MemoryDeadlines()
         self.images: set[str] = set()
         """Those that it was told to have at hand."""
         self.measured: dict[str, float] = {}

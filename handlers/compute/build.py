@@ -127,12 +127,13 @@ class ServerReactor:
         )
 
     def _fenced(self, server: Server, now: datetime) -> bool:
-        """Whether its host, which is lost, surely runs nothing of it: its agent has seen that its lease has lapsed."""
-        host = self.telling.host(server.host)
-        if host is None or server.task_since is None:
+        """Whether its host, which is down, surely runs nothing of it: the lease it had is over, and it has fenced."""
+        host, settings = self.telling.host(server.host), self._cloud.settings
+        if host is None or host.updated_at is None or server.task_since is None:
             return host is None
-        patient = now - server.task_since > timedelta(seconds=2 * self._cloud.settings.lease_seconds)
-        return host.facts.fences and patient
+        patient = now - server.task_since > timedelta(seconds=2 * settings.lease_seconds)
+        over = now - host.updated_at > timedelta(seconds=settings.lease_seconds + settings.fence_seconds)
+        return host.facts.fences and patient and over
 
     def _back(self, server: Server) -> bool:
         """The host it is to leave, as that was down, is not any more."""

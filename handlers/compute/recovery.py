@@ -2,9 +2,10 @@
 
     lost ── stays away for `recovery_seconds` ──▶ one evacuation for each of its servers that nothing is under way with
 
-The fence is the lease: an agent that fences itself has paused its guests before the control plane takes it for lost,
-and lets none of them go on before it has a lease and has heard which are still its own. A host that does not fence
-itself is left to people: its guests may run, and nothing here could know.
+The fence is the lease: a host that fences itself pauses its guests when its lease ends, which is before the control
+plane takes it for lost, or (should nobody have been there to do it) within `fence_seconds`; it lets none of them go on
+before it has a lease and has heard which are still its own. A host that does not fence itself is left to people: its
+guests may run, and nothing here could know.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class Recovery:
         self._tried = {id: at for id, at in self._tried.items() if now - at < RETRY_SECONDS}
         if len(lost) > sum(it.state.living and it.state.up for it in self._hosts.values()):
             return  # so many do not die together: it is their network, or this process, that is cut off
+        patience_seconds = max(self._cloud.settings.recovery_seconds, self._cloud.settings.fence_seconds)
         for id, host in lost.items():
-            due = now - self._lost[id][1] >= self._cloud.settings.recovery_seconds
+            due = now - self._lost[id][1] >= patience_seconds
             if due and self.policy(host) == EVACUATE and self._is_fenced(host):
                 await self._recover(host)
 

@@ -232,7 +232,7 @@ class HostFacts(Word):
     traits: tuple[str, ...] = ()
     """Placement's names for what it can do."""
     fences: bool = False
-    """Its agent pauses the guests when its lease lapses, so that they may run elsewhere."""
+    """Its guests are paused when its lease lapses, whatever becomes of its agent, so that they may run elsewhere."""
     cells: tuple[HostCell, ...] = ()
     """Its NUMA nodes."""
     dedicated_cpus: tuple[int, ...] = ()

@@ -3,16 +3,24 @@ import asyncio
 import pytest
 
 from agents.hypervisor.agent import Agent
+from agents.hypervisor.deadline import Deadline, boot_id
 from agents.hypervisor.plan import Define, Reboot, Remake, Start, Stop
 from agents.hypervisor.simulated import Simulated, SimulatedDriver
 from agents.link import BrokerLink
-from schema.compute.domain import Domain, ImageRef, Observed, Reboots, Seed
+from bus import clock
+from schema.compute.domain import Domain, ImageRef, Lease, Observed, Reboots, Seed, encode
 
 from .control import Control
 
 
 def domain(id="a", generation=1, power="running", **more):
     return Domain(server_id=id, name=f"name-{id}", generation=generation, power=power, **more)
+
+
+async def until_true(condition):
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -254,6 +262,71 @@ async def test_a_lapsed_lease_stops_work_and_fences_and_its_return_goes_on(contr
     await control.until(lambda: "moved" in control.removed)
     await control.until(lambda: not control.observed["a"].fenced and control.observed["a"].power == "running")
     assert agent.epoch == 2
+
+
+async def test_an_agent_that_starts_has_no_lease_for_free(control, driver):
+    """Its guests stand still before it says a word, and go on when they are known to be its own."""
+    driver.domains["a"] = Simulated(Observed(server_id="a", power="running", generation=1, position=1))
+    driver.deadlines.save(Deadline(boot=boot_id(), until=clock.boot_seconds() - 1, fences=True))
+    control.granting = False
+    agent = await control.start_agent(driver, fence=True)
+    await control.until(lambda: control.beats)
+    assert driver.domains["a"].seen.fenced
+    control.manifest, control.granting = (domain(),), True
+    agent._wake_beat.set()
+    await control.until(lambda: driver.domains["a"].seen.power == "running")
+    assert driver.deadlines.load().until > clock.boot_seconds()
+
+
+async def test_what_is_left_of_a_lease_is_left_to_the_next_agent(control, driver):
+    driver.domains["a"] = Simulated(Observed(server_id="a", power="running", generation=1, position=1))
+    until = clock.boot_seconds() + 0.5
+    driver.deadlines.save(Deadline(boot=boot_id(), until=until, fences=True))
+    control.granting = False
+    await control.start_agent(driver, fence=True, lease_seconds=30.0)
+    await control.until(lambda: control.beats)
+    assert driver.domains["a"].seen.power == "running"
+    await until_true(lambda: driver.domains["a"].seen.fenced)
+    assert clock.boot_seconds() >= until
+
+
+async def test_a_promise_outlives_the_setting_until_it_is_taken_back(control, driver):
+    driver.domains["a"] = Simulated(Observed(server_id="a", power="running", generation=1, position=1))
+    driver.deadlines.save(Deadline(boot=boot_id(), until=0.0, fences=True))
+    control.granting = False
+    agent = await control.start_agent(driver)
+    await control.until(lambda: control.beats)
+    assert driver.domains["a"].seen.fenced
+    assert not control.beats[0].facts.fences
+    control.manifest, control.granting = (domain(),), True
+    agent._wake_beat.set()
+    await control.until(lambda: agent.leased)
+    assert not driver.deadlines.load().fences
+
+
+async def test_nothing_is_promised_without_a_watchdog(control, driver):
+    stands = False
+    agent = await control.start_agent(driver, fence=True, watched=lambda: stands)
+    await control.until(lambda: control.beats)
+    assert not control.beats[-1].facts.fences
+    stands = True
+    agent._wake_beat.set()
+    await control.until(lambda: control.beats[-1].facts.fences)
+
+
+async def test_a_lease_of_the_life_before_is_none(control, driver):
+    control.granting = False
+    before = await control.start_agent(driver)
+    await control.until(lambda: control.beats)
+    answered = control.beats[-1].beat
+    await control.stop_agent()
+    agent = await control.start_agent(driver)
+    await control.until(lambda: len(control.beats) > 1)
+    await control.broker.tell("host-1", encode(Lease(epoch=1, beat=answered)))
+    await control.tell(epoch=1)
+    await until_true(lambda: agent.epoch == 1)
+    assert not agent.leased
+    assert before is not agent
 
 
 async def test_words_of_an_older_epoch_are_not_heard(control, driver):

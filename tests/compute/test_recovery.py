@@ -66,7 +66,8 @@ class Ward:
 
 @pytest.fixture
 async def ward(settings, fresh_database, request):
-    fields = {"lease_seconds": 1.0, "recovery": "evacuate", "recovery_seconds": 0.0} | getattr(request, "param", {})
+    fields = {"lease_seconds": 1.0, "recovery": "evacuate", "recovery_seconds": 0.0, "fence_seconds": 0.0}
+    fields |= getattr(request, "param", {})
     cloud = await open_cloud(msgspec.structs.replace(settings, **fields), fresh_database)
     it = Ward(cloud)
     await cloud.start()
@@ -96,7 +97,7 @@ async def test_a_host_that_does_not_fence_itself_is_left_to_people(ward):
     await ward.stays(id)
 
 
-@pytest.mark.parametrize("ward", [{"recovery_seconds": 3600.0}], indirect=True)
+@pytest.mark.parametrize("ward", [{"recovery_seconds": 3600.0}, {"fence_seconds": 3600.0}], indirect=True)
 async def test_a_host_may_be_back_soon(ward):
     id = await ward.fill()
     await ward.lose("h1")

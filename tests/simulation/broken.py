@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -296,10 +297,32 @@ def migration_not_ended() -> None:
 
 
 def hosts_do_not_fence() -> None:
-    """An agent without a lease leaves its guests running."""
-    from agents.hypervisor.agent import Agent
+    """A host without a lease leaves its guests running."""
+    from agents.hypervisor.fencing import Fencing
+    from tests.simulation.machine import Machine
 
-    Agent._pause_all = _idle  # type: ignore[method-assign]
+    Fencing._pause_running = _idle  # type: ignore[method-assign]
+    Machine._watch = _idle_for_ever  # type: ignore[method-assign]
+    World.fences = 1.0
+    _befalls({"cut host": 2})
+
+
+def hosts_without_a_watchdog() -> None:
+    """A host promises to fence itself, and only its agent does."""
+    from tests.simulation.machine import Machine
+
+    Machine._watch = _idle_for_ever  # type: ignore[method-assign]
+    World.fences = 1.0
+    _befalls({"kill agent": 2})
+
+
+def recovery_before_fencing() -> None:
+    """Servers are built elsewhere as soon as their host is lost, as if nothing that fences were ever killed."""
+    from tests.simulation import world
+
+    world.FENCE_SECONDS = 0.0
+    World.fences = 1.0
+    _befalls({"kill agent": 2, "kill watchdog": 2})
 
 
 def recovery_in_a_hurry() -> None:
@@ -342,6 +365,10 @@ async def _idle(self: Any, *_: Any) -> None:
     """Nothing is done."""
 
 
+async def _idle_for_ever(self: Any) -> None:
+    await asyncio.Event().wait()
+
+
 WAYS: dict[str, Callable[[], None]] = {
     it.__name__: it
     for it in (
@@ -371,6 +398,8 @@ WAYS: dict[str, Callable[[], None]] = {
         claim_not_given_back,
         migration_not_ended,
         hosts_do_not_fence,
+        hosts_without_a_watchdog,
+        recovery_before_fencing,
         recovery_in_a_hurry,
         rescue_disk_stays,
     )

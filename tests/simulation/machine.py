@@ -1,16 +1,21 @@
-"""A host of the simulation: a hypervisor agent and a network agent, and the domains, which outlive both."""
+"""A host of the simulation: a hypervisor agent, its watchdog, a network agent, and the domains, which outlive them."""
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from agents.hypervisor.agent import Agent
-from agents.hypervisor.driver import StepFailed
+from agents.hypervisor.deadline import MemoryDeadlines, boot_id, is_over
+from agents.hypervisor.driver import OnChange, OnProgress, StepFailed
 from agents.hypervisor.plan import Pause, Send, Step, TakeSnapshot
 from agents.hypervisor.simulated import Simulated, SimulatedDriver
+from agents.hypervisor.watchdog import GRACE_SECONDS, LOOK_SECONDS
 from agents.link import BrokerLink
+from bus import clock
 from bus.config import Hardware
 from schema.compute.server_parts import ServerFlavor
 from tests.simulation.bus import HostEnd
@@ -32,6 +37,11 @@ class Hypervisor(SimulatedDriver):
 
     world: World
 
+    async def start(self, on_change: OnChange, on_progress: OnProgress) -> None:
+        """Whoever brings a change about, it is this agent that hears of it, and what comes of it dies with this one."""
+        own = contextvars.copy_context()
+        await super().start(lambda id: own.copy().run(on_change, id), on_progress)
+
     async def act(self, step: Step) -> None:
         if isinstance(step, Send) and step.domain.send_to and self.world.machine(step.domain.send_to.host).gone:
             raise StepFailed(f"host {step.domain.send_to.host} cannot be reached")
@@ -52,8 +62,11 @@ class Machine:
         self.name = name
         self.servers = servers
         self.domains: dict[str, Simulated] = {}
+        self.deadlines = MemoryDeadlines()
         self.owner = Owner(name)
         self.owner.dead = True
+        self.watchdog = Owner(f"watchdog of {name}")
+        self.watchdog.dead = True
         self.gone = False
         self.driver: SimulatedDriver | None = None
         self.wiring = NetworkSide(world, name)
@@ -62,6 +75,7 @@ class Machine:
         if self.gone:
             return
         self.wiring.start()
+        self.start_watchdog()
         if not self.owner.dead:
             return
         self.owner = Owner(self.name)
@@ -76,11 +90,35 @@ class Machine:
         )
         driver.world = self.world
         driver.domains = self.domains
+        driver.deadlines = self.deadlines
         link = BrokerLink(HostEnd(self.name, self.world.network))
         agent = self.agent = Agent(
-            self.name, driver, link, lease_seconds=LEASE_SECONDS, sweep_seconds=15.0, fence=self.world.fence
+            self.name,
+            driver,
+            link,
+            lease_seconds=LEASE_SECONDS,
+            sweep_seconds=15.0,
+            fence=self.world.fence,
+            watched=lambda: not self.watchdog.dead,
         )
         self.world.watch(self.world.loop.spawn(self.owner, agent.run()), self.name)
+
+    def start_watchdog(self) -> None:
+        if self.watchdog.dead and not self.gone:
+            self.watchdog = Owner(self.watchdog.name)
+            self.world.watch(self.world.loop.spawn(self.watchdog, self._watch()), self.watchdog.name)
+
+    async def _watch(self) -> None:
+        """As `agents.hypervisor.watchdog` does with processes: it asks nobody, and nothing it does takes time."""
+        while True:
+            if is_over(self.deadlines.load(), boot_id(), clock.boot_seconds() - GRACE_SECONDS):
+                self.freeze()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def freeze(self) -> None:
+        for domain in self.domains.values():
+            if domain.seen.power == "running":
+                domain.seen = msgspec.structs.replace(domain.seen, power="paused", fenced=True)
 
     def runs(self, server_id: str) -> bool:
         """Whether a guest of that server has its CPUs here."""
@@ -93,9 +131,13 @@ class Machine:
         if self.world.random.random() < 0.5:
             self.wiring.kill()
 
+    def kill_watchdog(self) -> None:
+        self.world.bury(self.watchdog)
+
     def lose_power(self) -> None:
         """Everything stands still; what ran is found interrupted."""
         self.kill()
+        self.kill_watchdog()
         self.wiring.lose_power()
         for domain in self.domains.values():
             if domain.seen.power in {"running", "paused"}:

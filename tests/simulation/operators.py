@@ -41,8 +41,8 @@ _MOVES: list[tuple[Any, MigrationType]] = [
     (LiveMigrateServer, MigrationType.LIVE),
     (LiveMigrateServer, MigrationType.LIVE),
 ]
-SURE_SECONDS = 15.0
-"""An operator takes no host for dead before it was lost for so long."""
+SURE_SECONDS = 17.0
+"""An operator takes no host for dead before it was lost for so long: a lease, and what fencing may take, and more."""
 
 
 class Operators:

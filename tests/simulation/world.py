@@ -15,6 +15,7 @@ import structlog
 
 from agents.hypervisor.driver import StepFailed
 from agents.hypervisor.plan import Step
+from agents.hypervisor.watchdog import GRACE_SECONDS, LOOK_SECONDS
 from bus import clock
 from bus.checkpoint import EVERY_PARTITION, MemoryCheckpoints
 from bus.cloud import Cloud
@@ -67,8 +68,9 @@ from tests.simulation.process import IMAGE, Process
 from tests.simulation.tenants import Tenants
 
 PROJECT = "project-1"
-RECOVERY_SECONDS = 10.0
-"""Whoever starts agents again is quicker than that."""
+FENCE_SECONDS = 10.0
+WATCHDOG_AWAY_SECONDS = FENCE_SECONDS - GRACE_SECONDS - LOOK_SECONDS
+"""Whoever starts watchdogs again is quicker than that. Agents may stay away for as long as they like."""
 _ANEW = RebuildServer(rebuild=Rebuild(image=ServerImage(id=IMAGE)))
 ACTIONS: list[tuple[Action, VmState, float]] = [
     (StopServer(), VmState.STOPPED, 2),
@@ -114,7 +116,8 @@ class World:
     misfortunes: ClassVar[dict[str, float]] = {
         "trouble": 4,
         "kill process": 5,
-        "kill agent": 4,
+        "kill agent": 5,
+        "kill watchdog": 2,
         "power": 1.5,
         "cut process": 3,
         "cut host": 4,
@@ -142,7 +145,8 @@ class World:
             network=Networking(lease_seconds=NETWORK_LEASE_SECONDS),
             scheduler=Scheduler(cpu_ratio=4.0, reserved_memory_mb=0),
             recovery=random.choice(["none", "evacuate", "evacuate"]),
-            recovery_seconds=RECOVERY_SECONDS,
+            recovery_seconds=random.choice([0.0, FENCE_SECONDS, 2 * FENCE_SECONDS]),
+            fence_seconds=FENCE_SECONDS,
         )
         self.processes = [Process(self, f"process-{n}") for n in range(random.choice([1, 2, 2, 3]))]
         self.machines = [
@@ -259,7 +263,10 @@ class World:
                 self._later(random.expovariate(0.5), process.start)
             case "kill agent":
                 machine.kill()
-                self._later(min(random.expovariate(0.2), RECOVERY_SECONDS - 1), machine.start)
+                self._later(random.expovariate(random.choice([0.2, 0.2, 0.04])), machine.start)
+            case "kill watchdog":
+                machine.kill_watchdog()
+                self._later(min(random.expovariate(0.3), WATCHDOG_AWAY_SECONDS), machine.start_watchdog)
             case "power":
                 self.disturbed |= machine.domains.keys()
                 machine.lose_power()
@@ -274,6 +281,7 @@ class World:
                 self._disturb(machine)
             case "gone" if len(self.machines) > 1:
                 machine.kill()
+                machine.kill_watchdog()
                 machine.wiring.kill()
                 machine.gone = True
 
