@@ -11,120 +11,40 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
-import msgspec
 import structlog
 
 from bus import clock
-from bus.log import (
-    COMMAND_SCOPE,
-    Actor,
-    Append,
-    Batch,
-    Change,
-    Document,
-    Fact,
-    Log,
-    Reservation,
-    Secret,
-    Stale,
-    Taken,
-    event_reference,
-    recorded,
-)
-from schema.event import Command, Event, Key, Kind, kind_of
-from schema.refusal import Conflict, Invalid, Refused
+from bus.attempt import BETWEEN, Attempt
+from bus.log import COMMAND_SCOPE, Batch, Change, Document, Log, Reservation, Stale, Taken, recorded
+from bus.verdict import AlreadyTaken, KeyReused, OtherVersion, Overloaded, Pending, StillHeld, fail, within_attempts
+from bus.wish import AGGREGATES, SYSTEM, Aggregate, Became, Context, Following, Wish
+
+__all__ = [
+    "AGGREGATES",
+    "SYSTEM",
+    "Aggregate",
+    "AlreadyTaken",
+    "Became",
+    "Context",
+    "Executor",
+    "Following",
+    "KeyReused",
+    "OtherVersion",
+    "Overloaded",
+    "StillHeld",
+    "Wish",
+]
 
 log = structlog.get_logger()
 
 BATCH = 256
 """Commands decided and appended together, at most."""
-EVENTS = 2000
-"""Events in one append, at most (a single command may exceed it)."""
-ATTEMPTS = 12
-"""How often a command that keeps losing races to other processes is decided again."""
 REMEMBERED = 8192
 """Streams whose state is kept in memory between commands."""
 WAITING = 20_000
 """Commands waiting, at most; past that the process says it is overloaded instead of growing."""
-
-
-class Overloaded(Refused):
-    """Too many commands are waiting; try again in a moment."""
-
-    status = 503
-
-
-class Aggregate:
-    """A kind with its rules. `allowed`: command type → statuses it may act in, for the laws and the reader."""
-
-    def __init__(
-        self,
-        kind: Kind[Any],
-        decide: Callable[[Any, Any], Sequence[Event]],
-        allowed: Mapping[type[Command], Any],
-    ) -> None:
-        self.kind = kind
-        self.decide = decide
-        self.allowed = allowed
-        AGGREGATES[kind.name] = self
-
-    def __repr__(self) -> str:
-        return f"Aggregate({self.kind.name!r})"
-
-
-AGGREGATES: dict[str, Aggregate] = {}
-
-
-class Wish(msgspec.Struct, frozen=True):
-    """One command for one stream. `secrets`: sealed beforehand by the vault, stored only if the wish is granted.
-
-    `vacant`: scopes in which nobody may hold a reservation if this changes anything, as nobody may be in a group that
-    goes (StillHeld). Who takes one there must touch the same stream, be it by a wish that changes nothing.
-    """
-
-    aggregate: Any
-    id: str
-    command: Command
-    secrets: Sequence[Secret] = ()
-    vacant: Sequence[str] = ()
-
-    @property
-    def stream(self) -> str:
-        return f"{self.aggregate.kind.name}/{self.id}"
-
-
-class Context(msgspec.Struct, frozen=True):
-    """Who asks, in which request, because of what.
-
-    `idempotency`: a key that makes a repeated request the same request; `fingerprint` is a hash of its body, so that a
-    key used again for something else is noticed. The same request again gets the documents of the first one's streams,
-    as they are by now.
-    """
-
-    actor: Actor = Actor()
-    request_id: str = ""
-    causation: str = ""
-    idempotency: str = ""
-    fingerprint: str = ""
-    at: Mapping[str, int] = {}
-    """Stream → the version that who asks saw it at: changed by others since, it is OtherVersion."""
-
-
-SYSTEM = Context()
-_BETWEEN = "\x1f"
-
-
-class _Pending:
-    __slots__ = ("attempts", "by", "result", "wishes")
-
-    def __init__(self, wishes: tuple[Wish, ...], by: Context, result: asyncio.Future[list[Document]]) -> None:
-        self.wishes = wishes
-        self.by = by
-        self.result = result
-        self.attempts = 0
 
 
 class Executor:
@@ -137,8 +57,8 @@ class Executor:
         self._remembered: OrderedDict[str, Document] = OrderedDict()
         self._loading: set[str] = set()
         """What is being loaded, and was not seen to be overtaken meanwhile."""
-        self._waiting: list[_Pending] = []
-        self._taken: list[_Pending] = []
+        self._waiting: list[Pending] = []
+        self._taken: list[Pending] = []
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._context = contextvars.copy_context()
@@ -158,7 +78,7 @@ class Executor:
         if len(self._waiting) >= WAITING:
             result.set_exception(Overloaded(f"{WAITING} commands are waiting already; try again in a moment"))
             return result
-        self._waiting.append(_Pending(tuple(wishes), by, result))
+        self._waiting.append(Pending(tuple(wishes), by, result))
         if self._loop is None or self._loop.done():
             running = asyncio.get_running_loop()
             self._loop = running.create_task(self._run(), name="executor", context=self._context.copy())
@@ -217,20 +137,20 @@ class Executor:
                 try:
                     await self._settle([pending for pending in taken if not pending.result.done()])
                 except asyncio.CancelledError:
-                    _fail(taken, ConnectionError("Cumulog is stopping; nothing is known to have happened"))
+                    fail(taken, ConnectionError("Cumulog is stopping; nothing is known to have happened"))
                     raise
                 except Exception as error:  # noqa: BLE001  it goes to the callers
                     log.warning("append failed", error=repr(error), commands=len(taken))
                     self._remembered.clear()
-                    _fail(taken, error)
+                    fail(taken, error)
                 finally:
                     self._taken = []
 
-    async def _settle(self, round: list[_Pending], *, fresh: bool = False) -> None:
+    async def _settle(self, round: list[Pending], *, fresh: bool = False) -> None:
         """Decide and append until every command of the round has its verdict."""
         round = await self._answer_repeated(round)
         while round:
-            attempt = _Attempt(await self._load_for(round, fresh=fresh), trusted=fresh)
+            attempt = Attempt(await self._load_for(round, fresh=fresh), trusted=fresh)
             again = [pending for pending in round if not attempt.decide(pending)]
             try:
                 await self._append(attempt)
@@ -240,12 +160,12 @@ class Executor:
                 clean = [pending for pending in attempt.granted if pending not in touched]
                 if clean:
                     await self._settle(clean, fresh=True)
-                again += _within_attempts(touched or attempt.granted)
+                again += within_attempts(touched or attempt.granted)
             except Taken as taken:
                 again += await self._answer_taken(attempt, taken)
             round, fresh = [pending for pending in again if not pending.result.done()], True
 
-    async def _answer_repeated(self, round: list[_Pending]) -> list[_Pending]:
+    async def _answer_repeated(self, round: list[Pending]) -> list[Pending]:
         """Commands whose idempotency key was spent get the answer of then; the rest are to be decided."""
         keyed = {(COMMAND_SCOPE, pending.by.idempotency): pending for pending in round if pending.by.idempotency}
         if keyed:
@@ -253,15 +173,15 @@ class Executor:
                 await self._answer_as_before(keyed[spent.scope, spent.key], spent)
         return [pending for pending in round if not pending.result.done()]
 
-    async def _answer_as_before(self, pending: _Pending, spent: Reservation) -> None:
-        fingerprint, *streams = spent.note.split(_BETWEEN)
+    async def _answer_as_before(self, pending: Pending, spent: Reservation) -> None:
+        fingerprint, *streams = spent.note.split(BETWEEN)
         if fingerprint != pending.by.fingerprint:
-            _refuse(pending, KeyReused("this Idempotency-Key was used before with another request body"))
+            pending.refuse(KeyReused("this Idempotency-Key was used before with another request body"))
         else:
             found = await self.log.load(streams)
-            _grant(pending, [found[stream] for stream in streams if stream in found])
+            pending.grant([found[stream] for stream in streams if stream in found])
 
-    async def _load_for(self, round: Sequence[_Pending], *, fresh: bool) -> dict[str, Document]:
+    async def _load_for(self, round: Sequence[Pending], *, fresh: bool) -> dict[str, Document]:
         streams = list(dict.fromkeys(wish.stream for pending in round for wish in pending.wishes))
         if fresh:
             self.forget(streams)
@@ -273,7 +193,7 @@ class Executor:
         self._loading = set()
         return known
 
-    async def _append(self, attempt: _Attempt) -> None:
+    async def _append(self, attempt: Attempt) -> None:
         append = attempt.append()
         if append.facts:
             started = clock.monotonic()
@@ -293,7 +213,7 @@ class Executor:
         while len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
 
-    async def _answer_taken(self, attempt: _Attempt, taken: Taken) -> list[_Pending]:
+    async def _answer_taken(self, attempt: Attempt, taken: Taken) -> list[Pending]:
         """Commands that wanted what others hold get their answer; the rest run again."""
         again = []
         vacant = {scope for pending in attempt.granted for scope in attempt.vacated(pending)}
@@ -304,254 +224,9 @@ class Executor:
             if spent is not None:
                 await self._answer_as_before(pending, spent)
             elif mine:
-                _refuse(pending, AlreadyTaken(mine[0].scope, mine[0].key))
+                pending.refuse(AlreadyTaken(mine[0].scope, mine[0].key))
             elif inside := [it for it in taken.held if it.scope in attempt.vacated(pending)]:
-                _refuse(pending, StillHeld(inside[0].scope, inside[0].key))
+                pending.refuse(StillHeld(inside[0].scope, inside[0].key))
             else:
                 again.append(pending)
-        return _within_attempts(again)
-
-
-class AlreadyTaken(Conflict):
-    """Another stream holds this reservation. Doors reword it: `scope` and `key` say what it was about."""
-
-    def __init__(self, scope: str, key: str) -> None:
-        super().__init__(f"{scope} {key!r} is already in use")
-        self.scope = scope
-        self.key = key
-
-
-class StillHeld(Conflict):
-    """Others hold reservations where nobody should: what is to go is in use. Doors reword it by its `scope`."""
-
-    def __init__(self, scope: str, key: str) -> None:
-        super().__init__(f"{scope}: still used by {key}")
-        self.scope = scope
-        self.key = key
-
-
-class OtherVersion(Conflict):
-    """A stream is not at the version any more that who asks insists on. Doors reword it."""
-
-    def __init__(self, stream: str, version: int) -> None:
-        super().__init__(f"{stream} was changed meanwhile: it is at version {version}")
-        self.version = version
-
-
-class KeyReused(Invalid):
-    """An idempotency key came again with another body (422)."""
-
-    status = 422
-
-
-class _Granted(msgspec.Struct):
-    documents: list[Document]
-    wanted: list[Key]
-    streams: list[str]
-    vacant: list[str]
-
-
-class _Attempt:
-    """One pass over a round: the states as they become while its commands are decided in turn."""
-
-    def __init__(self, known: Mapping[str, Document], *, trusted: bool) -> None:
-        self._known = known
-        self._trusted = trusted
-        self._states: dict[str, tuple[int, Any]] = {}
-        self._facts: list[Fact] = []
-        self._take: dict[Key, Reservation] = {}
-        self._drop: set[Key] = set()
-        self._secrets: list[Secret] = []
-        self._forgotten: set[str] = set()
-        self._granted: dict[_Pending, _Granted] = {}
-
-    @property
-    def granted(self) -> list[_Pending]:
-        return list(self._granted)
-
-    def wanted(self, pending: _Pending) -> list[Key]:
-        """The reservations a granted command takes."""
-        return self._granted[pending].wanted
-
-    def vacated(self, pending: _Pending) -> list[str]:
-        """The scopes that a granted command wants vacant."""
-        return self._granted[pending].vacant
-
-    def touching(self, streams: Iterable[str]) -> list[_Pending]:
-        """Granted commands that read a stale stream, or one that such a command changed."""
-        tainted = set(streams)
-        touched = []
-        for pending, granted in self._granted.items():
-            if not tainted.isdisjoint(granted.streams):
-                tainted.update(granted.streams)
-                touched.append(pending)
-        return touched
-
-    def decide(self, pending: _Pending) -> bool:
-        """Decide one command on the states so far. False: run it again in the next pass, on freshly loaded states."""
-        if len(self._facts) >= EVENTS:
-            return False
-        by, now, causation = pending.by, clock.now(), self._causation(pending)
-        states: dict[str, tuple[int, Any]] = {}
-        facts: list[Fact] = []
-        secrets: list[Secret] = []
-        forgotten: set[str] = set()
-        vacant: list[str] = []
-        try:
-            for wish in pending.wishes:
-                stream, kind = wish.stream, wish.aggregate.kind
-                version, state = states.get(stream) or self._state(stream)
-                if stream not in states:
-                    _refuse_other_version(by, stream, version)
-                events = wish.aggregate.decide(state, wish.command)
-                before = state
-                for event in events:
-                    version += 1
-                    state = kind.fold(state, event, now)
-                    facts.append(Fact(stream, version, now, by.actor, by.request_id, causation, event))
-                if events:
-                    secrets += wish.secrets
-                    forgotten |= _kept(kind, before) - _kept(kind, state)
-                    vacant += wish.vacant
-                states[stream] = (version, state)
-        except Refused as refused:
-            return False if self._doubtful(pending) else _refuse(pending, refused)
-        except Exception as error:  # a rule that breaks fails its own caller, never its neighbours in the batch
-            log.exception("decide failed", stream=pending.wishes[0].stream, error=repr(error))
-            return _refuse(pending, error)
-        if not facts and self._doubtful(pending):
-            return False
-        take, drop = self._reservations(pending, states)
-        if any(key in self._take for key in take):
-            return False
-        for key in drop:
-            # What this very append would take needs no release; who held it before is none of its business.
-            if self._take.pop(key, None) is None:
-                self._drop.add(key)
-        self._take |= take
-        self._forgotten |= forgotten
-        self._states |= states
-        self._facts += facts
-        self._secrets += secrets
-        documents = [Document(wish.stream, *states[wish.stream]) for wish in pending.wishes]
-        self._granted[pending] = _Granted(documents, list(take), list(states), vacant)
-        return True
-
-    def append(self) -> Append:
-        """What the commands granted so far add up to."""
-        changes: list[Change] = []
-        checks: dict[str, int] = {}
-        for stream, (version, state) in self._states.items():
-            known = self._known.get(stream)
-            expected = known.version if known else 0
-            if version == expected:
-                checks[stream] = expected
-            else:
-                changes.append(Change(stream, expected, version, state, kind_of(stream).deadline(state)))
-        return Append(
-            facts=self._facts,
-            changes=changes,
-            checks=checks,
-            take=list(self._take.values()),
-            drop=list(self._drop),
-            vacant=list(dict.fromkeys(scope for granted in self._granted.values() for scope in granted.vacant)),
-            secrets=self._secrets,
-            forgotten=list(self._forgotten),
-        )
-
-    def answer(self) -> None:
-        """Tell the callers what became of their streams."""
-        for pending, granted in self._granted.items():
-            _grant(pending, granted.documents)
-
-    def _state(self, stream: str) -> tuple[int, Any]:
-        found = self._states.get(stream)
-        if found is not None:
-            return found
-        document = self._known.get(stream)
-        if document is not None:
-            return document.version, document.state
-        return 0, kind_of(stream).unborn(stream.partition("/")[2])
-
-    def _causation(self, pending: _Pending) -> str:
-        """What led here. What nobody asked for follows from the newest event of what it is first of all about."""
-        if pending.by.causation or pending.by.actor.user:
-            return pending.by.causation
-        stream = pending.wishes[0].stream
-        version, _ = self._state(stream)
-        return event_reference(stream, version) if version else ""
-
-    def _doubtful(self, pending: _Pending) -> bool:
-        """Whether a verdict without events (a refusal, "already so") rests on what may be overtaken or undone.
-
-        That is a state remembered from before, or one that an earlier command of this very pass has yet to commit.
-        """
-        return any(
-            self._changed(wish.stream) or (not self._trusted and wish.stream in self._known) for wish in pending.wishes
-        )
-
-    def _changed(self, stream: str) -> bool:
-        """Whether this pass would append to it."""
-        known = self._known.get(stream)
-        return stream in self._states and self._states[stream][0] != (known.version if known else 0)
-
-    def _reservations(
-        self, pending: _Pending, states: Mapping[str, tuple[int, Any]]
-    ) -> tuple[dict[Key, Reservation], set[Key]]:
-        """What these states reserve that they did not before, and what they no longer do."""
-        take: dict[Key, Reservation] = {}
-        drop: set[Key] = set()
-        for stream, (version, state) in states.items():
-            before_version, before = self._state(stream)
-            if version != before_version:
-                kind = kind_of(stream)
-                had = _held(kind, before, before_version)
-                has = _held(kind, state, version)
-                drop |= had - has
-                take |= {key: Reservation(*key, stream) for key in has - had}
-        if pending.by.idempotency:
-            key = (COMMAND_SCOPE, pending.by.idempotency)
-            streams = [wish.stream for wish in pending.wishes]
-            take[key] = Reservation(*key, streams[0], _BETWEEN.join([pending.by.fingerprint, *streams]))
-        return take, drop
-
-
-def _refuse_other_version(by: Context, stream: str, version: int) -> None:
-    if by.at.get(stream, version) != version:
-        raise OtherVersion(stream, version)
-
-
-def _held(kind: Kind[Any], state: Any, version: int) -> set[Key]:
-    return set(kind.unique(state)) if version and state.deleted_at is None else set()
-
-
-def _kept(kind: Kind[Any], state: Any) -> set[str]:
-    """What the vault keeps for it."""
-    return {id for id in kind.secrets(state) if id} if state.living else set()
-
-
-def _grant(pending: _Pending, documents: list[Document]) -> None:
-    if not pending.result.done():
-        pending.result.set_result(documents)
-
-
-def _refuse(pending: _Pending, error: Exception) -> bool:
-    if not pending.result.done():
-        pending.result.set_exception(error)
-    return True
-
-
-def _within_attempts(round: Iterable[_Pending]) -> list[_Pending]:
-    again = []
-    for pending in round:
-        pending.attempts += 1
-        if pending.attempts < ATTEMPTS:
-            again.append(pending)
-        else:
-            _refuse(pending, Overloaded(f"{pending.wishes[0].stream} is being changed by others; try again"))
-    return again
-
-
-def _fail(round: Iterable[_Pending], error: Exception) -> None:
-    for pending in round:
-        _refuse(pending, error)
+        return within_attempts(again)
