@@ -11,15 +11,12 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from api.compute.server_view import View
 from api.wire import Call, Delete, Get, Put
 from bus.execute import Wish
-from bus.log import Document
-from handlers.compute.quota import QUOTAS
+from handlers.compute.quota import counting
 from handlers.compute.server import SERVERS
-from handlers.compute.soft_delete import deleted_softly
-from schema.compute.quota import ReleaseQuota
 from schema.compute.server import SERVER
 from schema.compute.server_command import ChangeServerDetails, DeleteServer
 from schema.compute.server_state import Server
-from schema.refusal import Conflict, Invalid, NotFound
+from schema.refusal import Invalid, NotFound
 
 RULE = "os_compute_api:servers"
 OVERRIDES_LOCK = "os_compute_api:os-lock-server:unlock:unlock_override"
@@ -32,12 +29,6 @@ Zone = Annotated[str, Meta(min_length=1, max_length=255)]
 HOSTNAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 FQDN = re.compile(r"(?=.{2,255}$)(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9-]{1,63})*")
 FQDN_SINCE = (2, 94)
-ATTEMPTS = 12
-"""How often a deletion is decided again while others change the server."""
-
-
-class _ChangedMeanwhile(Conflict):
-    """It is not as it was when that was decided."""
 
 
 class Change(Struct, forbid_unknown_fields=True):
@@ -86,48 +77,25 @@ async def update(call: Call) -> dict[str, Any]:
 
 
 async def delete(call: Call) -> None:
-    """What can be taken back for a while counts for no quota meanwhile: of the very state that is deleted so."""
+    """What can be taken back for a while counts for no quota meanwhile."""
     seconds = call.cloud.settings.reclaim_instance_interval
+    server = await server_in_path(call)
     command = DeleteServer(reclaim_seconds=seconds, **by(call))
-    for attempt in range(ATTEMPTS):
-        document = await _in_path(call)
-        server: Server = document.state
-        wishes = [Wish(SERVERS, server.id, command)]
-        if seconds:
-            call.insist(document, _changed_meanwhile)
-        if deleted_softly(server, seconds):
-            wishes.append(Wish(QUOTAS, server.project_id, ReleaseQuota(server_id=server.id)))
-        try:
-            await call.execute(*wishes)
-        except _ChangedMeanwhile:
-            if attempt == ATTEMPTS - 1:
-                raise
-        else:
-            return
-
-
-def _changed_meanwhile(version: int) -> _ChangedMeanwhile:
-    return _ChangedMeanwhile(f"The server is being changed by others (version {version} by now); try again.")
+    await call.execute(Wish(SERVERS, server.id, command), counting(server.id, server.project_id))
 
 
 async def server_in_path(call: Call, *, gone: bool = False) -> Server:
     """The server in the path. Raises NotFound if it is not there or another project's, Forbidden if policy says so."""
-    server: Server = (await _in_path(call, gone=gone)).state
-    return server
-
-
-async def _in_path(call: Call, *, gone: bool = False) -> Document:
     id = call.path["id"]
     try:
-        document = await call.cloud.documents.get(SERVER, id, gone=gone)
+        server: Server = (await call.cloud.documents.get(SERVER, id, gone=gone)).state
     except NotFound:
         raise not_found(id) from None
-    server = document.state
     if server.project_id != call.token.project_id and not call.token.is_admin:
         raise not_found(id)
     if call.route.may is not None:
         call.must(call.route.may, project_id=server.project_id, user_id=server.order.user_id)
-    return document
+    return server
 
 
 def not_found(id: str) -> NotFound:

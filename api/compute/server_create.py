@@ -40,13 +40,13 @@ from bus import clock
 from bus.execute import Wish
 from bus.log import Document, Secret
 from handlers.compute.cards import CardWanted, Hand, dealt
-from handlers.compute.quota import QUOTAS, limits_in_force, quota_of, room
+from handlers.compute.quota import counting, limits_in_force, quota_of, room
 from handlers.compute.quota import defaults as quota_defaults
 from handlers.compute.server import SERVERS
 from handlers.compute.server_group import SERVER_GROUPS
 from handlers.network.addressing import Picks, with_addresses
 from schema.compute.host import HOST
-from schema.compute.quota import UNLIMITED, ReserveQuota
+from schema.compute.quota import UNLIMITED
 from schema.compute.server_command import CreateServer
 from schema.compute.server_group import SERVER_GROUP, JoinServerGroup
 from schema.compute.server_parts import Boot, Order
@@ -222,18 +222,12 @@ async def _wishes(  # noqa: PLR0917
         for order in orders
     ]
     wishes: list[Wish] = []
+    limits = quota_defaults(call.cloud)
     for order, its in zip(orders, await dealt(call.cloud, picks, hands), strict=True):
-        command, flavor = msgspec.structs.replace(order.command, nics=its.nics), order.command.flavor
-        reserve = ReserveQuota(
-            server_id=order.id,
-            cores=flavor.vcpus,
-            ram_mb=flavor.ram_mb,
-            defaults=quota_defaults(call.cloud),
-            user_id=command.order.user_id,
-        )
+        command = msgspec.structs.replace(order.command, nics=its.nics)
         wishes += [
             Wish(SERVERS, order.id, command, (order.secret,)),
-            Wish(QUOTAS, command.project_id, reserve),
+            counting(order.id, command.project_id, limits),
             *its.wishes,
         ]
         if command.order.group_id:

@@ -13,6 +13,7 @@ from api.wire import Call, Post
 from bus.execute import Wish
 from handlers.compute.departure import begin, departure
 from handlers.compute.moving import confirming, reverting
+from handlers.compute.quota import counting
 from handlers.compute.server import SERVERS
 from schema.compute.host import HOST
 from schema.compute.migration import MigrationType
@@ -127,7 +128,8 @@ async def migrate_live(call: Call) -> None:
 
 async def confirm(call: Call) -> None:
     server = await server_in_path(call)
-    await call.execute(*confirming(server, ConfirmResize(**by(call))))
+    held = counting(server.id, server.project_id)
+    await call.execute(*confirming(server, ConfirmResize(**by(call))), held)
 
 
 async def revert(call: Call) -> None:

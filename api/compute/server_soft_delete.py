@@ -6,9 +6,8 @@ from api.compute.server import by, server_in_path
 from api.compute.server_action import PATH
 from api.wire import Call, Post
 from bus.execute import Wish
-from handlers.compute.quota import QUOTAS, defaults
+from handlers.compute.quota import counting, defaults
 from handlers.compute.server import SERVERS
-from schema.compute.quota import ReserveQuota
 from schema.compute.server_command import DeleteServer, RestoreServer
 
 RULE = "os_compute_api:os-deferred-delete"
@@ -16,19 +15,14 @@ RULE = "os_compute_api:os-deferred-delete"
 
 async def restore(call: Call) -> None:
     server = await server_in_path(call)
-    held = ReserveQuota(
-        server_id=server.id,
-        cores=server.flavor.vcpus,
-        ram_mb=server.flavor.ram_mb,
-        defaults=defaults(call.cloud),
-        user_id=server.order.user_id,
-    )
-    await call.execute(Wish(SERVERS, server.id, RestoreServer(**by(call))), Wish(QUOTAS, server.project_id, held))
+    held = counting(server.id, server.project_id, defaults(call.cloud))
+    await call.execute(Wish(SERVERS, server.id, RestoreServer(**by(call))), held)
 
 
 async def force_delete(call: Call) -> None:
     server = await server_in_path(call)
-    await call.execute(Wish(SERVERS, server.id, DeleteServer(**by(call))))
+    counted = counting(server.id, server.project_id)
+    await call.execute(Wish(SERVERS, server.id, DeleteServer(**by(call))), counted)
 
 
 routes = [

@@ -12,10 +12,9 @@ from bus.documents import Documents
 from bus.execute import AlreadyTaken, Wish
 from bus.log import Document, Secret
 from handlers.compute.moving import beginning
-from handlers.compute.quota import QUOTAS, defaults
+from handlers.compute.quota import counting, defaults
 from schema.compute.migration import MIGRATION, BeginMigration, MigrationType
 from schema.compute.move import Move
-from schema.compute.quota import ReserveQuota
 from schema.compute.server_command import MoveServer
 from schema.compute.server_state import Server
 from schema.compute.task import VmState
@@ -77,10 +76,9 @@ async def begin(
             new_flavor=(move.new_flavor or server.flavor).id,
         )
         first, *others = beginning(server, action, migration)
+        held = counting(server.id, server.project_id, defaults(cloud))
         try:
-            await execute(
-                Wish(first.aggregate, first.id, first.command, secrets), *others, *_quota(cloud, server, move), *also
-            )
+            await execute(Wish(first.aggregate, first.id, first.command, secrets), *others, held, *also)
         except AlreadyTaken:
             continue
         return
@@ -98,16 +96,3 @@ async def _number(cloud: Cloud, attempt: int) -> int:
     number = max(known, _numbers.get(cloud.documents, 0)) + 1 + int(clock.fraction() * (2**attempt - 1))
     _numbers[cloud.documents] = number
     return number
-
-
-def _quota(cloud: Cloud, server: Server, move: Move) -> tuple[Wish, ...]:
-    """While it may be the one or the other, it holds quota for the larger."""
-    if move.new_flavor is None:
-        return ()
-    hold = ReserveQuota(
-        server_id=server.id,
-        cores=max(server.flavor.vcpus, move.new_flavor.vcpus),
-        ram_mb=max(server.flavor.ram_mb, move.new_flavor.ram_mb),
-        defaults=defaults(cloud),
-    )
-    return (Wish(QUOTAS, server.project_id, hold),)

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from bus.cloud import Cloud
-from bus.execute import Context, Wish
+from bus.execute import Context, Following, Wish
 from bus.mirror import Mirror
 from handlers.compute.late_addresses import late_addresses
 from handlers.compute.moving import abandoned, flavor_wanted, moving, moving_request, placing_move
 from handlers.compute.port_wants import NOTHING, PortWants
 from handlers.compute.ports import Known, known_of, port_wishes
-from handlers.compute.quota import QUOTAS
+from handlers.compute.quota import counting
 from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS
 from handlers.compute.shelving import unshelving_request
@@ -29,7 +29,6 @@ from handlers.placement.claims import claim, released
 from handlers.placement.demand import Group, Request, demanded
 from handlers.placement.hardware import Hardware
 from handlers.placement.wishes import wanted
-from schema.compute.quota import ReleaseQuota
 from schema.compute.server_command import EndServer, FailBuild, PlaceServer, RefusePlacement, SettleNics
 from schema.compute.server_group import LeaveServerGroup, PlaceGroupMember, ServerGroup
 from schema.compute.server_parts import Fault, ServerFlavor, ServerImage
@@ -142,11 +141,10 @@ def failing(server: Server, fault: Fault) -> tuple[Wish, ...]:
 
 
 def ending(server: Server) -> tuple[Wish, ...]:
-    """The end of a server: with it go claim, quota and membership."""
+    """The end of a server: with it go claim and membership."""
     return (
         Wish(SERVERS, server.id, EndServer()),
         *released(server.id, _providers(server)),
-        Wish(QUOTAS, server.project_id, ReleaseQuota(server_id=server.id)),
         *_in_group(server, LeaveServerGroup(server_id=server.id)),
         *abandoned(server),
     )
@@ -161,7 +159,7 @@ def settling(server: Server, generation: int, fault: str | None, *, gone: bool =
 async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | None]:
     """Each in the name of the request that began the server's task; why it was refused, where it was.
 
-    What follows for the server's ports and images is wished along with it.
+    What follows for the quota, and for the server's ports and images, is wished along with it.
     Raises what an unreachable log raises: the whole is done again then.
     """
     if not wishes:
@@ -177,7 +175,7 @@ async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | 
         async def submit(server: Server, some: Sequence[Wish]) -> None:
             if server.id in refused:
                 raise refused[server.id]
-            more = (*_with_ports(server, some, known), *images.get(server.id, ()))
+            more = (*_counted(server, some), *_with_ports(server, some, known), *images.get(server.id, ()))
             await cloud.executor.submit((*some, *more), Context(request_id=server.request_id))
 
         outcomes = await asyncio.gather(*(submit(*it) for it in wishes), return_exceptions=True)
@@ -191,13 +189,18 @@ async def execute_all(cloud: Cloud, wishes: Sequence[Wished]) -> list[Refused | 
     return refusals
 
 
+def _counted(server: Server, wishes: Sequence[Wish]) -> tuple[Wish, ...]:
+    return (counting(server.id, server.project_id),) if _commands(wishes) else ()
+
+
 def _with_ports(server: Server, wishes: Sequence[Wish], known: Known) -> list[Wish]:
     return [more for command in _commands(wishes) for more in port_wishes(server, command, known)]
 
 
 def _commands(wishes: Sequence[Wish]) -> list[Command]:
     """Those about servers."""
-    return [wish.command for wish in wishes if wish.aggregate is SERVERS]
+    of_servers = (wish.command for wish in wishes if wish.aggregate is SERVERS)
+    return [command for command in of_servers if not isinstance(command, Following)]
 
 
 def _in_group(server: Server, command: Command) -> tuple[Wish, ...]:

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from bus.execute import Wish
 from handlers.compute.migration import MIGRATIONS
 from handlers.compute.move import attempts_left, target
-from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
 from handlers.compute.server_group import SERVER_GROUPS
 from handlers.placement.answer import NoValidHost, Placement, told
@@ -26,7 +25,6 @@ from handlers.placement.provider import PROVIDERS
 from schema.compute.domain import Observed
 from schema.compute.migration import AdvanceMigration, BeginMigration, MigrationStatus, MigrationType
 from schema.compute.move import Move, Phase
-from schema.compute.quota import ReserveQuota
 from schema.compute.server_command import (
     CancelMove,
     ConfirmResize,
@@ -170,7 +168,6 @@ def confirming(server: Server, confirm: ConfirmResize) -> tuple[Wish, ...]:
     return (
         Wish(SERVERS, server.id, confirm),
         *released(move.migration_id, (move.source_provider,)),
-        *_quota(server, move, move.new_flavor),
         _advanced(move, MigrationStatus.CONFIRMED),
     )
 
@@ -269,11 +266,10 @@ def _with_last(server: Server, reason: str) -> str:
 
 
 def _given_back(server: Server, move: Move) -> tuple[Wish, ...]:
-    """The source is the server's again, and it is of the size it was."""
+    """The source is the server's again."""
     return (
         *_handed(server, move, move.migration_id, server.id, "INSTANCE"),
         *_group(server, move.source_host, back=True),
-        *_quota(server, move, move.old_flavor),
     )
 
 
@@ -296,14 +292,6 @@ def _handed(server: Server, move: Move, giver: str, taker: str, consumer_type: s
             ),
         ),
     )
-
-
-def _quota(server: Server, move: Move, flavor: ServerFlavor | None) -> tuple[Wish, ...]:
-    """Its quota is that of this flavor from now on."""
-    if move.new_flavor is None or flavor is None:
-        return ()
-    hold = ReserveQuota(server_id=server.id, cores=flavor.vcpus, ram_mb=flavor.ram_mb)
-    return (Wish(QUOTAS, server.project_id, hold),)
 
 
 def _target_provider(server: Server) -> str:

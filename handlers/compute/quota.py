@@ -1,31 +1,36 @@
-"""The rules of compute quotas: a linearizable check, since limit, usage and decision stand on one stream."""
+"""The rules of compute quotas: a linearizable check, since limit, usage and decision stand on one stream.
+
+What a server holds is what its state says. Who changes a server wishes `counting` after it, and the sums follow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bus.cloud import Cloud
-from bus.execute import Aggregate
+from bus.execute import Aggregate, Became, Following, Wish
 from schema.compute.quota import (
     DEFAULTS,
     HELD,
     QUOTA,
     QUOTA_CLASS,
     UNLIMITED,
+    ChangeQuotaHold,
     ClearQuotaLimits,
+    Hold,
     Quota,
     QuotaClass,
     QuotaClassLimitsSet,
     QuotaEvent,
+    QuotaHoldChanged,
     QuotaLimitsCleared,
     QuotaLimitsSet,
-    QuotaReleased,
-    QuotaReserved,
-    ReleaseQuota,
-    ReserveQuota,
     SetQuotaClassLimits,
     SetQuotaLimits,
 )
+from schema.compute.server import SERVER
+from schema.compute.server_state import Server
+from schema.compute.task import Task
 from schema.event import Command
 from schema.refusal import Invalid, OverQuota
 
@@ -35,8 +40,7 @@ ANY = "any"
 ALLOWED: dict[type[Command], set[str]] = {
     SetQuotaLimits: {ANY},
     ClearQuotaLimits: {ANY},
-    ReserveQuota: {ANY},
-    ReleaseQuota: {ANY},
+    ChangeQuotaHold: {ANY},
 }
 CLASS_ALLOWED: dict[type[Command], set[str]] = {SetQuotaClassLimits: {ANY}}
 
@@ -52,16 +56,42 @@ def decide(quota: Quota, command: Command) -> list[QuotaEvent]:
         case ClearQuotaLimits():
             there = command.user_id in quota.user_limits if command.user_id else quota.limits or quota.user_limits
             return [QuotaLimitsCleared(user_id=command.user_id)] if there else []
-        case ReserveQuota():
-            return _reserve(quota, command)
-        case ReleaseQuota():
-            return [QuotaReleased(server_id=command.server_id)] if command.server_id in quota.held else []
+        case ChangeQuotaHold():
+            return _change_hold(quota, command)
     raise TypeError(f"quotas know no {type(command).__name__}")
 
 
 def decide_class(quota_class: QuotaClass, command: SetQuotaClassLimits) -> list[QuotaClassLimitsSet]:
     changed = {name: limit for name, limit in command.limits.items() if quota_class.limits.get(name) != limit}
     return [QuotaClassLimitsSet(limits=changed)] if changed else []
+
+
+def hold_of(server: Server) -> Hold | None:
+    """What a server holds: that of its flavor, or of the larger one while it may be either. None: it does not count."""
+    softly_deleted = server.soft_deleted_at is not None and server.task is not Task.RESTORING
+    if not server.living or softly_deleted:
+        return None
+    move = server.move
+    flavors = [server.flavor, *(it for it in (move.old_flavor, move.new_flavor) if it)] if move else [server.flavor]
+    return Hold(
+        cores=max(flavor.vcpus for flavor in flavors),
+        ram_mb=max(flavor.ram_mb for flavor in flavors),
+        user_id=server.order.user_id,
+    )
+
+
+def counting(server_id: str, project_id: str, defaults: dict[str, int] | None = None) -> Wish:
+    """The wish that counts what becomes of a server by the wishes before it.
+
+    `defaults`: for somebody who asks for more, and is refused what is too much; None: it is counted whatever it is.
+    """
+
+    def command(became: Sequence[Became]) -> ChangeQuotaHold | None:
+        [(before, after)] = became
+        was, now = hold_of(before), hold_of(after)
+        return None if was == now else ChangeQuotaHold(server_id=server_id, before=was, after=now, defaults=defaults)
+
+    return Wish(QUOTAS, project_id, Following((SERVER.stream(server_id),), command))
 
 
 def room(limits: Mapping[str, int], usage: Mapping[str, int], cores: int, ram_mb: int, wanted: int) -> int:
@@ -108,20 +138,24 @@ async def quota_of(cloud: Cloud, project_id: str) -> Quota:
     return state
 
 
-def _reserve(quota: Quota, command: ReserveQuota) -> list[QuotaEvent]:
-    held = quota.held.get(command.server_id)
-    if held is not None and (held.cores, held.ram_mb) == (command.cores, command.ram_mb):
+def _change_hold(quota: Quota, command: ChangeQuotaHold) -> list[QuotaEvent]:
+    before, after = command.before or _NOTHING, command.after or _NOTHING
+    user_id = after.user_id or before.user_id
+    instances = (command.after is not None) - (command.before is not None)
+    cores, ram_mb = after.cores - before.cores, after.ram_mb - before.ram_mb
+    if not (instances or cores or ram_mb):
         return []
-    more = {
-        "instances": 0 if held else 1,
-        "cores": command.cores - (held.cores if held else 0),
-        "ram": command.ram_mb - (held.ram_mb if held else 0),
-    }
-    refuse_over(limits_in_force(quota, command.defaults), quota.usage, more)
-    user_id = command.user_id or (held.user_id if held else "")
-    if user_id in quota.user_limits:
-        refuse_over(limits_in_force(quota, command.defaults, user_id), quota.usage_of(user_id), more)
-    return [QuotaReserved(server_id=command.server_id, cores=command.cores, ram_mb=command.ram_mb, user_id=user_id)]
+    if command.defaults is not None:
+        more = {"instances": instances, "cores": cores, "ram": ram_mb}
+        refuse_over(limits_in_force(quota, command.defaults), quota.usage, more)
+        if user_id in quota.user_limits:
+            refuse_over(limits_in_force(quota, command.defaults, user_id), quota.usage_of(user_id), more)
+    return [
+        QuotaHoldChanged(server_id=command.server_id, user_id=user_id, instances=instances, cores=cores, ram_mb=ram_mb)
+    ]
+
+
+_NOTHING = Hold(0, 0)
 
 
 def _bounds(quota: Quota, user_id: str, defaults: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:

@@ -12,17 +12,14 @@ from collections.abc import Mapping, Sequence
 from bus.cloud import Cloud
 from bus.documents import AnyOf, Where
 from bus.execute import Wish
-from handlers.compute.quota import QUOTAS
 from handlers.compute.server import SERVERS, decide
 from handlers.image.image import IMAGES
-from schema.compute.quota import ReleaseQuota
 from schema.compute.server import SERVER
 from schema.compute.server_command import FinishSnapshot
 from schema.compute.server_event import ActionFailed, ServerDeleted, ServerStateReset
 from schema.compute.server_state import Server
 from schema.compute.shelf import ServerUnshelved
 from schema.compute.snapshot import SnapshotTaken
-from schema.compute.task import Task
 from schema.event import Command, Event
 from schema.image.image import IMAGE, PRIVATE, SHARED, CreateImage, DeleteImage, Image, ShareImage
 from schema.refusal import Refused
@@ -108,13 +105,11 @@ async def image_wishes(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -
     all_going: dict[str, list[tuple[str, bool]]] = {}
     backed_up: list[Server] = []
     for server, command in wanted:
-        if server.snapshot is None and server.shelf is None and server.task is not Task.RESTORING:
+        if server.snapshot is None and server.shelf is None:
             continue
         events = _events(server, command)
         if server.snapshot and server.snapshot.backup_type and any(isinstance(it, SnapshotTaken) for it in events):
             backed_up.append(server)
-        if unrestored(events):
-            wishes[server.id] = (Wish(QUOTAS, server.project_id, ReleaseQuota(server_id=server.id)),)
         if going := _going(server, events):
             all_going[server.id] = going
     for server_id, rotated in (await _rotated(cloud, backed_up) if backed_up else {}).items():
@@ -129,10 +124,6 @@ async def image_wishes(cloud: Cloud, wanted: Sequence[tuple[Server, Command]]) -
             if (image := images.get(id)) and image.living and not image.protected and (always or not image.data_id)
         )
     return wishes
-
-
-def unrestored(events: Sequence[Event]) -> bool:
-    return any(isinstance(event, ActionFailed) and event.task is Task.RESTORING for event in events)
 
 
 def _going(server: Server, events: Sequence[Event]) -> list[tuple[str, bool]]:

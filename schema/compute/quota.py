@@ -1,7 +1,8 @@
-"""A project's compute quota: what it may hold and, on the same stream, what each of its servers holds of it.
+"""A project's compute quota: what it may hold and, on the same stream, what its servers hold of it together.
 
-Reserving is decided where the usage is, and appended together with the server's own event, so that of a thousand
-servers created at once exactly as many succeed as the limit allows, and no usage outlives its server.
+What one server holds follows from its own state (`handlers.compute.quota.hold_of`), and the sums change by exactly what
+that does, in the append that changes it: so of a thousand servers created at once exactly as many succeed as the limit
+allows, no usage outlives its server, and a project of many servers is as small a document as one of few.
 `quota-class/default` changes the limits of every project that has none of its own. Somebody in a project may be given
 limits below its: what they hold is counted by who ordered each server.
 """
@@ -45,6 +46,22 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
     """Who ordered it."""
 
 
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """What servers hold together."""
+
+    instances: int = 0
+    cores: int = 0
+    ram_mb: int = 0
+
+    def more(self, instances: int, cores: int, ram_mb: int) -> Usage:
+        return Usage(self.instances + instances, self.cores + cores, self.ram_mb + ram_mb)
+
+    @property
+    def named(self) -> dict[str, int]:
+        """By the names of the limits."""
+        return {"instances": self.instances, "cores": self.cores, "ram": self.ram_mb}
+
+
 class Quota(State):
     """The stream's id is the project's."""
 
@@ -52,24 +69,20 @@ class Quota(State):
     """Only what was set for this project; -1 is unlimited."""
     user_limits: dict[str, dict[str, int]] = field(default_factory=dict)
     """User → what was set for them within this project."""
+    used: Usage = Usage()
+    used_by: dict[str, Usage] = field(default_factory=dict)
+    """User → what the servers hold that they ordered."""
     held: dict[str, Hold] = field(default_factory=dict)
-    """By server id."""
-    cores: int = 0
-    ram_mb: int = 0
+    """Server → what it held when each was counted by itself, as in old logs; the next change adds all to the sums."""
 
     @property
     def usage(self) -> dict[str, int]:
         """What its servers hold together, by the names of the limits."""
-        return {"instances": len(self.held), "cores": self.cores, "ram": self.ram_mb}
+        return summed(self).used.named
 
     def usage_of(self, user_id: str) -> dict[str, int]:
         """What the servers hold that somebody ordered."""
-        its = [hold for hold in self.held.values() if hold.user_id == user_id]
-        return {
-            "instances": len(its),
-            "cores": sum(hold.cores for hold in its),
-            "ram": sum(hold.ram_mb for hold in its),
-        }
+        return summed(self).used_by.get(user_id, Usage()).named
 
 
 class QuotaLimitsSet(Event):
@@ -86,8 +99,19 @@ class QuotaLimitsCleared(Event):
     """Whose, which are the project's again; empty: the project's and everybody's."""
 
 
+class QuotaHoldChanged(Event):
+    """What a server holds is so much more than before, or (below 0) less."""
+
+    server_id: str
+    user_id: str
+    """Who ordered it."""
+    instances: int = 0
+    cores: int = 0
+    ram_mb: int = 0
+
+
 class QuotaReserved(Event):
-    """A server holds this much from now on, in place of what it held before."""
+    """A server holds this much from now on, in place of what it held before. (In old logs.)"""
 
     server_id: str
     cores: int
@@ -97,10 +121,12 @@ class QuotaReserved(Event):
 
 
 class QuotaReleased(Event):
+    """A server holds nothing any more. (In old logs.)"""
+
     server_id: str
 
 
-QuotaEvent = QuotaLimitsSet | QuotaLimitsCleared | QuotaReserved | QuotaReleased
+QuotaEvent = QuotaLimitsSet | QuotaLimitsCleared | QuotaHoldChanged | QuotaReserved | QuotaReleased
 
 
 class SetQuotaLimits(Command):
@@ -110,7 +136,7 @@ class SetQuotaLimits(Command):
     user_id: str = ""
     """For whom; empty: for the whole project."""
     defaults: dict[str, int] = field(default_factory=lambda: DEFAULTS)
-    """As in `ReserveQuota`."""
+    """What counts where the project has no limit of its own: `handlers.compute.quota.defaults(cloud)`."""
 
 
 class ClearQuotaLimits(Command):
@@ -118,22 +144,18 @@ class ClearQuotaLimits(Command):
     """Whose; empty: the project's and everybody's."""
 
 
-class ReserveQuota(Command):
-    """Hold quota for a server, or (a resize) hold another amount for it. Append it together with the server's event."""
+class ChangeQuotaHold(Command):
+    """What a server holds is another than before.
+
+    It is made of what becomes of the server in the same append (`handlers.compute.quota.counting`): said by anybody
+    else, it would count twice if it came twice.
+    """
 
     server_id: str
-    cores: int
-    ram_mb: int
-    defaults: dict[str, int] = field(default_factory=lambda: DEFAULTS)
-    """What counts where the project has no limit of its own: `handlers.compute.quota.defaults(cloud)`."""
-    user_id: str = ""
-    """Who orders it; empty: whoever did."""
-
-
-class ReleaseQuota(Command):
-    """A server holds nothing any more. Append it together with the server's last event."""
-
-    server_id: str
+    before: Hold | None
+    after: Hold | None
+    defaults: dict[str, int] | None = None
+    """What counts where the project has no limit of its own; None: it is counted whatever the limits are."""
 
 
 def evolve(quota: Quota, event: QuotaEvent, at: datetime) -> Quota:
@@ -148,21 +170,30 @@ def evolve(quota: Quota, event: QuotaEvent, at: datetime) -> Quota:
         case QuotaLimitsCleared():
             rest_limits = {id: limits for id, limits in quota.user_limits.items() if id != event.user_id}
             return replace(quota, user_limits=rest_limits)
+        case QuotaHoldChanged():
+            before = summed(quota)
+            more = (event.instances, event.cores, event.ram_mb)
+            theirs = before.used_by.get(event.user_id, Usage()).more(*more)
+            used_by = before.used_by | {event.user_id: theirs}
+            if theirs == Usage():
+                del used_by[event.user_id]
+            return replace(before, used=before.used.more(*more), used_by=used_by)
         case QuotaReserved():
             hold = Hold(event.cores, event.ram_mb, event.user_id)
-            return _holding(quota, quota.held | {event.server_id: hold}, quota.held.get(event.server_id), hold)
+            return replace(quota, held=quota.held | {event.server_id: hold})
         case QuotaReleased():
-            rest = {id: hold for id, hold in quota.held.items() if id != event.server_id}
-            return _holding(quota, rest, quota.held.get(event.server_id), None)
+            return replace(quota, held={id: hold for id, hold in quota.held.items() if id != event.server_id})
 
 
-def _holding(quota: Quota, held: dict[str, Hold], before: Hold | None, after: Hold | None) -> Quota:
-    return replace(
-        quota,
-        held=held,
-        cores=quota.cores + (after.cores if after else 0) - (before.cores if before else 0),
-        ram_mb=quota.ram_mb + (after.ram_mb if after else 0) - (before.ram_mb if before else 0),
-    )
+def summed(quota: Quota) -> Quota:
+    """With what old logs say of each server in the sums."""
+    if not quota.held:
+        return quota
+    used, used_by = quota.used, dict(quota.used_by)
+    for hold in quota.held.values():
+        used = used.more(1, hold.cores, hold.ram_mb)
+        used_by[hold.user_id] = used_by.get(hold.user_id, Usage()).more(1, hold.cores, hold.ram_mb)
+    return replace(quota, held={}, used=used, used_by=used_by)
 
 
 QUOTA = Kind("quota", Quota, QuotaEvent, evolve)

@@ -18,7 +18,7 @@ from bus.consumer import ProjectionWorker, Reactions, Reactor, Sweep
 from bus.execute import Wish
 from handlers.compute.build import ServerReactor
 from handlers.compute.following import NicReactor
-from handlers.compute.quota import QUOTAS
+from handlers.compute.quota import QUOTAS, counting
 from handlers.compute.reports import Reports
 from handlers.compute.server import SERVERS
 from handlers.compute.server_group import SERVER_GROUPS
@@ -27,7 +27,7 @@ from handlers.network.telling import Telling as NetworkTelling
 from projections import projections
 from projections.network.host import NETWORK_HOSTS
 from schema.compute.host import HOST
-from schema.compute.quota import QUOTA, ReserveQuota, SetQuotaLimits
+from schema.compute.quota import DEFAULTS, QUOTA, SetQuotaLimits
 from schema.compute.server import SERVER
 from schema.compute.server_command import Action, CreateServer
 from schema.compute.server_group import CreateServerGroup, GroupPolicy, JoinServerGroup
@@ -120,7 +120,7 @@ class Steered:
         order = fields.pop("order", Order(user_id="ada", group_id=group_id))
         await self.cloud.executor.execute(
             Wish(SERVERS, id, CreateServer(name="web", project_id=PROJECT, order=order, flavor=flavor, **fields)),
-            Wish(QUOTAS, PROJECT, ReserveQuota(server_id=id, cores=flavor.vcpus, ram_mb=flavor.ram_mb)),
+            counting(id, PROJECT, DEFAULTS),
             *([Wish(SERVER_GROUPS, group_id, JoinServerGroup(server_id=id))] if group_id else []),
             *also,
         )
@@ -161,7 +161,7 @@ class Steered:
         providers = await self.cloud.documents.find(PROVIDER)
         return (
             not consumers
-            and not any(document.state.held for document in quotas)
+            and not any(any(document.state.usage.values()) for document in quotas)
             and not any(document.state.claims for document in providers)
             and not any(driver.domains for driver in self.drivers.values())
         )

@@ -2,86 +2,157 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bus.execute import Executor, Wish
 from bus.memory_log import MemoryLog
-from handlers.compute.quota import QUOTA_CLASSES, QUOTAS, limits_in_force, room
+from handlers.compute.quota import QUOTA_CLASSES, QUOTAS, counting, hold_of, limits_in_force, room
+from handlers.compute.server import SERVERS
+from schema.compute.migration import MigrationType
+from schema.compute.move import Move
 from schema.compute.quota import (
     DEFAULTS,
     HELD,
     QUOTA,
     UNLIMITED,
+    ChangeQuotaHold,
     ClearQuotaLimits,
+    Hold,
     QuotaClassLimitsSet,
+    QuotaHoldChanged,
     QuotaLimitsCleared,
     QuotaLimitsSet,
     QuotaReleased,
     QuotaReserved,
-    ReleaseQuota,
-    ReserveQuota,
     SetQuotaClassLimits,
     SetQuotaLimits,
 )
+from schema.compute.server import SERVER
+from schema.compute.server_command import CreateServer, DeleteServer, EndServer
+from schema.compute.server_parts import Order, ServerFlavor
+from schema.compute.task import Task
 from schema.refusal import Invalid, OverQuota
-from tests.story import Story
+from tests.story import BEGINNING, Story
 
 quota = Story(QUOTAS, "project-1")
 three = QuotaLimitsSet(limits={"instances": 3, "cores": 4})
 
 
-def reserved(server, cores=1, ram_mb=512):
-    return QuotaReserved(server_id=server, cores=cores, ram_mb=ram_mb)
+def held(server, cores=1, ram_mb=512, user="ada"):
+    """It holds that much, and held nothing before."""
+    return QuotaHoldChanged(server_id=server, user_id=user, instances=1, cores=cores, ram_mb=ram_mb)
 
 
-def reserve(server, cores=1, ram_mb=512):
-    return ReserveQuota(server_id=server, cores=cores, ram_mb=ram_mb)
+def hold(server, cores=1, ram_mb=512, user="ada", defaults=DEFAULTS):
+    return ChangeQuotaHold(server_id=server, before=None, after=Hold(cores, ram_mb, user), defaults=defaults)
+
+
+def resize(server, was, now, user="ada", defaults=DEFAULTS):
+    return ChangeQuotaHold(server_id=server, before=Hold(*was, user), after=Hold(*now, user), defaults=defaults)
+
+
+def release(server, cores=1, ram_mb=512, user="ada"):
+    return ChangeQuotaHold(server_id=server, before=Hold(cores, ram_mb, user), after=None)
+
+
+def changed(given, command, **fields):
+    """What is so after a hold changed by this much."""
+    events = QUOTAS.decide(given.state, command)
+    assert events == [QuotaHoldChanged(server_id=command.server_id, **({"user_id": "ada"} | fields))]
+    return given.after(*events)
 
 
 def test_a_server_holds_quota():
-    state = quota.given().when(reserve("a", 2, 1024)).then(reserved("a", 2, 1024)).state
+    state = changed(quota.given(), hold("a", 2, 1024), instances=1, cores=2, ram_mb=1024).state
     assert state.usage == {"instances": 1, "cores": 2, "ram": 1024}
 
 
 def test_a_resize_holds_the_difference():
-    given = quota.given(three, reserved("a", 2, 1024), reserved("b", 1))
-    state = given.when(reserve("a", 3, 2048)).then(reserved("a", 3, 2048)).state
+    given = quota.given(three, held("a", 2, 1024), held("b", 1))
+    state = changed(given, resize("a", (2, 1024), (3, 2048)), cores=1, ram_mb=1024).state
     assert state.usage == {"instances": 2, "cores": 4, "ram": 2560}
-    given.when(reserve("a", 4, 1024)).refused("cores: Requested 2, but already used 3 of 4", OverQuota)
+    more = resize("a", (2, 1024), (4, 1024))
+    given.when(more).refused("cores: Requested 2, but already used 3 of 4", OverQuota)
 
 
 def test_the_refusal_has_the_numbers_a_person_needs():
-    given = quota.given(three, reserved("a"), reserved("b"), reserved("c", 2))
-    given.when(reserve("d", 2)).refused(
+    given = quota.given(three, held("a"), held("b"), held("c", 2))
+    given.when(hold("d", 2)).refused(
         "Quota exceeded for instances, cores: Requested 1, 2, but already used 3, 4 of 3, 4 instances, cores", OverQuota
     )
 
 
 def test_defaults_count_where_the_project_has_no_limit():
-    command = ReserveQuota(server_id="a", cores=1, ram_mb=512, defaults=DEFAULTS | {"ram": 100})
+    command = hold("a", defaults=DEFAULTS | {"ram": 100})
     quota.given(three).when(command).refused("ram: Requested 512, but already used 0 of 100", OverQuota)
 
 
 def test_unlimited_is_unlimited():
     given = quota.given(QuotaLimitsSet(limits={"instances": -1, "cores": -1, "ram": -1}))
-    given.when(reserve("a", 10_000, 10_000_000)).then(reserved("a", 10_000, 10_000_000))
+    changed(given, hold("a", 10_000, 10_000_000), instances=1, cores=10_000, ram_mb=10_000_000)
 
 
 def test_shrinking_is_never_refused():
-    given = quota.given(reserved("a", 4, 1024), QuotaLimitsSet(limits={"cores": 1}))
-    given.when(reserve("a", 2, 512)).then(reserved("a", 2, 512))
+    given = quota.given(held("a", 4, 1024), QuotaLimitsSet(limits={"cores": 1}))
+    changed(given, resize("a", (4, 1024), (2, 512)), cores=-2, ram_mb=-512)
+
+
+def test_what_nobody_asks_for_is_counted_past_every_limit():
+    given = quota.given(QuotaLimitsSet(limits={"cores": 1}), held("a"))
+    changed(given, hold("b", 7, defaults=None), instances=1, cores=7, ram_mb=512)
 
 
 def test_a_server_releases_what_it_held():
-    given = quota.given(reserved("a"), reserved("b", 3, 2048))
-    state = given.when(ReleaseQuota(server_id="b")).then(QuotaReleased(server_id="b")).state
+    given = quota.given(held("a"), held("b", 3, 2048))
+    state = changed(given, release("b", 3, 2048), instances=-1, cores=-3, ram_mb=-2048).state
     assert state.usage == {"instances": 1, "cores": 1, "ram": 512}
 
 
-def test_a_release_of_nothing_is_nothing():
-    quota.given(three).when(ReleaseQuota(server_id="a")).then()
+def test_a_document_says_nothing_of_single_servers():
+    state = quota.given(*(held(f"server-{n}") for n in range(1000))).state
+    assert state.usage == {"instances": 1000, "cores": 1000, "ram": 512_000}
+    assert len(msgspec.json.encode(state)) < 250
+    assert quota.given(held("a"), *QUOTAS.decide(state, release("a"))).state.used_by == {}
+
+
+def test_old_logs_count_on():
+    def reserved(server, cores, user):
+        return QuotaReserved(server_id=server, cores=cores, ram_mb=512, user_id=user)
+
+    old = [reserved("a", 1, "ada"), reserved("b", 3, "bob"), reserved("a", 2, "ada"), reserved("c", 9, "bob")]
+    given = quota.given(*old, QuotaReleased(server_id="c"), QuotaReleased(server_id="nobody"))
+    assert given.state.usage == {"instances": 2, "cores": 5, "ram": 1024}
+    assert given.state.usage_of("bob") == {"instances": 1, "cores": 3, "ram": 512}
+    document = b'{"held":{"a":[2,512,"ada"],"b":[3,512,"bob"]},"cores":5,"ram_mb":1024}'
+    assert QUOTA.decoder.decode(document).usage == given.state.usage
+    given.when(hold("d", 16)).refused("cores: Requested 16, but already used 5 of 20", OverQuota)
+    after = changed(given, release("b", 3, 512, "bob"), user_id="bob", instances=-1, cores=-3, ram_mb=-512)
+    assert (after.state.usage, after.state.held) == ({"instances": 1, "cores": 2, "ram": 512}, {})
+    assert after.state.usage_of("ada") == after.state.usage
+    assert after.state.usage_of("bob") == {"instances": 0, "cores": 0, "ram": 0}
+
+
+SMALL = ServerFlavor(id="1", name="small", vcpus=1, ram_mb=512, disk_gb=1)
+LARGE = ServerFlavor(id="2", name="large", vcpus=4, ram_mb=256, disk_gb=1)
+
+
+def test_what_a_server_holds_is_what_its_state_says():
+    moving = Move(migration_id="m", type=MigrationType.RESIZE, source_host="h1", source_provider="p1", new_flavor=LARGE)
+    there = SERVER.unborn("a")
+    assert hold_of(there) is None
+    there = replace(there, created_at=BEGINNING, flavor=SMALL, order=Order(user_id="ada"))
+    assert hold_of(there) == Hold(1, 512, "ada")
+    assert hold_of(replace(there, move=moving)) == Hold(4, 512, "ada"), "it may be either"
+    assert hold_of(replace(there, flavor=LARGE, move=replace(moving, old_flavor=SMALL))) == Hold(4, 512, "ada")
+    softly = replace(there, soft_deleted_at=BEGINNING, task=Task.SOFT_DELETING)
+    assert hold_of(softly) is None
+    assert hold_of(replace(softly, task=Task.RESTORING)) == Hold(1, 512, "ada")
+    assert hold_of(replace(softly, task=Task.DELETING)) is None
+    assert hold_of(replace(there, deleted_at=BEGINNING)) is None
 
 
 def test_limits_are_set_and_cleared():
@@ -92,7 +163,7 @@ def test_limits_are_set_and_cleared():
 
 
 def test_a_limit_below_the_usage_wants_force():
-    given = quota.given(reserved("a", 4))
+    given = quota.given(held("a", 4))
     given.when(SetQuotaLimits(limits={"cores": 3})).refused("already used and reserved 4", Invalid)
     forced = SetQuotaLimits(limits={"cores": 3}, force=True)
     given.when(forced).then(QuotaLimitsSet(limits={"cores": 3}))
@@ -116,14 +187,23 @@ def test_room_is_what_still_fits(limits, usage, fits):
     assert room(limits, usage, cores=2, ram_mb=512, wanted=5) == fits
 
 
+def order(server, user="ada", defaults=DEFAULTS):
+    """What a create wishes."""
+    command = CreateServer(name="web", project_id="p", order=Order(user_id=user), flavor=SMALL)
+    return Wish(SERVERS, server, command), counting(server, "p", defaults)
+
+
+def end(server):
+    return Wish(SERVERS, server, EndServer()), counting(server, "p")
+
+
 @pytest.mark.law
-async def test_of_a_thousand_reserves_at_once_exactly_as_many_succeed_as_the_limit_allows():
+async def test_of_a_thousand_servers_at_once_exactly_as_many_succeed_as_the_limit_allows():
     log = MemoryLog()
     executors = [Executor(log) for _ in range(4)]
     await executors[0].execute(Wish(QUOTAS, "p", SetQuotaLimits(limits={"instances": 137, "cores": -1, "ram": -1})))
     outcomes = await asyncio.gather(
-        *(executors[n % 4].execute(Wish(QUOTAS, "p", reserve(f"server-{n}"))) for n in range(1000)),
-        return_exceptions=True,
+        *(executors[n % 4].execute(*order(f"server-{n}")) for n in range(1000)), return_exceptions=True
     )
     granted = [outcome for outcome in outcomes if isinstance(outcome, list)]
     assert len(granted) == 137
@@ -134,50 +214,68 @@ async def test_of_a_thousand_reserves_at_once_exactly_as_many_succeed_as_the_lim
         await executor.close()
 
 
+@pytest.mark.law
+async def test_whatever_is_done_twice_is_counted_once():
+    log = MemoryLog()
+    executors = [Executor(log) for _ in range(2)]
+    ids = [f"server-{n}" for n in range(8)]
+    await asyncio.gather(*(executors[n % 2].execute(*order(ids[n])) for n in range(8)))
+    ended = [Wish(SERVERS, id, DeleteServer()) for id in ids[:5]]
+    await executors[0].execute(*ended)
+    await asyncio.gather(*(executors[n % 2].execute(*end(ids[n % 5])) for n in range(40)))
+    state = (await log.load([QUOTA.stream("p")]))[QUOTA.stream("p")].state
+    assert state.usage == state.usage_of("ada") == {"instances": 3, "cores": 3, "ram": 1536}
+    for executor in executors:
+        await executor.close()
+
+
 @given(
     st.lists(
         st.one_of(
-            st.builds(reserve, st.sampled_from("abcd"), st.integers(0, 8), st.integers(0, 4096)),
-            st.builds(ReleaseQuota, server_id=st.sampled_from("abcd")),
+            st.tuples(st.sampled_from("abcd"), st.none() | st.tuples(st.integers(0, 8), st.integers(0, 4096))),
             st.builds(SetQuotaLimits, limits=st.dictionaries(st.sampled_from(HELD), st.integers(-1, 20))),
         ),
         max_size=40,
     )
 )
-def test_usage_is_always_the_sum_of_what_servers_hold_and_never_grows_past_a_limit(commands):
-    story = quota.given()
-    for command in commands:
-        before = story.state
+def test_usage_is_always_the_sum_of_what_servers_hold_and_never_grows_past_a_limit(steps):
+    story, holds = quota.given(), {}
+    for step in steps:
+        before, after = story.state, dict(holds)
+        if isinstance(step, SetQuotaLimits):
+            command = step
+        else:
+            server, size = step
+            now = Hold(*size, user_id=server) if size else None
+            command = ChangeQuotaHold(server_id=server, before=holds.get(server), after=now, defaults=DEFAULTS)
+            after = {id: hold for id, hold in (holds | {server: now}).items() if hold}
         try:
             story = story.after(*QUOTAS.decide(before, command))
         except (OverQuota, Invalid):
             continue
-        after = story.state
-        assert after.cores == sum(hold.cores for hold in after.held.values())
-        assert after.ram_mb == sum(hold.ram_mb for hold in after.held.values())
-        limits = limits_in_force(after, DEFAULTS)
+        holds, state = after, story.state
+        sums = [len(holds), sum(hold.cores for hold in holds.values()), sum(hold.ram_mb for hold in holds.values())]
+        assert list(state.usage.values()) == sums
+        assert all(state.usage_of(id)["cores"] == hold.cores for id, hold in holds.items())
+        limits = limits_in_force(state, DEFAULTS)
         for name in HELD:
-            grew = after.usage[name] > before.usage[name]
-            assert not grew or limits[name] == UNLIMITED or after.usage[name] <= limits[name]
+            grew = state.usage[name] > before.usage[name]
+            assert not grew or limits[name] == UNLIMITED or state.usage[name] <= limits[name]
 
 
 def test_somebodys_limits_stand_within_the_projects():
-    def ordered(server, user, cores=1):
-        return ReserveQuota(server_id=server, cores=cores, ram_mb=512, user_id=user)
-
     ada = SetQuotaLimits(limits={"instances": 2, "cores": 3}, user_id="ada")
     given = quota.given(three).when(ada).then(QuotaLimitsSet(limits={"instances": 2, "cores": 3}, user_id="ada"))
     assert limits_in_force(given.state, DEFAULTS, "ada")["instances"] == 2
     assert limits_in_force(given.state, DEFAULTS, "bob")["instances"] == 3
-    for server in ("a", "b"):
-        held = QuotaReserved(server_id=server, cores=1, ram_mb=512, user_id="ada")
-        given = given.when(ordered(server, "ada")).then(held)
-    given.when(ordered("c", "ada")).refused("instances: Requested 1, but already used 2 of 2", OverQuota)
-    grown = given.when(reserve("a", 2, 512)).then(QuotaReserved(server_id="a", cores=2, ram_mb=512, user_id="ada"))
-    grown.when(reserve("b", 2, 512)).refused("cores: Requested 1, but already used 3 of 3", OverQuota)
-    bobs = given.when(ordered("c", "bob")).then(QuotaReserved(server_id="c", cores=1, ram_mb=512, user_id="bob"))
+    given = given.after(held("a"), held("b"))
+    given.when(hold("c")).refused("instances: Requested 1, but already used 2 of 2", OverQuota)
+    grown = changed(given, resize("a", (1, 512), (2, 512)), cores=1)
+    more = resize("b", (1, 512), (2, 512))
+    grown.when(more).refused("cores: Requested 1, but already used 3 of 3", OverQuota)
+    bobs = changed(given, hold("c", user="bob"), user_id="bob", instances=1, cores=1, ram_mb=512)
     assert bobs.state.usage_of("ada") == {"instances": 2, "cores": 2, "ram": 1024}
-    bobs.when(ordered("d", "bob")).refused("instances: Requested 1, but already used 3 of 3", OverQuota)
+    bobs.when(hold("d", user="bob")).refused("instances: Requested 1, but already used 3 of 3", OverQuota)
 
 
 def test_what_users_are_given_is_the_projects():

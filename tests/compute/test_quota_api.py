@@ -4,7 +4,7 @@ import pytest
 
 from bus.execute import Wish
 from handlers.compute.quota import QUOTAS
-from schema.compute.quota import ReserveQuota
+from schema.compute.quota import ChangeQuotaHold, Hold
 
 MINE = "d" * 32
 
@@ -12,6 +12,12 @@ MINE = "d" * 32
 @pytest.fixture
 async def admin(client):
     return await client(project=MINE)
+
+
+async def held(served, hold):
+    """A server holds this much."""
+    command = ChangeQuotaHold(server_id="s1", before=None, after=hold)
+    await served.cloud.executor.execute(Wish(QUOTAS, MINE, command))
 
 
 async def test_a_project_without_limits_has_the_defaults(admin):
@@ -53,8 +59,7 @@ async def test_limits_are_set_and_cleared(admin):
 
 
 async def test_usage_shows_in_detail_and_in_limits(admin, served):
-    reserve = ReserveQuota(server_id="s1", cores=4, ram_mb=2048)
-    await served.cloud.executor.execute(Wish(QUOTAS, MINE, reserve))
+    await held(served, Hold(4, 2048))
     detail = (await admin("GET", f"/os-quota-sets/{MINE}/detail"))["quota_set"]
     assert detail["cores"] == {"limit": 20, "in_use": 4, "reserved": 0}
     assert detail["key_pairs"] == {"limit": 100, "in_use": 0, "reserved": 0}
@@ -137,9 +142,8 @@ async def test_somebody_has_a_quota_of_their_own(admin, served):
     assert (await admin("GET", path))["quota_set"]["cores"] == 20
     assert (await admin("GET", ada))["quota_set"]["cores"] == 4
     assert (await admin("GET", f"{path}?user_id=bob"))["quota_set"]["cores"] == 20
-    for server_id, user_id in (("s1", "ada"), ("s2", "bob")):
-        reserve = ReserveQuota(server_id=server_id, cores=3, ram_mb=64, user_id=user_id)
-        await served.cloud.executor.execute(Wish(QUOTAS, MINE, reserve))
+    for user_id in ("ada", "bob"):
+        await held(served, Hold(3, 64, user_id))
     detail = (await admin("GET", f"{path}/detail?user_id=ada"))["quota_set"]
     assert detail["cores"] == {"limit": 4, "in_use": 3, "reserved": 0}
     assert (await admin("GET", f"{path}/detail"))["quota_set"]["cores"]["in_use"] == 6

@@ -24,7 +24,9 @@ from tests.laws.samples import MOMENT, values
 
 pytestmark = pytest.mark.law
 
-NOT_REPEATABLE: dict[str, str] = {}
+NOT_REPEATABLE: dict[str, str] = {
+    "ChangeQuotaHold": "it is made anew of what becomes of a server, in every append: nothing, the second time",
+}
 """Command → why doing it again is doing something more. Its door takes an idempotency key, or a generation."""
 
 

@@ -37,7 +37,7 @@ def test_after_a_failed_create_everything_is_as_it_was():
         await stage.insist(act(DeleteServer()))
         await stage.rests(ID)
         assert held(stage) == before
-        assert not any(quota.held for quota in stage.states(Quota).values())
+        assert not any(any(quota.usage.values()) for quota in stage.states(Quota).values())
         return await settled(stage)
 
     assert staged(story).broken == []

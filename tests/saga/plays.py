@@ -12,13 +12,13 @@ from bus.execute import Wish
 from handlers.compute.cards import CardWanted, Hand, dealt
 from handlers.compute.departure import begin, departure
 from handlers.compute.moving import cancelling, confirming, reverting
-from handlers.compute.quota import QUOTAS
+from handlers.compute.quota import counting
 from handlers.compute.server import SERVERS
 from handlers.compute.snapshot_image import making
 from handlers.network.addressing import Picks, with_addresses
 from schema.compute.host import HOST, Host
 from schema.compute.migration import MigrationType
-from schema.compute.quota import ReleaseQuota, ReserveQuota
+from schema.compute.quota import DEFAULTS
 from schema.compute.server import SERVER
 from schema.compute.server_command import (
     Action,
@@ -70,7 +70,6 @@ Do = Callable[[Cloud], Awaitable[Any]]
 async def create(cloud: Cloud) -> None:
     """With a card of a port that is made for it."""
     order = Order(user_id="ada", build_seconds=60)
-    quota = ReserveQuota(server_id=ID, cores=SMALL.vcpus, ram_mb=SMALL.ram_mb)
 
     if SERVER.stream(ID) in await cloud.log.load([SERVER.stream(ID)]):
         return  # it was granted, and who asked did not hear of it
@@ -78,7 +77,7 @@ async def create(cloud: Cloud) -> None:
     async def attempt(picks: Picks) -> None:
         its = await _card(cloud, picks, "")
         command = CreateServer(name="web", project_id=PROJECT, order=order, flavor=SMALL, nics=its.nics)
-        await cloud.executor.execute(Wish(SERVERS, ID, command), Wish(QUOTAS, PROJECT, quota), *its.wishes)
+        await cloud.executor.execute(Wish(SERVERS, ID, command), counting(ID, PROJECT, DEFAULTS), *its.wishes)
 
     await with_addresses(cloud, attempt)
 
@@ -193,15 +192,13 @@ async def unshelve(cloud: Cloud) -> None:
 
 
 async def delete_softly(cloud: Cloud) -> None:
-    released = Wish(QUOTAS, PROJECT, ReleaseQuota(server_id=ID))
-    await cloud.executor.execute(Wish(SERVERS, ID, DeleteServer(reclaim_seconds=10**7)), released)
+    await cloud.executor.execute(Wish(SERVERS, ID, DeleteServer(reclaim_seconds=10**7)), counting(ID, PROJECT))
 
 
 async def restore(cloud: Cloud) -> None:
     if (await _now(cloud)).soft_deleted_at is None:
         return  # it was granted, and who asked did not hear of it
-    held = ReserveQuota(server_id=ID, cores=SMALL.vcpus, ram_mb=SMALL.ram_mb)
-    await cloud.executor.execute(Wish(SERVERS, ID, RestoreServer()), Wish(QUOTAS, PROJECT, held))
+    await cloud.executor.execute(Wish(SERVERS, ID, RestoreServer()), counting(ID, PROJECT, DEFAULTS))
 
 
 async def _with_image(cloud: Cloud, action: SnapshotServer | BackUpServer | ShelveServer) -> None:

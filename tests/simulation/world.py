@@ -23,14 +23,14 @@ from bus.config import Networking, Scheduler, Settings
 from bus.execute import Wish
 from bus.log import PARTITIONS
 from bus.memory_log import MemoryLog
-from handlers.compute.quota import QUOTAS
+from handlers.compute.quota import QUOTAS, counting
 from handlers.compute.server import SERVERS
 from handlers.compute.snapshot_image import brought, making
 from handlers.image.image import IMAGES
 from handlers.network.addressing import Picks, with_addresses
 from handlers.network.quota import NETWORK_QUOTAS
 from schema.compute.move import MoveFailed, MovePlaced
-from schema.compute.quota import ReserveQuota, SetQuotaLimits
+from schema.compute.quota import DEFAULTS, SetQuotaLimits
 from schema.compute.server_command import (
     Action,
     CreateServer,
@@ -333,12 +333,13 @@ class World:
         sealed = [await cloud.vault.seal(secret_id, PROJECT, b"{}")] if secret_id else []
         order = Order(user_id="ada", secret_id=secret_id, build_seconds=self.random.choice([3, 20, 60]))
         flavor = PINNED if self.random.random() < self.pins else SMALL
-        quota = ReserveQuota(server_id=id, cores=flavor.vcpus, ram_mb=flavor.ram_mb)
 
         async def attempt(picks: Picks) -> None:
             its = await self.tenants.cards.of_a_new_server(cloud, picks, id)
             command = CreateServer(name="web", project_id=PROJECT, order=order, flavor=flavor, nics=its.nics)
-            await cloud.executor.execute(Wish(SERVERS, id, command, sealed), Wish(QUOTAS, PROJECT, quota), *its.wishes)
+            await cloud.executor.execute(
+                Wish(SERVERS, id, command, sealed), counting(id, PROJECT, DEFAULTS), *its.wishes
+            )
 
         await with_addresses(cloud, attempt)
 
