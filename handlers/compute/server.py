@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bus.execute import Aggregate
-from handlers.compute.action import ACTIONS, BUILT, OUTCOMES, row_of
-from handlers.compute.errand import decide_errand, errand_already_so
+from handlers.compute.action import ACTIONS, BUILT, row_of
+from handlers.compute.details import DetailsCommand, decide_details, details_already_so
+from handlers.compute.errand import ErrandCommand, decide_errand, errand_already_so
 from handlers.compute.move import MoveCommand, decide_move, move_already_so
-from handlers.compute.nic import decide_nics, nics_already_so
-from handlers.compute.snapshot import SnapshotCommand, copied, decide_snapshot, snapshot_already_so
+from handlers.compute.nic import NicCommand, decide_nics, nics_already_so
+from handlers.compute.observed import decide_observed, given_up
+from handlers.compute.snapshot import SnapshotCommand, decide_snapshot, snapshot_already_so
 from handlers.compute.soft_delete import decide_deletion, deletion_already_so
-from schema.compute.move import Phase
-from schema.compute.server import SERVER, STAYS_OFF, changes
+from schema.compute.server import SERVER
 from schema.compute.server_command import (
     Action,
     AddServerTag,
-    AttachNic,
     CancelMove,
     ChangeNic,
     ChangeServerDetails,
-    ChangeServerPassword,
     ClearGuestPassword,
     CreateServer,
     DeleteServer,
     DepartMove,
-    DetachNic,
     EndServer,
     FailBuild,
     FailMove,
@@ -53,39 +49,28 @@ from schema.compute.server_command import (
     ReturnMove,
     SetServerMetadata,
     SettleNics,
-    TriggerCrashDump,
     UnlockServer,
     UnshelveServer,
 )
 from schema.compute.server_event import (
     ActionFailed,
     BuildFailed,
-    PowerObserved,
     RebuildRequested,
     RescueRequested,
     ServerDeleted,
-    ServerDetailsChanged,
     ServerEvent,
     ServerFaulted,
-    ServerLocked,
-    ServerMetadataSet,
     ServerPlaced,
-    ServerRebuilt,
     ServerRequested,
     ServerStateReset,
-    ServerTagsSet,
-    ServerUnlocked,
-    StopRequested,
     WishRenewed,
 )
 from schema.compute.server_parts import Fault
 from schema.compute.server_state import Server
-from schema.compute.shelf import ServerUnshelved
-from schema.compute.snapshot import SNAPSHOTTING
 from schema.compute.soft_delete import ServerSoftDeleted
-from schema.compute.task import PowerState, Task, VmState
+from schema.compute.task import Task, VmState
 from schema.event import Command
-from schema.refusal import Conflict, Invalid, NotFound, OverQuota
+from schema.refusal import Conflict, NotFound
 
 UNBORN = "unborn"
 
@@ -136,8 +121,6 @@ ALLOWED: dict[type[Command], frozenset[str]] = {
     EndServer: _EVER,
 }
 
-_DOWN = frozenset({PowerState.NOSTATE, PowerState.SHUTDOWN, PowerState.CRASHED})
-
 
 def decide(server: Server, command: Command) -> list[ServerEvent]:
     if _already_so(server, command):
@@ -151,27 +134,13 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
             return [_requested(command)]
         case DeleteServer():
             return [decide_deletion(server, command)]
-        case ChangeServerDetails():
-            return [_changed(server, command)]
-        case SetServerMetadata() | ReplaceServerMetadata():
-            return [_metadata_set(server, command)]
-        case AddServerTag():
-            if len(server.tags) >= command.limit:
-                raise Invalid(f"A server may have {command.limit} tags at most; {server.id} has as many.")
-            return [ServerTagsSet(tags=(*server.tags, command.tag))]
-        case RemoveServerTag():
-            return [ServerTagsSet(tags=tuple(tag for tag in server.tags if tag != command.tag))]
-        case ReplaceServerTags():
-            return [ServerTagsSet(tags=command.tags)]
-        case LockServer():
-            return [ServerLocked(by=command.by, reason=command.reason)]
-        case UnlockServer():
-            return [ServerUnlocked()]
+        case _ if isinstance(command, DetailsCommand):
+            return [decide_details(server, command)]
         case ResetServerState():
             return [ServerStateReset(vm_state=command.vm_state)]
-        case ChangeServerPassword() | TriggerCrashDump() | PostGuestPassword() | ClearGuestPassword():
+        case _ if isinstance(command, ErrandCommand):
             return list(decide_errand(server, command))
-        case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
+        case _ if isinstance(command, NicCommand):
             return list(decide_nics(server, command))
         case RescueServer():
             if not server.built:
@@ -202,11 +171,11 @@ def decide(server: Server, command: Command) -> list[ServerEvent]:
         case GiveUpTask() if command.task is Task.SOFT_DELETING:
             return [ServerSoftDeleted()]
         case GiveUpTask():
-            return [_given_up(server, command.task, command.fault)]
+            return [given_up(server, command.task, command.fault)]
         case RenewWish():
             return [WishRenewed()]
         case ObserveServer():
-            return _observed(server, command)
+            return decide_observed(server, command)
         case EndServer():
             return [ServerDeleted()]
     raise TypeError(f"servers know no {type(command).__name__}")
@@ -218,9 +187,9 @@ def _already_so(server: Server, command: Command) -> bool:
             return server.living
         case DeleteServer():
             return deletion_already_so(server, command)
-        case ChangeServerPassword() | TriggerCrashDump() | PostGuestPassword() | ClearGuestPassword():
+        case _ if isinstance(command, ErrandCommand):
             return errand_already_so(server, command)
-        case AttachNic() | DetachNic() | SettleNics() | ChangeNic() | LoseNic():
+        case _ if isinstance(command, NicCommand):
             return nics_already_so(server, command)
         case _ if isinstance(command, MoveCommand):
             return move_already_so(server, command)
@@ -234,20 +203,8 @@ def _already_so(server: Server, command: Command) -> bool:
             return server.task is Task.RESCUING and server.rescue_image == command.image
         case Action() if row := row_of(command):
             return row.task is not None and server.task is row.task
-        case ChangeServerDetails():
-            return not _different(server, command)
-        case SetServerMetadata() | ReplaceServerMetadata():
-            return not _metadata_changes(server, command)
-        case AddServerTag():
-            return command.tag in server.tags
-        case RemoveServerTag():
-            return command.tag not in server.tags
-        case ReplaceServerTags():
-            return set(server.tags) == set(command.tags)
-        case LockServer():
-            return (server.locked_by, server.locked_reason) == (command.by, command.reason)
-        case UnlockServer():
-            return server.locked_by is None
+        case _ if isinstance(command, DetailsCommand):
+            return details_already_so(server, command)
         case ResetServerState():
             return server.vm_state is command.vm_state and server.task is None
         case PlaceServer():
@@ -342,46 +299,6 @@ def _build_failed(server: Server, command: FailBuild) -> list[ServerEvent]:
     return [failed, ServerFaulted(fault=fault)]
 
 
-def _observed(server: Server, command: ObserveServer) -> list[ServerEvent]:
-    """The host has carried out the newest wish, or failed to: what the guest was found like tells which.
-
-    A build that failed is not settled here: its claim must be released along with it (`FailBuild`).
-    """
-    found, task = command.power_state, server.task
-    if task is None:
-        return _out_of_the_blue(server, found)
-    if server.move is not None and server.move.phase is Phase.ARRIVING and command.fault is None:
-        return _followed(server, found)
-    if task is Task.REBUILD_DISK:
-        return _rebuilt(server, command)
-    if task in SNAPSHOTTING:
-        events = copied(server, command)
-        return [*events, *_followed(server, found)] if events and server.shelf is None else events
-    if task is Task.SOFT_DELETING and command.fault is not None:
-        # Whatever its guest does, it is its owner's no more.
-        return [ServerSoftDeleted(), *([] if found in _DOWN else [PowerObserved(power_state=found)])]
-    if task not in OUTCOMES or (task is Task.SPAWNING and command.fault is not None):
-        return []
-    if task is Task.SPAWNING and command.unwired:
-        return _followed(server, found)
-    wanted, outcome = OUTCOMES[task]
-    if task is Task.SPAWNING and server.shelf is not None:
-        outcome = ServerUnshelved()
-    if command.fault is None and (found is wanted or {found, wanted} <= _DOWN):
-        return [outcome]
-    if task is Task.SPAWNING:
-        return [] if found is PowerState.NOSTATE else [outcome, PowerObserved(power_state=found)]
-    if command.fault is not None:
-        return [_given_up(server, task, Fault(message=command.fault)), *_followed(server, found)]
-    surprise = Fault(message=f"the guest was found {found.name.lower()} when it was done")
-    return [ActionFailed(task=task, fault=surprise), *_followed(server, found)]
-
-
-def _given_up(server: Server, task: Task, fault: Fault) -> ActionFailed:
-    """One that is back where it was, but does not run there as it did, has no state of before to show."""
-    return ActionFailed(task=task, fault=fault, in_error=task is Task.RESIZE_REVERTING and server.move is None)
-
-
 def _rebuild_requested(server: Server, command: RebuildServer) -> list[ServerEvent]:
     if not server.built:
         raise Conflict(f"Cannot 'rebuild' server {server.id}: it was never built; delete it and order another.")
@@ -394,64 +311,6 @@ def _rebuild_requested(server: Server, command: RebuildServer) -> list[ServerEve
             request_id=command.request_id,
         )
     ]
-
-
-def _rebuilt(server: Server, command: ObserveServer) -> list[ServerEvent]:
-    """Until the new disk is there, a fault leaves the old server. Afterwards it is the new one, whatever it does."""
-    fault = [ActionFailed(task=Task.REBUILD_DISK, fault=Fault(message=command.fault))] if command.fault else []
-    if command.remade < server.rebuilds:
-        return [*fault, *_followed(server, command.power_state)] if fault else []
-    after = PowerState.SHUTDOWN if server.vm_state is VmState.STOPPED else PowerState.RUNNING
-    same = after is command.power_state or {after, command.power_state} <= _DOWN
-    return [ServerRebuilt(), *fault, *([] if same else [PowerObserved(power_state=command.power_state)])]
-
-
-def _out_of_the_blue(server: Server, found: PowerState) -> list[ServerEvent]:
-    """Follow the guest, but for one that runs where it was to be off: that is stopped again."""
-    followed = _followed(server, found)
-    off = server.vm_state in STAYS_OFF or (server.vm_state is VmState.STOPPED and not server.unbidden)
-    if followed and off and found is PowerState.RUNNING:
-        return [*followed, StopRequested()]
-    return followed
-
-
-def _followed(server: Server, found: PowerState) -> list[ServerEvent]:
-    same = server.power_state is found or (server.power_state in _DOWN and found in _DOWN)
-    return [] if same else [PowerObserved(power_state=found)]
-
-
-def _different(server: Server, command: ChangeServerDetails) -> dict[str, Any]:
-    return {name: value for name, value in changes(command).items() if getattr(server, name) != value}
-
-
-def _changed(server: Server, command: ChangeServerDetails) -> ServerDetailsChanged:
-    """Raises Conflict: a server is pinned to where it is, or to nowhere."""
-    different = _different(server, command)
-    zone = different.get("pinned_zone")
-    if zone and server.pinned_zone:
-        raise Conflict(
-            f"Server {server.id} is pinned to the availability zone {server.pinned_zone} and cannot be pinned to "
-            f"{zone}; unpin it first."
-        )
-    if zone and zone != server.zone:
-        here = f"is in the availability zone {server.zone}" if server.zone else "is in no availability zone yet"
-        raise Conflict(f"Server {server.id} {here} and cannot be pinned to {zone}.")
-    return ServerDetailsChanged(**different)
-
-
-def _metadata_changes(server: Server, command: SetServerMetadata | ReplaceServerMetadata) -> dict[str, str | None]:
-    wanted: dict[str, str | None] = dict(command.metadata)
-    if isinstance(command, ReplaceServerMetadata):
-        wanted = dict.fromkeys(server.metadata) | wanted
-    return {key: value for key, value in wanted.items() if server.metadata.get(key) != value}
-
-
-def _metadata_set(server: Server, command: SetServerMetadata | ReplaceServerMetadata) -> ServerMetadataSet:
-    changed = _metadata_changes(server, command)
-    after = {key for key, value in (server.metadata | changed).items() if value is not None}
-    if isinstance(command, SetServerMetadata) and len(after) > command.limit:
-        raise OverQuota(f"Maximum number of metadata items exceeds {command.limit}")
-    return ServerMetadataSet(metadata=changed)
 
 
 SERVERS = Aggregate(SERVER, decide, ALLOWED)
