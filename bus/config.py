@@ -275,6 +275,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"http://{host}:{self.listen_port}"
 
     @property
+    def needs_watchdog(self) -> bool:
+        """Whether there are guests that must stand still and outlive their agent. Pretended ones do not."""
+        return self.fence and self.hypervisor == "libvirt"
+
+    @property
     def log_folder(self) -> Path:
         return self.home / "log"
 

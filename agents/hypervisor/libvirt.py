@@ -173,10 +173,21 @@ class LibvirtDriver:
     async def act(self, step: Step) -> None:
         if not is_uuid(step.server_id):
             raise StepFailed(f"a server's id is a UUID, and {step.server_id} is none")
+        if isinstance(step, Remove):
+            self._guests.frozen.end(step.server_id)
+        elif isinstance(step, Pause) and step.fence and self._guests.frozen.holds(step.server_id):
+            return
+        elif self._guests.frozen.holds(step.server_id):
+            await self._thaw(step.server_id)
         try:
             await self._act(step)
         except libvirt.libvirtError:
             raise StepFailed(f"host {self.host} holds no server {step.server_id}") from None
+
+    async def _thaw(self, id: str) -> None:
+        """It has turned out to be this host's own: it goes on, and so does what was done with it."""
+        self._guests.frozen.thaw(id)
+        await libvirt_snapshot.tidy(self._guests, id)
 
     async def _act(self, step: Step) -> None:
         """A libvirtError says that there is no such domain."""

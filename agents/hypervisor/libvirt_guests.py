@@ -19,7 +19,8 @@ from typing import Any
 import libvirt
 
 from agents.hypervisor import libvirt_host, moving
-from agents.hypervisor.driver import NotRunning, OnProgress
+from agents.hypervisor.driver import NotRunning, OnProgress, StepFailed
+from agents.hypervisor.frozen import Frozen
 from agents.hypervisor.host_abilities import Abilities
 from agents.hypervisor.image_cache import ImageCache
 from agents.hypervisor.libvirt_connection import Connection
@@ -48,6 +49,7 @@ class Guests:
         self.shared = shared is not None
         self.folder = (shared or folder) / "guests"
         self.images = ImageCache((shared or folder) / "images")
+        self.frozen = Frozen(folder)
         self.libvirt = connection
         self.sockets = sockets
         self.kvm = kvm
@@ -120,7 +122,12 @@ class Guests:
         return self._abilities
 
     async def on(self, id: str, doing: str, function: Callable[[Any], Any]) -> Any:
-        """Do something with a domain, in a thread. A libvirtError says that there is none."""
+        """Do something with a domain, in a thread. A libvirtError says that there is none.
+
+        A frozen one answers nothing that it is asked, so it is not asked: StepFailed.
+        """
+        if self.frozen.holds(id):
+            raise StepFailed("it stands still until its host has a lease again")
         return await self.libvirt.call(lambda connection: function(connection.lookupByUUIDString(id)), doing)
 
     async def ask(self, id: str, function: Callable[[Any], Any]) -> Any:

@@ -45,13 +45,16 @@ def _look_at(guests: Guests, id: str, domain: Any) -> Observed | None:
             return None
         raise
     power = libvirt_domain.power(domain)
+    frozen = power == "running" and guests.frozen.holds(id)
+    if frozen:
+        power = "paused"
     return Observed(
         server_id=id,
         power=power,
         generation=memory.generation,
         reboots=memory.reboots,
         position=memory.position,
-        fenced=memory.fenced and power == "paused",
+        fenced=frozen or (memory.fenced and power == "paused"),
         interrupted=power in {"stopped", "crashed"} and memory.boot not in {"", guests.boot},
         taps=libvirt_domain.taps(domain),
         remade=memory.remade,

@@ -38,10 +38,10 @@ async def send_copy(guests: Guests, domain: Domain) -> None:
     await guests.on(id, "noting its image", lambda it: libvirt_domain.remember(it, snapshot=wanted.image_id))
 
 
-async def tidy(guests: Guests) -> None:
-    """What an agent that died left half done ends here."""
-    left = {it.parent for name in (COPY, libvirt_backup.QUIET) for it in guests.folder.glob(f"*/{name}")}
-    for folder in (it for it in left if guests.holds(it.name)):
+async def tidy(guests: Guests, of: str = "*") -> None:
+    """What an agent that died left half done ends here; of one that is frozen, when it is thawed."""
+    left = {it.parent for name in (COPY, libvirt_backup.QUIET) for it in guests.folder.glob(f"{of}/{name}")}
+    for folder in (it for it in left if guests.holds(it.name) and not guests.frozen.holds(it.name)):
         with contextlib.suppress(StepFailed, libvirt.libvirtError):
             await _end(guests, folder)
         (folder / COPY).unlink(missing_ok=True)

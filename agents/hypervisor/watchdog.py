@@ -12,13 +12,14 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import structlog
 
-from agents.hypervisor.deadline import FILE, boot_id, is_over, read
+from agents.hypervisor.deadline import FILE, Deadline, boot_id, is_over, read
 from agents.hypervisor.frozen import Frozen
 from bus import clock
 
@@ -31,33 +32,39 @@ _LOCK = "watchdog.lock"
 _UNLIKELY_TO_BE_KILLED = "-1000"
 
 
-def look(home: Path, *, grace_seconds: float = GRACE_SECONDS) -> dict[str, list[str]]:
-    """Freeze what must stand still. Host folder → the servers that still ran."""
-    frozen: dict[str, list[str]] = {}
-    for path in (home / "hypervisor" / FILE, *home.glob(f"hosts/*/{FILE}")):
-        deadline = read(path)
-        if deadline is None or not deadline.processes:
-            continue
-        if is_over(deadline, boot_id(), clock.boot_seconds() - grace_seconds):
-            ids = Frozen(path.parent).freeze(Path(deadline.processes), deadline.guests)
-            if ids:
-                frozen[path.parent.name] = ids
-    return frozen
+def look(home: Path) -> dict[str, list[str]]:
+    """Freeze what must stand still. Host → the servers that still ran."""
+    now = clock.boot_seconds() - GRACE_SECONDS
+    return _freeze(home, lambda deadline: is_over(deadline, boot_id(), now))
+
+
+def fence(home: Path) -> dict[str, list[str]]:
+    """Freeze, now, what would have to stand still soon, as nobody will be there then. Host → the servers."""
+    return _freeze(home, lambda deadline: deadline.fences)
 
 
 def run(home: Path, stop: threading.Event) -> None:
     """Stand until told to stop. Whatever fails is tried again at the next look."""
     with suppress(OSError):  # the last to be killed when memory is short, where that may be asked for
         Path("/proc/self/oom_score_adj").write_text(_UNLIKELY_TO_BE_KILLED)
-    with _lock(home):
-        while not stop.wait(LOOK_SECONDS):
-            try:
-                frozen = look(home)
-            except Exception:
-                log.exception("the watchdog could not look")
-                continue
-            for host, ids in frozen.items():
-                log.warning("the lease is over and guests still ran; they stand still now", host=host, servers=ids)
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / _LOCK).open("w") as file:
+        while not _locked(file):
+            if stop.wait(LOOK_SECONDS):
+                return
+        log.info("the watchdog stands", home=str(home))
+        _look_until(stop, home)
+
+
+def _look_until(stop: threading.Event, home: Path) -> None:
+    while not stop.wait(LOOK_SECONDS):
+        try:
+            frozen = look(home)
+        except Exception:
+            log.exception("the watchdog could not look")
+            continue
+        for host, ids in frozen.items():
+            log.warning("the lease is over and guests still ran; they stand still now", host=host, servers=ids)
 
 
 def stands(home: Path) -> bool:
@@ -75,10 +82,21 @@ def stands(home: Path) -> bool:
     return False
 
 
-@contextmanager
-def _lock(home: Path) -> Iterator[None]:
-    """Held by one at a time; the kernel lets go of it when that one dies. Who asks holds it for an instant only."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / _LOCK).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _freeze(home: Path, due: Callable[[Deadline], bool]) -> dict[str, list[str]]:
+    frozen: dict[str, list[str]] = {}
+    for path in (home / "hypervisor" / FILE, *home.glob(f"hosts/*/{FILE}")):
+        deadline = read(path)
+        if deadline is not None and deadline.processes and due(deadline):
+            ids = Frozen(path.parent).freeze(Path(deadline.processes), deadline.guests)
+            if ids:
+                frozen[path.parent.name] = ids
+    return frozen
+
+
+def _locked(file: IO[str]) -> bool:
+    """One at a time; the kernel lets go of it when that one dies. Who only asks holds it for an instant."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -7,6 +7,7 @@ import time
 import click
 import msgspec
 
+from agents.hypervisor import watchdog
 from api.cli import choices, client, hypervisor, processes, steering, supervisor
 from api.cli.screen import Failure, note, say, step
 from bus import clock
@@ -31,6 +32,7 @@ def down(guests: bool) -> None:
             supervisor.stop(settings)
             if not _running(settings):
                 break
+    fenced = watchdog.fence(settings.home) if not _running(settings) else {}
     if hypervisor.last(settings) == "libvirt":
         _stop_libvirtd(settings)
         if guests:
@@ -38,7 +40,9 @@ def down(guests: bool) -> None:
     left = _running(settings)
     if left:
         raise Failure(f"{', '.join(left)} did not stop", f"See the logs in {settings.log_folder}.")
-    if not guests and hypervisor.last(settings) == "libvirt":
+    if fenced:
+        note("Guests stand still until `./cumulog up`: this machine fences, so they may be built on another.")
+    elif not guests and hypervisor.last(settings) == "libvirt":
         note("Guests keep running; `./cumulog up` finds them again, `./cumulog down --guests` stops them.")
 
 

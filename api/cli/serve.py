@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ import structlog
 from api.cli import choices, processes, supervisor, words
 from bus.config import EMBEDDED, Settings
 
-ROLES = ("all", "api", "handlers", "projections", "relay", "agent", "supervisor")
+ROLES = ("all", "api", "handlers", "projections", "relay", "agent", "watchdog", "supervisor")
 SUPERVISOR_POLL_SECONDS = 1.0
 COLLECTED_AFTER = (50_000, 20, 50)
 """New objects before the garbage collector looks at the youngest, and how many looks before it looks at older ones.
@@ -30,8 +31,8 @@ def serve(role: str) -> None:
     """Run one role in the foreground, until SIGTERM or SIGINT.
 
     all: everything but the supervisor, in one process. api: HTTP. handlers: follow-through, sweeps, reports of agents.
-    projections: read models. relay: from the log to RabbitMQ. agent: this machine's hypervisor. supervisor: keeps the
-    others of this machine running.
+    projections: read models. relay: from the log to RabbitMQ. agent: this machine's hypervisor. watchdog: pauses the
+    guests of a host whose lease is over, should its agent not. supervisor: keeps the others of this machine running.
     """
     settings = choices.settings()
     words.configure(settings, role)
@@ -39,9 +40,24 @@ def serve(role: str) -> None:
         supervisor.run(settings)
         return
     processes.record(settings.run_folder, role, os.getpid())
+    if role == "watchdog":
+        _watch_hosts(settings)
+        return
     gc.set_threshold(*COLLECTED_AFTER)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_live(settings, role))
+
+
+def _watch_hosts(settings: Settings) -> None:
+    """Until a signal. Its own loop waits for nobody, least of all for a supervisor's start."""
+    from agents.hypervisor import watchdog
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if _supervised():
+        threading.Thread(target=lambda: asyncio.run(_watch_supervisor(settings)), daemon=True).start()
+    watchdog.run(settings.home, stop)
 
 
 async def _live(settings: Settings, role: str) -> None:

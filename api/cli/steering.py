@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
+from agents.hypervisor import watchdog
 from agents.hypervisor.agent import Agent
 from agents.hypervisor.boot_time import booted_at
 from agents.hypervisor.driver import Driver
@@ -46,6 +48,7 @@ async def agents(settings: Settings, links: Links) -> list[tuple[str, Run]]:
             BrokerLink(await links.link(host)),
             lease_seconds=settings.lease_seconds,
             fence=settings.fence,
+            watched=partial(watchdog.stands, settings.home) if settings.needs_watchdog else lambda: True,
             console_address=settings.console_address,
             concurrency=SIMULATED_STEPS_AT_ONCE if settings.hypervisor == "simulated" else 3,
         )

@@ -1,6 +1,6 @@
 """The supervisor: keeps PostgreSQL, RabbitMQ and the roles of one machine running, with or without systemd.
 
-    supervisor ─┬─▶ roles (serve all, or api, handlers, projections, relay, agent)
+    supervisor ─┬─▶ roles (serve all, or api, handlers, projections, relay, agent; watchdog, where hosts fence)
                 ├─▶ RabbitMQ, if this machine's own
                 └─▶ PostgreSQL, if embedded
 
@@ -32,7 +32,7 @@ from bus.rabbitmq_server import RabbitServer
 log = structlog.get_logger()
 
 NAME = "supervisor"
-EVERY_ROLE = ("all", "api", "handlers", "projections", "relay", "agent")
+EVERY_ROLE = ("all", "api", "handlers", "projections", "relay", "agent", "watchdog")
 STOP_SECONDS = 30.0
 """How long a role may take to finish what it began."""
 FIRST_DELAY_SECONDS = 0.2
@@ -66,11 +66,12 @@ def parts(settings: Settings) -> list[Part]:
 
 
 def roles(settings: Settings) -> Sequence[str]:
-    """One process for all where the bus is in the process, else one for each."""
+    """One process for all where the bus is in the process, else one for each; and who fences should an agent die."""
+    watchdog = ("watchdog",) if settings.needs_watchdog else ()
     if settings.bus == MEMORY:
-        return ("all",)
+        return ("all", *watchdog)
     agent = () if settings.hypervisor == "none" else ("agent",)
-    return ("api", "handlers", "projections", "relay", *agent)
+    return ("api", "handlers", "projections", "relay", *agent, *watchdog)
 
 
 def trim(logs: Path, limit_bytes: int = LOG_BYTES) -> None:
