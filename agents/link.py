@@ -56,7 +56,7 @@ class BrokerLink:
         await self._host.report(encode(message))
 
     async def heartbeat(self, message: Heartbeat) -> None:
-        await self._host.report(encode(message))
+        await self._host.beat(encode(message))
 
     async def serve(self, on_ask: OnAsk) -> None:
         async def answer(message: bytes) -> bytes:

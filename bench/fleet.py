@@ -59,12 +59,16 @@ class Cloud:
         self._began = time.perf_counter(), self._spent()
 
     def say(self, what: str, times: int, seconds: list[float] | None = None) -> None:
-        """Since the start: how many a second, and the CPU of each."""
+        """Since the start: how many a second, and the CPU of each; also of each role, where there are several."""
         rate = times / (time.perf_counter() - self._began[0])
-        mine, its = ((now - then) / times * 1000 for now, then in zip(self._spent(), self._began[1], strict=True))
+        each_ms = {name: (now - self._began[1][name]) / times * 1000 for name, now in self._spent().items()}
+        its = each_ms.pop("postgres")
+        mine = sum(each_ms.values())
         each = f"p50 {at(seconds, 0.5):7.1f}  p99 {at(seconds, 0.99):7.1f} ms" if seconds else " " * 27
         load = os.getloadavg()[0]
         print(f"{what:44} {rate:7.1f} /s  {each}   CPU {mine:6.2f} + {its:6.2f} ms each   load {load:.0f}", flush=True)
+        if len(each_ms) > 1:
+            print(f"{'':44} " + ", ".join(f"{name} {ms:.2f}" for name, ms in each_ms.items() if ms), flush=True)
 
     def memory(self, what: str) -> None:
         sizes = {name: sum(map(resident_mb, tree(pid))) for name, pid in self.pids.items()}
@@ -75,10 +79,9 @@ class Cloud:
         """Run `cumulog ARGUMENTS…`."""
         return cumulog(self._environment, *arguments)
 
-    def _spent(self) -> tuple[float, float]:
-        """CPU seconds of Cumulog (and RabbitMQ), and of PostgreSQL."""
-        pids = self.pids
-        return spent(*(pid for name, pid in pids.items() if name != "postgres")), spent(pids["postgres"])
+    def _spent(self) -> dict[str, float]:
+        """CPU seconds of each part so far."""
+        return {name: spent(pid) for name, pid in self.pids.items()}
 
 
 class Member(Caller):

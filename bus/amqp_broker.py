@@ -5,6 +5,7 @@
     executors ─▶ cumulog.pokes (fanout) ─▶ the relay
     control ─▶ host.<name>            a host's words and questions: capped, each for a minute
     hosts ─▶ cumulog.reports (topic) ─┬─ report ───▶ reports                 quorum, one active listener
+                                      ├─ beat ─────▶ beats                   the same: heartbeats wait for no report
                                       └─ answer.* ─▶ (exclusive)             one per process that asks
 
 The log is the buffer, so queues of events are their readers' own, capped, and gone with them: nothing grows without
@@ -28,7 +29,7 @@ from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
 from bus import clock
-from bus.amqp_host import EXPIRES_MS, HOSTS, QUESTION, REPORT, REPORTS, AmqpLink, sender
+from bus.amqp_host import BEAT, EXPIRES_MS, HOSTS, QUESTION, REPORT, REPORTS, AmqpHosts, AmqpLink, sender
 from bus.amqp_wire import AWAY, Wire, translated
 from bus.broker import LISTENERS, Dealer, Delivery, OnReport
 from bus.lanes import Lanes
@@ -40,6 +41,7 @@ EVENTS = "cumulog.events"
 POKES = "cumulog.pokes"
 WHOLE = "log"
 REPORT_QUEUE = "reports"
+BEAT_QUEUE = "beats"
 
 MESSAGE_EVENTS = 500
 MESSAGE_BYTES = 512 * 1024
@@ -54,6 +56,8 @@ QUEUE_MESSAGES = 2000
 QUEUE_BYTES = 64 * 1024 * 1024
 REPORT_MESSAGES = 50_000
 REPORT_MS = 60_000
+BEATS = 20_000
+"""Heartbeats waiting, at most; older ones are dropped first."""
 LEADER_SECONDS = 8.0
 """How long the queue of reports may be without a leader before it is given up."""
 UNBOUND_SECONDS = 30.0
@@ -76,7 +80,7 @@ class AmqpBroker:
         self._consuming = Wire(url, f"{name} consuming")
         self._publisher: AbstractChannel | None = None
         self._speaker: AbstractChannel | None = None
-        self._poke_channel: AbstractChannel | None = None
+        self._teller: AbstractChannel | None = None
         self._dealer = Dealer()
         self._unbound: dict[int, float] = {}
         self._answer_to = f"answer.{clock.hex_id()}"
@@ -84,7 +88,7 @@ class AmqpBroker:
         self._poke = asyncio.Event()
         self._poker: asyncio.Task[None] | None = None
         self._lanes: list[Lanes] = []
-        self._links: list[AmqpLink] = []
+        self._hosts = AmqpHosts(self._publishing, self._consuming)
         self._started = False
 
     async def start(self) -> None:
@@ -99,8 +103,7 @@ class AmqpBroker:
         if self._poker is not None:
             self._poker.cancel()
             await asyncio.gather(self._poker, return_exceptions=True)
-        for link in self._links:
-            await link.close()
+        await self._hosts.close()
         for lanes in self._lanes:
             await lanes.close()
         await self._consuming.close()
@@ -130,8 +133,15 @@ class AmqpBroker:
         await self._consuming.join(self._set_up_pokes)
 
     async def tell(self, host: str, message: bytes) -> None:
+        channel = self._teller
+        if channel is None or not self._publishing.up.is_set():
+            return
+        properties = Basic.Properties(expiration=EXPIRES_MS)
         try:
-            await self._speak(HOSTS + host, message, Basic.Properties(expiration=EXPIRES_MS))
+            with translated("telling"):
+                await channel.basic_publish(
+                    message, routing_key=HOSTS + host, properties=properties, timeout=CONFIRM_SECONDS
+                )
         except ConnectionError as error:
             log.debug("word lost", host=host, error=str(error))
 
@@ -182,13 +192,13 @@ class AmqpBroker:
         return True
 
     async def listen(self, on_report: OnReport) -> None:
-        lanes = Lanes(on_report, LISTENERS)
-        self._lanes.append(lanes)
+        lanes, beats = Lanes(on_report, LISTENERS), Lanes(on_report, LISTENERS)
+        self._lanes += [lanes, beats]
 
         async def set_up(connection: AbstractConnection) -> None:
-            await self._mend_reports(connection)
+            for queue in _FROM_HOSTS:
+                await self._mend(connection, queue)
             channel = await self._consuming.channel(connection)
-            await _declare_reports(channel)
             await channel.basic_qos(prefetch_count=PREFETCH)
 
             async def hear(message: DeliveredMessage) -> None:
@@ -207,39 +217,45 @@ class AmqpBroker:
                 else:
                     lanes.put(host, message.body, done)
 
+            async def hear_beat(message: DeliveredMessage) -> None:
+                host = sender(message)
+                if host is not None:
+                    beats.put_newest(host, message.body)
+
             await channel.basic_consume(REPORT_QUEUE, hear)
+            await channel.basic_consume(BEAT_QUEUE, hear_beat, no_ack=True)
 
         await self._consuming.join(set_up)
 
     async def link(self, host: str) -> AmqpLink:
-        link = await AmqpLink(host, self._publishing, self._consuming).open()
-        self._links.append(link)
-        return link
+        return await self._hosts.link(host)
 
-    async def _mend_reports(self, connection: AbstractConnection) -> None:
+    async def _mend(self, connection: AbstractConnection, queue: str) -> None:
         """A quorum queue whose node was killed moments after it was declared may never have a leader again: replace it.
 
         Seen with RabbitMQ 3.10.8. Hosts repeat what they had reported.
         """
         channel = await connection.channel(publisher_confirms=False)
-        await _declare_reports(channel)
+        await _declare_from_hosts(channel, queue)
         await channel.basic_qos(prefetch_count=1)
         try:
-            tag = (await channel.basic_consume(REPORT_QUEUE, _ignored, timeout=LEADER_SECONDS)).consumer_tag
+            tag = (await channel.basic_consume(queue, _ignored, timeout=LEADER_SECONDS)).consumer_tag
             await channel.basic_cancel(tag or "")
         except TimeoutError:
-            log.warning("the queue of reports has no leader, making a new one", queue=REPORT_QUEUE)
+            log.warning("a queue has no leader, making a new one", queue=queue)
             channel = await connection.channel(publisher_confirms=False)
-            await channel.queue_delete(REPORT_QUEUE)
+            await channel.queue_delete(queue)
+            await _declare_from_hosts(channel, queue)
         await channel.close()
 
     async def _set_up_publishing(self, connection: AbstractConnection) -> None:
         channel = await self._publishing.channel(connection, confirms=True)
         await _declare_exchanges(channel)
-        await _declare_reports(channel)
+        for queue in _FROM_HOSTS:
+            await _declare_from_hosts(channel, queue)
         self._publisher = channel
         self._speaker = await self._publishing.channel(connection, confirms=True)
-        self._poke_channel = await self._publishing.channel(connection)
+        self._teller = await self._publishing.channel(connection)
         self._dealer.forget()
 
     async def _set_up_answers(self, connection: AbstractConnection) -> None:
@@ -274,10 +290,10 @@ class AmqpBroker:
             await self._poke.wait()
             self._poke.clear()
             self.poked.set()
-            if self._poke_channel is not None and self._publishing.up.is_set():
+            if self._teller is not None and self._publishing.up.is_set():
                 try:
                     with translated("poke"):
-                        await self._poke_channel.basic_publish(b"", exchange=POKES, timeout=CONFIRM_SECONDS)
+                        await self._teller.basic_publish(b"", exchange=POKES, timeout=CONFIRM_SECONDS)
                 except ConnectionError as error:
                     log.debug("poke lost", error=str(error))
             await asyncio.sleep(POKE_SECONDS)
@@ -408,14 +424,17 @@ _EVENT_QUEUE: dict[str, Any] = {
     "x-max-length-bytes": QUEUE_BYTES,
     "x-overflow": "drop-head",
 }
-_REPORT_QUEUE: dict[str, Any] = {
+_QUORUM: dict[str, Any] = {
     "x-queue-type": "quorum",
     "x-single-active-consumer": True,  # one process hears a host's reports, in order; another when it is gone
     "x-delivery-limit": 20,
-    "x-max-length": REPORT_MESSAGES,
-    "x-overflow": "reject-publish",
     "x-message-ttl": REPORT_MS,
 }
+_FROM_HOSTS: dict[str, tuple[str, dict[str, Any]]] = {
+    REPORT_QUEUE: (REPORT, _QUORUM | {"x-max-length": REPORT_MESSAGES, "x-overflow": "reject-publish"}),
+    BEAT_QUEUE: (BEAT, _QUORUM | {"x-max-length": BEATS, "x-overflow": "drop-head"}),
+}
+"""Queue → the key it is bound by, and what it is."""
 _POKE_QUEUE: dict[str, Any] = {"x-max-length": 1, "x-overflow": "drop-head"}
 
 
@@ -428,9 +447,10 @@ async def _declare_exchanges(channel: AbstractChannel) -> None:
         await channel.exchange_declare(exchange, exchange_type=kind, durable=True)
 
 
-async def _declare_reports(channel: AbstractChannel) -> None:
-    await channel.queue_declare(REPORT_QUEUE, durable=True, arguments=_REPORT_QUEUE)
-    await channel.queue_bind(REPORT_QUEUE, REPORTS, REPORT)
+async def _declare_from_hosts(channel: AbstractChannel, queue: str) -> None:
+    key, arguments = _FROM_HOSTS[queue]
+    await channel.queue_declare(queue, durable=True, arguments=arguments)
+    await channel.queue_bind(queue, REPORTS, key)
 
 
 def _bodies(batch: Batch) -> Iterator[bytes]:

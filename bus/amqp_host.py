@@ -12,6 +12,7 @@ any other name (the one of a single-machine cloud) is trusted to say which of it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import structlog
@@ -19,13 +20,14 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
-from bus.amqp_wire import Wire, translated
+from bus.amqp_wire import AWAY, Wire, translated
 from bus.broker import OnQuestion
 
 log = structlog.get_logger()
 
 REPORTS = "cumulog.reports"
 REPORT = "report"
+BEAT = "beat"
 HOSTS = "host."
 HOST_USER = "host:"
 QUESTION = "question"
@@ -45,38 +47,66 @@ _HOST_QUEUE: dict[str, Any] = {
 
 
 class AmqpHosts:
-    """The connections of an agent process, for one host or (a simulated driver) many."""
+    """The ends of a process's hosts, one or (a simulated driver) thousands: one channel to speak and one to hear.
 
-    def __init__(self, url: str, name: str = "agent") -> None:
-        self._publishing = Wire(url, f"{name} publishing")
-        self._consuming = Wire(url, f"{name} consuming")
+    RabbitMQ has 2,047 channels for a connection, and each of them costs it more than a message does.
+    """
+
+    def __init__(self, publishing: Wire, consuming: Wire) -> None:
+        self.speaker: AbstractChannel | None = None
+        self.reader: AbstractChannel | None = None
+        self._publishing = publishing
+        self._consuming = consuming
         self._links: list[AmqpLink] = []
-
-    async def start(self) -> None:
-        """Connect. Raises ConnectionError when that takes long; it goes on trying all the same."""
-        await asyncio.gather(self._publishing.start(), self._consuming.start())
+        self._joining = asyncio.Lock()
+        self._joined = False
 
     async def link(self, host: str) -> AmqpLink:
-        link = await AmqpLink(host, self._publishing, self._consuming).open()
+        async with self._joining:
+            if not self._joined:
+                await self._publishing.join(self._set_up_speaker)
+                await self._consuming.join(self._set_up_reader)
+                self._joined = True
+        link = await AmqpLink(host, self, self._publishing, self._consuming).open()
         self._links.append(link)
         return link
 
     async def close(self) -> None:
         for link in self._links:
             await link.close()
+
+    async def _set_up_speaker(self, connection: AbstractConnection) -> None:
+        self.speaker = await self._publishing.channel(connection, confirms=True)
+
+    async def _set_up_reader(self, connection: AbstractConnection) -> None:
+        self.reader = await self._consuming.channel(connection)
+
+
+class AmqpAgents(AmqpHosts):
+    """Those of an agent process, which has two connections for them."""
+
+    def __init__(self, url: str, name: str = "agent") -> None:
+        super().__init__(Wire(url, f"{name} publishing"), Wire(url, f"{name} consuming"))
+
+    async def start(self) -> None:
+        """Connect. Raises ConnectionError when that takes long; it goes on trying all the same."""
+        await asyncio.gather(self._publishing.start(), self._consuming.start())
+
+    async def close(self) -> None:
         await self._consuming.close()
         await self._publishing.close()
+        await super().close()
 
 
 class AmqpLink:
     """`bus.broker.HostLink` over RabbitMQ."""
 
-    def __init__(self, host: str, publishing: Wire, consuming: Wire) -> None:
+    def __init__(self, host: str, hosts: AmqpHosts, publishing: Wire, consuming: Wire) -> None:
         self.host = host
+        self._hosts = hosts
         self._publishing = publishing
         self._consuming = consuming
-        self._channel: AbstractChannel | None = None
-        self._reader: AbstractChannel | None = None
+        self._consumer: tuple[AbstractChannel, str] | None = None
         self._words: asyncio.Queue[bytes] = asyncio.Queue(WORDS)
         self._on_question: OnQuestion | None = None
         self._answering: set[asyncio.Task[None]] = set()
@@ -84,7 +114,6 @@ class AmqpLink:
 
     async def open(self) -> AmqpLink:
         self._open = True
-        await self._publishing.join(self._set_up_reports)
         await self._consuming.join(self._set_up_words)
         return self
 
@@ -94,6 +123,9 @@ class AmqpLink:
     async def report(self, message: bytes) -> None:
         await self._publish(REPORT, message, Basic.Properties(delivery_mode=2))
 
+    async def beat(self, message: bytes) -> None:
+        await self._publish(BEAT, message, Basic.Properties(delivery_mode=1))
+
     async def answer(self, on_question: OnQuestion) -> None:
         self._on_question = on_question
 
@@ -101,22 +133,24 @@ class AmqpLink:
         if not self._open:
             return
         self._open = False
-        self._publishing.leave(self._set_up_reports)
         self._consuming.leave(self._set_up_words)
         for task in self._answering:
             task.cancel()
-        for wire, channel in ((self._consuming, self._reader), (self._publishing, self._channel)):
-            if channel is not None:
-                await wire.release(channel)
-
-    async def _set_up_reports(self, connection: AbstractConnection) -> None:
-        self._channel = await self._publishing.channel(connection, confirms=True)
+        if self._consumer is not None:
+            channel, tag = self._consumer
+            if not channel.is_closed:
+                with contextlib.suppress(*AWAY):
+                    await channel.basic_cancel(tag, nowait=True)
 
     async def _set_up_words(self, connection: AbstractConnection) -> None:
-        channel = self._reader = await self._consuming.channel(connection)
-        await channel.queue_declare(HOSTS + self.host, durable=True, arguments=_HOST_QUEUE)
+        channel = self._hosts.reader
+        if channel is None or not self._open:
+            return
+        queue = HOSTS + self.host
+        await channel.queue_declare(queue, durable=True, nowait=True, arguments=_HOST_QUEUE)
         # Words are taken as they come: what is lost with this process is said again.
-        await channel.basic_consume(HOSTS + self.host, self._hear, no_ack=True)
+        started = await channel.basic_consume(queue, self._hear, no_ack=True)
+        self._consumer = channel, started.consumer_tag or ""
 
     async def _hear(self, message: DeliveredMessage) -> None:
         properties = message.header.properties
@@ -141,7 +175,7 @@ class AmqpLink:
             log.warning("question not answered", host=self.host, error=repr(error))
 
     async def _publish(self, key: str, message: bytes, properties: Basic.Properties) -> None:
-        channel = self._channel
+        channel = self._hosts.speaker
         if channel is None or not self._publishing.up.is_set():
             raise ConnectionError("RabbitMQ is away")
         properties.user_id = self._publishing.user

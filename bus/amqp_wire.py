@@ -26,6 +26,7 @@ logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it has to say is 
 
 CONNECT_SECONDS = 15.0
 SET_UP_SECONDS = 60.0
+"""Each, at most; a process that plays a thousand hosts has two for each of them."""
 CLOSE_SECONDS = 2.0
 HEARTBEAT_SECONDS = 5
 """A peer that is silent for three of these is gone."""
@@ -47,7 +48,7 @@ class Wire:
         self._url = _with_heartbeat(url)
         self._name = name
         self._connection: AbstractConnection | None = None
-        self._setups: list[SetUp] = []
+        self._setups: dict[SetUp, None] = {}
         self._lock = asyncio.Lock()
         self._released: set[AbstractChannel] = set()
         self._keeper: asyncio.Task[None] | None = None
@@ -70,7 +71,7 @@ class Wire:
     async def join(self, setup: SetUp) -> None:
         """Have this done on every connection to come, and on the present one."""
         async with self._lock:
-            self._setups.append(setup)
+            self._setups[setup] = None
             if self._connection is not None and self.up.is_set():
                 try:
                     await setup(self._connection)
@@ -80,7 +81,7 @@ class Wire:
 
     def leave(self, setup: SetUp) -> None:
         """No longer."""
-        self._setups.remove(setup)
+        self._setups.pop(setup, None)
 
     async def channel(self, connection: AbstractConnection, *, confirms: bool = False) -> AbstractChannel:
         """A channel whose unexpected end is the connection's end."""
@@ -159,11 +160,12 @@ class Wire:
         async with asyncio.timeout(CONNECT_SECONDS):
             connection = await aiormq.connect(self._url, client_properties={"connection_name": f"cumulog {self._name}"})
         try:
-            async with self._lock, asyncio.timeout(SET_UP_SECONDS):
+            async with self._lock:
                 self._dropped.clear()
                 self._connection = connection
-                for setup in self._setups:
-                    await setup(connection)
+                for setup in list(self._setups):
+                    async with asyncio.timeout(SET_UP_SECONDS):
+                        await setup(connection)
                 if not self._dropped.is_set():  # a channel was lost while it was set up: once more
                     self.up.set()
         except BaseException:

@@ -20,7 +20,8 @@ LISTENERS = 512
 """Reports of different hosts worked on at once; one host's come in order."""
 
 OnReport = Callable[[str, bytes], Awaitable[None]]
-"""What hears the hosts: (host, message). Called for many hosts at once, for each of them in turn."""
+"""What hears the hosts: (host, message). Called for many hosts at once, for each of them in turn; but for a host's
+heartbeats, which wait for none of its reports."""
 
 OnQuestion = Callable[[bytes], Awaitable[bytes]]
 """What answers for a host: question → answer."""
@@ -34,6 +35,9 @@ class HostLink(Protocol):
 
     async def report(self, message: bytes) -> None:
         """Tell the control plane something. Raises ConnectionError when it did not get through."""
+
+    async def beat(self, message: bytes) -> None:
+        """The same of a heartbeat: it overtakes reports, and only the newest counts."""
 
     async def answer(self, on_question: OnQuestion) -> None:
         """From now on, answer what is asked of this host."""
@@ -123,7 +127,7 @@ class Broker(Protocol):
         """Whether a word of this process went to the broker and came back: one that stands still is there, and deaf."""
 
     async def listen(self, on_report: OnReport) -> None:
-        """Hear what agents report: each report reaches one of the processes that listen."""
+        """Hear what agents report: each report reaches one of the processes that listen, and so do heartbeats."""
 
     async def link(self, host: str) -> HostLink:
         """The agent's end of it."""

@@ -43,6 +43,14 @@ class Lanes:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def put_newest(self, key: str, message: bytes) -> None:
+        """Queue a message that makes those before it worthless, as far as they still wait."""
+        lane = self._lanes.get(key)
+        if lane:
+            self._waiting -= len(lane)
+            lane.clear()
+        self.put(key, message, _nothing)
+
     async def room(self) -> None:
         """Wait until not too many wait."""
         await self._few.wait()
@@ -71,3 +79,7 @@ class Lanes:
                     continue  # it comes again
         finally:
             self._lanes.pop(key, None)
+
+
+async def _nothing() -> None:
+    """It is worth no receipt."""

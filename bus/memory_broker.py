@@ -27,6 +27,7 @@ class MemoryBroker:
         self._subscriptions: list[MemorySubscription] = []
         self._hosts: dict[str, MemoryLink] = {}
         self._reports: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(WORDS)
+        self._beats: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(WORDS)
         self._listeners: list[asyncio.Task[None]] = []
         self._echoes: dict[str, asyncio.Event] = {}
 
@@ -72,14 +73,14 @@ class MemoryBroker:
         return True
 
     async def echo(self, timeout_seconds: float) -> bool:
-        """Behind all that hosts have said and nobody has heard yet."""
+        """Behind all heartbeats that nobody has heard yet."""
         if not self._listeners:
             return True
         number = clock.hex_id()
         heard = self._echoes[number] = asyncio.Event()
         try:
             async with asyncio.timeout(timeout_seconds):
-                await self._reports.put((_ECHO, number.encode()))
+                await self._beats.put((_ECHO, number.encode()))
                 await heard.wait()
         except TimeoutError:
             return False
@@ -89,9 +90,10 @@ class MemoryBroker:
 
     async def listen(self, on_report: OnReport) -> None:
         self._listeners.append(asyncio.create_task(self._hear(on_report), name="reports"))
+        self._listeners.append(asyncio.create_task(self._hear_beats(on_report), name="heartbeats"))
 
     async def link(self, host: str) -> MemoryLink:
-        link = self._hosts[host] = MemoryLink(host, self._reports, self._hosts)
+        link = self._hosts[host] = MemoryLink(host, self._reports, self._beats, self._hosts)
         return link
 
     @property
@@ -99,18 +101,25 @@ class MemoryBroker:
         return self._reports.qsize()
 
     async def _hear(self, on_report: OnReport) -> None:
-        async def hear(host: str, message: bytes) -> None:
-            if host != _ECHO:
-                await on_report(host, message)
-            elif heard := self._echoes.get(message.decode()):
-                heard.set()
-
-        lanes = Lanes(hear, LISTENERS)
+        lanes = Lanes(on_report, LISTENERS)
         try:
             while True:
                 await lanes.room()
                 host, message = await self._reports.get()
                 lanes.put(host, message, _acknowledged)
+        finally:
+            await lanes.close()
+
+    async def _hear_beats(self, on_report: OnReport) -> None:
+        lanes = Lanes(on_report, LISTENERS)
+        try:
+            while True:
+                await lanes.room()
+                host, message = await self._beats.get()
+                if host != _ECHO:
+                    lanes.put_newest(host, message)
+                elif heard := self._echoes.get(message.decode()):
+                    heard.set()
         finally:
             await lanes.close()
 
@@ -158,11 +167,18 @@ class MemorySubscription:
 class MemoryLink:
     """A host's end of the in-process bus."""
 
-    def __init__(self, host: str, reports: asyncio.Queue[tuple[str, bytes]], hosts: dict[str, MemoryLink]) -> None:
+    def __init__(
+        self,
+        host: str,
+        reports: asyncio.Queue[tuple[str, bytes]],
+        beats: asyncio.Queue[tuple[str, bytes]],
+        hosts: dict[str, MemoryLink],
+    ) -> None:
         self.host = host
         self.on_question: OnQuestion | None = None
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue(WORDS)
         self._reports = reports
+        self._beats = beats
         self._hosts = hosts
 
     def offer(self, message: bytes) -> None:
@@ -177,6 +193,11 @@ class MemoryLink:
         if self._reports.full():
             raise ConnectionError("the control plane does not keep up with reports; try again")
         self._reports.put_nowait((self.host, message))
+
+    async def beat(self, message: bytes) -> None:
+        if self._beats.full():
+            raise ConnectionError("the control plane does not keep up with heartbeats; try again")
+        self._beats.put_nowait((self.host, message))
 
     async def answer(self, on_question: OnQuestion) -> None:
         self.on_question = on_question

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from bus.broker import HostLink
-from schema.network.wiring import FromNetworkHost, ToNetworkHost, decode_to_host, encode
+from schema.network.wiring import FromNetworkHost, NetworkHeartbeat, ToNetworkHost, decode_to_host, encode
 
 log = structlog.get_logger()
 
@@ -43,7 +43,8 @@ class BrokerNetworkLink:
             yield word
 
     async def report(self, message: FromNetworkHost) -> None:
-        await self._host.report(encode(message))
+        say = self._host.beat if isinstance(message, NetworkHeartbeat) else self._host.report
+        await say(encode(message))
 
     async def close(self) -> None:
         await self._host.close()

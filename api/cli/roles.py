@@ -28,7 +28,7 @@ from api.wire import Call, Get, Reply, Service
 from api.wire.app import make_app
 from api.wire.errors import PLAIN
 from bus.amqp_broker import AmqpBroker
-from bus.amqp_host import AmqpHosts
+from bus.amqp_host import AmqpAgents
 from bus.checkpoint import EVERY_PARTITION
 from bus.cloud import Cloud, open_cloud
 from bus.config import EMBEDDED, MEMORY, RABBITMQ, ConfigurationError, Settings
@@ -175,7 +175,7 @@ async def _relay(process: Process) -> None:
 
 async def _agent(process: Process) -> None:
     """It has no database: the bus is all it speaks to."""
-    hosts = AmqpHosts(_must_be_amqp(process.settings))
+    hosts = AmqpAgents(_must_be_amqp(process.settings))
     process.stack.push_async_callback(hosts.close)
     await _patiently(hosts.start)
     await _steer(process, hosts)

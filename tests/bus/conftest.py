@@ -36,7 +36,7 @@ async def wipe(url: str) -> None:
 
     async with aiormq.connect(url) as connection:
         channel = await connection.channel()
-        for queue in ("reports", "host.h1", "host.h2"):
+        for queue in ("reports", "beats", "host.h1", "host.h2"):
             await channel.queue_delete(queue)
         for exchange in ("cumulog.events", "cumulog.pokes", "cumulog.reports"):
             await channel.exchange_delete(exchange)

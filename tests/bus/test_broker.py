@@ -5,13 +5,17 @@ import itertools
 
 import pytest
 
+from bus.amqp_broker import AmqpBroker
+from bus.amqp_host import AmqpAgents
 from bus.broker import Broker, Delivery, Subscription
 from bus.log import PARTITIONS, Batch
 from bus.memory_broker import MemoryBroker
-from tests.bus.conftest import until
+from tests.bus.conftest import until, wipe
 from tests.bus.words import batch, stream_in
 
 EVERY = frozenset(range(PARTITIONS))
+MANY = 2100
+"""RabbitMQ gives a connection 2,047 channels."""
 
 
 async def taken(subscription: Subscription) -> Delivery:
@@ -178,6 +182,69 @@ async def test_a_report_that_cannot_be_taken_holds_up_nobody(broker: Broker):
     await link.report(b"good")
     await until(lambda: heard == [b"good"])
     await link.close()
+
+
+async def test_a_heartbeat_waits_for_no_report(broker: Broker):
+    heard: list[bytes] = []
+    go_on = asyncio.Event()
+
+    async def hear(host: str, message: bytes) -> None:
+        if message == b"report":
+            await go_on.wait()
+        heard.append(message)
+
+    await broker.listen(hear)
+    link = await broker.link("h1")
+    await link.report(b"report")
+    await link.beat(b"beat")
+    await until(lambda: heard == [b"beat"])
+    go_on.set()
+    await until(lambda: heard == [b"beat", b"report"])
+    await link.close()
+
+
+async def test_of_heartbeats_the_newest_counts(broker: Broker):
+    heard: list[bytes] = []
+    go_on = asyncio.Event()
+
+    async def hear(host: str, message: bytes) -> None:
+        heard.append(message)
+        await go_on.wait()
+
+    await broker.listen(hear)
+    link = await broker.link("h1")
+    await link.beat(b"0")
+    await until(lambda: heard)
+    for n in range(1, 50):
+        await link.beat(b"%d" % n)
+    go_on.set()
+    await until(lambda: heard[-1] == b"49")
+    assert heard == sorted(set(heard), key=int)
+    await link.close()
+
+
+@pytest.mark.live
+@pytest.mark.slow
+async def test_one_process_plays_more_hosts_than_a_connection_has_channels(rabbitmq: str):
+    await wipe(rabbitmq)
+    broker, hosts = AmqpBroker(rabbitmq), AmqpAgents(rabbitmq)
+    await broker.start()
+    await hosts.start()
+    heard: set[str] = set()
+
+    async def hear(host: str, message: bytes) -> None:
+        heard.add(host)
+
+    await broker.listen(hear)
+    links = {name: await hosts.link(name) for name in (f"many-{n}" for n in range(MANY))}
+    for name, link in links.items():
+        await broker.tell(name, name.encode())
+        await link.beat(b"beat")
+    for name, link in links.items():
+        assert await asyncio.wait_for(link.receive(), 10) == name.encode()
+    await until(lambda: heard == links.keys())
+    await hosts.close()
+    await broker.close()
 
 
 async def test_a_host_answers_what_it_is_asked(broker: Broker):

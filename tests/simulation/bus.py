@@ -67,6 +67,7 @@ class ProcessBroker:
         self._network = network
         self._subscriptions: list[MemorySubscription] = []
         self._lanes: Lanes | None = None
+        self._beats: Lanes | None = None
         network.ends[owner.name] = self
 
     @property
@@ -119,18 +120,20 @@ class ProcessBroker:
             return await answer
 
     async def listen(self, on_report: OnReport) -> None:
-        self._lanes = Lanes(on_report, LISTENERS)
+        self._lanes, self._beats = Lanes(on_report, LISTENERS), Lanes(on_report, LISTENERS)
 
     async def link(self, host: str) -> HostEnd:
         raise NotImplementedError
 
-    def hear(self, host: str, message: bytes) -> None:
+    def hear(self, host: str, message: bytes, *, beat: bool = False) -> None:
         """A report, in this process's own name: what it is doing dies with it."""
-
-        if self._lanes is not None and not self.owner.dead:
+        if self._lanes is not None and self._beats is not None and not self.owner.dead:
             context = contextvars.copy_context()
             context.run(OWNER.set, self.owner)
-            context.run(self._lanes.put, host, message, _nothing)
+            if beat:
+                context.run(self._beats.put_newest, host, message)
+            else:
+                context.run(self._lanes.put, host, message, _nothing)
 
 
 class Listening:
@@ -175,6 +178,12 @@ class HostEnd:
         return await self._inbox.get()
 
     async def report(self, message: bytes) -> None:
+        self._say(message)
+
+    async def beat(self, message: bytes) -> None:
+        self._say(message, beat=True)
+
+    def _say(self, message: bytes, *, beat: bool = False) -> None:
         network = self._network
         if self.host in network.away or network.random.random() < network.trouble / 10:
             raise ConnectionError("the bus is away")
@@ -182,7 +191,7 @@ class HostEnd:
         if not listening:
             raise ConnectionError("nobody listens")
         end = min(listening, key=lambda it: it.owner.name)
-        network.carry((self.host, end.owner.name), lambda: end.hear(self.host, message), message)
+        network.carry((self.host, end.owner.name), lambda: end.hear(self.host, message, beat=beat), message)
 
     async def answer(self, on_question: OnQuestion) -> None:
         self._on_question, self._owner = on_question, OWNER.get()
