@@ -38,6 +38,7 @@ _POLL_SECONDS = 0.01
 _SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 """The shortest question PostgreSQL answers; one that merely accepts may be a server that was just killed."""
 
+# Large pages are there for guests, who ask for so many of them and get no others.
 _CONFIGURATION = """\
 # Written by Cumulog at each start. Your own settings belong into postgresql.local.conf, beside this file.
 listen_addresses = ''
@@ -45,6 +46,7 @@ unix_socket_directories = '{socket}'
 unix_socket_permissions = 0700
 max_connections = 120
 shared_buffers = {shared_buffers_mb}MB
+huge_pages = off
 work_mem = 8MB
 maintenance_work_mem = 64MB
 dynamic_shared_memory_type = posix

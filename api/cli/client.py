@@ -29,6 +29,14 @@ class Answer(msgspec.Struct, frozen=True):
         return msgspec.json.decode(self.body) if self.body else None
 
 
+class Refusal(Failure):
+    """The API has refused something."""
+
+    def __init__(self, status: int, message: str, todo: str) -> None:
+        super().__init__(message, todo)
+        self.status = status
+
+
 class Client:
     """Logged in once, with the services' addresses from the catalog."""
 
@@ -44,12 +52,13 @@ class Client:
         return self.call("POST", service, path, msgspec.json.encode(body), **headers).json()
 
     def call(self, method: str, service: str, path: str, body: bytes | Path | None, **headers: str) -> Answer:
-        """One request; a `Path` is streamed from disk. Raises Failure for what the API refuses."""
+        """One request; a `Path` is streamed from disk. Raises Refusal for what the API refuses."""
         url = self._endpoints[service].rstrip("/") + path
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = _request(method, url, body, {"X-Auth-Token": self._token, **named})
         if answer.status >= 400:
-            raise Failure(
+            raise Refusal(
+                answer.status,
                 f"{method} {url} answered {answer.status}: {_message(answer.body)}",
                 f"Its request id is {answer.headers.get('x-openstack-request-id', '-')}: see `./cumulog logs`.",
             )

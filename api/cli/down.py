@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import click
 import msgspec
@@ -13,7 +14,15 @@ from api.cli.screen import Failure, note, say, step
 from bus import clock
 from bus.config import Settings
 
-GUESTS_SECONDS = 300.0
+STILL_SECONDS = 300.0
+"""How long no guest may have shut down before the rest is given up: the slowest has its minute, and then some."""
+SPEAK_SECONDS = 10.0
+LOOK_SECONDS = 0.3
+WORKERS = 8
+AT_ONCE = 1000
+"""Guests that are asked to shut down before it is looked again who has."""
+SHOWN = 5
+"""Guests that are named when they do not stop."""
 
 
 @click.command()
@@ -73,20 +82,77 @@ def _remove_networks(settings: Settings) -> None:
 
 
 def _stop_guests(settings: Settings) -> None:
-    """os-stop for every server that runs, and wait until none does."""
+    """os-stop for every server that runs, and wait until none does, for as long as they become fewer."""
     if not client.healthy(settings):
         raise Failure("the API does not answer, so guests cannot be stopped through it", "`./cumulog up` first.")
     api = client.login(settings)
-    path = "/servers/detail?all_tenants=1&status=ACTIVE"
-    stopped = [server["id"] for server in api.get("compute", path)["servers"]]
-    for server in stopped:
-        api.post("compute", f"/servers/{server}/action", {"os-stop": None})
-    if not stopped:
+    left = _that_run(api)
+    if not left:
         return
-    guests = "1 guest" if len(stopped) == 1 else f"{len(stopped)} guests"
-    with step(f"Shutting {guests} off"):
-        deadline = clock.monotonic() + GUESTS_SECONDS
-        while api.get("compute", path)["servers"]:
-            if clock.monotonic() > deadline:
-                raise Failure(f"some guests still run after {GUESTS_SECONDS:.0f} s", "`./cumulog events` shows why.")
-            time.sleep(0.3)
+    with step(f"Shutting {_guests(len(left))} off") as so_far, ThreadPoolExecutor(WORKERS) as workers:
+        patience = Patience(len(left), clock.monotonic())
+        asked: set[str] = set()
+        while left:
+            fresh = [id for id in left if id not in asked][:AT_ONCE]
+            granted = workers.map(lambda id: _stop(api, id), fresh)
+            asked |= {id for id, it in zip(fresh, granted, strict=True) if it}
+            began = clock.monotonic()
+            left = _that_run(api)
+            now = clock.monotonic()
+            if patience.ends(len(left), now):
+                them = ", ".join(sorted(left)[:SHOWN]) + (", …" if len(left) > SHOWN else "")
+                raise Failure(
+                    f"{_guests(len(left))} of {patience.first} still run, and none shut down in {STILL_SECONDS:.0f} s:"
+                    f" {them}",
+                    "`./cumulog events` shows why; `./cumulog down` stops the cloud without them.",
+                )
+            if patience.speaks(now):
+                so_far(f"{len(left)} of {patience.first} still run")
+            if len(fresh) < AT_ONCE:
+                time.sleep(max(LOOK_SECONDS, now - began))
+
+
+class Patience:
+    """How long guests are waited for: as long as they become fewer. It says how many are left, every so often."""
+
+    def __init__(self, guests: int, now: float) -> None:
+        self.first = self._fewest = guests
+        self._moved_at = self._spoke_at = now
+
+    def ends(self, left: int, now: float) -> bool:
+        """Whether for too long none has gone."""
+        if left < self._fewest:
+            self._fewest, self._moved_at = left, now
+        return left > 0 and now - self._moved_at > STILL_SECONDS
+
+    def speaks(self, now: float) -> bool:
+        """Whether it is time to say something."""
+        due = now - self._spoke_at >= SPEAK_SECONDS
+        if due:
+            self._spoke_at = now
+        return due
+
+
+def _that_run(api: client.Client) -> list[str]:
+    """The ids of all servers that are ACTIVE, page by page."""
+    found: list[str] = []
+    marker = ""
+    while page := api.get("compute", f"/servers?all_tenants=1&status=ACTIVE{marker}")["servers"]:
+        found += [server["id"] for server in page]
+        marker = f"&marker={page[-1]['id']}"
+    return found
+
+
+def _stop(api: client.Client, id: str) -> bool:
+    """Whether it is granted now; one that something is under way with is asked again."""
+    try:
+        api.post("compute", f"/servers/{id}/action", {"os-stop": None})
+    except client.Refusal as refusal:
+        if refusal.status not in {404, 409}:
+            raise
+        return False
+    return True
+
+
+def _guests(count: int) -> str:
+    return "1 guest" if count == 1 else f"{count} guests"

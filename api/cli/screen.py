@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -39,15 +39,25 @@ def done(text: str, seconds: float | None = None) -> None:
 
 
 @contextlib.contextmanager
-def step(text: str) -> Iterator[None]:
-    """Name something that takes a while, and how long it took; the name stays when it fails."""
+def step(text: str) -> Iterator[Callable[[str], None]]:
+    """Name something that takes a while, and how long it took; the name stays when it fails.
+
+    What is yielded says how far it is.
+    """
     started = clock.monotonic()
     if sys.stdout.isatty():
         click.echo(f"… {text}", nl=False)
     else:
         click.echo(f"… {text}")
+
+    def so_far(words: str) -> None:
+        if sys.stdout.isatty():
+            click.echo(f"\r\033[K… {text}: {words}", nl=False)
+        else:
+            click.echo(f"  {words}")
+
     try:
-        yield
+        yield so_far
     except BaseException:
         if sys.stdout.isatty():
             click.echo(f"\r\033[K{click.style('✗', fg='red')} {text}")

@@ -40,6 +40,12 @@ async def test_it_starts_once_and_stops_once(server):
     assert server.pid is None
 
 
+async def test_it_leaves_large_pages_to_guests(server):
+    server.start()
+    assert await _remember(server, "SHOW huge_pages_status") == "off"
+    assert await _remember(server, "SHOW huge_pages") == "off"
+
+
 async def test_what_was_committed_is_there_after_kill_9(server):
     server.start()
     await _remember(server, "CREATE TABLE kept AS SELECT 42 AS answer")
