@@ -39,6 +39,7 @@ class Fencing:
         self._leased = leased
         self._watched = watched
         self._deadline = Deadline()
+        self._promised = True
         self._tasks: set[asyncio.Task[None]] = set()
         self._still = asyncio.Event()
         self._still.set()
@@ -47,7 +48,11 @@ class Fencing:
     @property
     def promises(self) -> bool:
         """What the control plane is told. Nothing is promised that an agent's death would break."""
-        return self._fence and self._watched()
+        promises = self._fence and self._watched()
+        if self._fence and not promises and self._promised:
+            log.warning("no watchdog stands here, so that this host does not promise to fence", host=self._host)
+        self._promised = promises
+        return promises
 
     async def begin(self) -> float:
         """What is left of the lease before, in seconds. When it returns, nothing runs that must not."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import click
 import msgspec
 
+from agents.hypervisor import watchdog
 from api.cli import choices, client, clouds_yaml, processes, supervisor
 from api.cli.install import may_apt, missing
 from api.cli.screen import say
@@ -109,6 +110,8 @@ def _hypervisor(settings: Settings) -> Iterator[Finding]:
         if lacking:
             todo = "`./cumulog up` installs them." if may_apt() else f"As root: apt-get install {' '.join(lacking)}"
             yield Finding(f"libvirt lacks {', '.join(lacking)}", todo, fatal=settings.hypervisor == "libvirt")
+    if settings.needs_watchdog and not watchdog.stands(settings.home):
+        yield Finding("no watchdog stands here, so this machine does not fence", "`./cumulog up`, or serve watchdog.")
 
 
 def _novnc(settings: Settings) -> Finding:
