@@ -1,4 +1,4 @@
-"""Two hosts with a switch of either kind, for whoever asks for them."""
+"""Somebody at the networking API, and two hosts with a switch of either kind: for whoever asks for them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import pytest
 
 from agents.network import namespace
 from agents.network.linux_bridge import LinuxBridge
+from api.network.service import SERVICE
+from bus.config import Settings
 from tests.network.hosts import Fabric
 from tests.network.ovs_place import open_vswitches
+from tests.network.routed import OTHERS, Client
 from tests.network.switched import PLACE, Make, Two
+from tests.serving import Served, serving
 
 
 @pytest.fixture(params=["linuxbridge", "ovs"])
@@ -49,3 +53,24 @@ def service(fabric: Fabric) -> Callable[[], str]:
         return name
 
     return make
+
+
+@pytest.fixture
+async def served(settings: Settings, fresh_database: str) -> AsyncIterator[Served]:
+    async with serving(settings, fresh_database, [SERVICE]) as it:
+        yield it
+
+
+@pytest.fixture
+async def admin(served: Served) -> Client:
+    return Client(served, await served.token("admin"))
+
+
+@pytest.fixture
+async def member(served: Served) -> Client:
+    return Client(served, await served.token("member"))
+
+
+@pytest.fixture
+async def stranger(served: Served) -> Client:
+    return Client(served, await served.token("member", project=OTHERS))

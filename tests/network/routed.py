@@ -17,7 +17,7 @@ from schema.network.port_state import FixedIp
 from schema.network.subnet import SUBNET, AllocateAddress, CreateSubnet, Pool
 from tests.serving import Served
 
-PROJECT = "p" * 32
+PROJECT, OTHERS = "p" * 32, "a" * 32
 
 
 class Client:

@@ -1,21 +1,6 @@
 """Address groups over HTTP."""
 
-import pytest
-
-from api.network.service import SERVICE
 from tests.network.routed import PROJECT, Client
-from tests.serving import serving
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
 
 
 async def _make(client, **fields):

@@ -6,7 +6,6 @@ import uuid
 import msgspec
 import pytest
 
-from api.network.service import SERVICE
 from bus.execute import Wish
 from handlers.network.host import NETWORK_HOSTS
 from schema.network.host import RegisterNetworkHost
@@ -14,28 +13,6 @@ from schema.network.port import PORT
 from schema.network.subnet import SUBNET
 from schema.network.wiring import NetworkHostFacts
 from tests.network.routed import PROJECT, Client, port
-from tests.serving import serving
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
-async def admin(served):
-    return Client(served, await served.token("admin"))
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
-
-
-@pytest.fixture
-async def stranger(served):
-    return Client(served, await served.token("member", project="q" * 32))
 
 
 async def _make(client, **fields):

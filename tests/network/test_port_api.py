@@ -5,7 +5,6 @@ import uuid
 
 import pytest
 
-from api.network.service import SERVICE
 from bus.execute import Wish
 from handlers.network.network import NETWORKS
 from handlers.network.security_group import SECURITY_GROUPS
@@ -14,31 +13,7 @@ from schema.network.network import AddNetworkSubnet, ShareNetwork
 from schema.network.port import PORT
 from schema.network.security_group import CreateSecurityGroup
 from schema.network.subnet import CreateSubnet, Pool
-from tests.network.routed import Client, addresses, network, subnet
-from tests.serving import serving
-
-OTHERS = "q" * 32
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
-async def admin(served):
-    return Client(served, await served.token("admin"))
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
-
-
-@pytest.fixture
-async def stranger(served):
-    return Client(served, await served.token("member", project=OTHERS))
+from tests.network.routed import OTHERS, addresses, network, subnet
 
 
 @pytest.fixture

@@ -25,11 +25,6 @@ async def served(settings, fresh_database):
 
 
 @pytest.fixture
-async def admin(served):
-    return Client(served, await served.token("admin"))
-
-
-@pytest.fixture
 async def port(served, admin):
     """A guest's port on h1."""
     body = {

@@ -5,7 +5,6 @@ import uuid
 
 import pytest
 
-from api.network.service import SERVICE
 from bus.execute import Wish
 from handlers.network.port import PORTS
 from handlers.network.qos_policy import default_policy, using
@@ -14,31 +13,13 @@ from schema.network.port_command import UpdatePort
 from schema.network.qos_policy import QOS_POLICY
 from schema.refusal import NotFound
 from tests.network.routed import PROJECT, Client, network, port, subnet
-from tests.serving import serving
 
 LIMITS, MARKS = "bandwidth_limit_rules", "dscp_marking_rules"
-OTHER = "q" * 32
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
 
 
 @pytest.fixture
 async def admin(served):
     return Client(served, await served.token("admin", project="o" * 32))
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
-
-
-@pytest.fixture
-async def stranger(served):
-    return Client(served, await served.token("member", project=OTHER))
 
 
 async def _policy(client, **fields):

@@ -1,11 +1,7 @@
 """Quotas over HTTP: who sees and sets them, and that what is made over them is refused."""
 
-import pytest
-
-from api.network.service import SERVICE
 from handlers.network.quota import taking
-from tests.network.routed import PROJECT, Client, network, subnet
-from tests.serving import serving
+from tests.network.routed import PROJECT, network, subnet
 
 DEFAULTS = {
     "network": 100,
@@ -19,22 +15,6 @@ DEFAULTS = {
     "rbac_policy": 10,
     "trunk": -1,
 }
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
-async def admin(served):
-    return Client(served, await served.token("admin"))
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
 
 
 async def test_a_project_nobody_spoke_of_has_the_defaults(member, admin):

@@ -2,9 +2,6 @@
 
 import uuid
 
-import pytest
-
-from api.network.service import SERVICE
 from bus import clock
 from bus.execute import Wish
 from handlers.network.port import PORTS
@@ -19,8 +16,7 @@ from schema.network.rbac_policy import (
     RetargetRbacPolicy,
 )
 from schema.refusal import NotFound
-from tests.network.routed import PROJECT, Client
-from tests.serving import serving
+from tests.network.routed import OTHERS, PROJECT, Client
 from tests.story import Story
 
 policies = Story(RBAC_POLICIES)
@@ -31,7 +27,7 @@ facts = {
     "action": "access_as_shared",
     "target_project": "q",
 }
-OTHERS, THIRD = "a" * 32, "b" * 32
+THIRD = "b" * 32
 
 
 def test_a_policys_life():
@@ -39,27 +35,6 @@ def test_a_policys_life():
     moved = made.when(RetargetRbacPolicy(target_project="r")).then(RbacPolicyRetargeted(target_project="r"))
     gone = moved.when(DeleteRbacPolicy()).then(RbacPolicyDeleted())
     gone.when(RetargetRbacPolicy(target_project="q")).refused("not found", NotFound)
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
-async def admin(served):
-    return Client(served, await served.token("admin"))
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
-
-
-@pytest.fixture
-async def stranger(served):
-    return Client(served, await served.token("member", project=OTHERS))
 
 
 async def _network(client, **fields):

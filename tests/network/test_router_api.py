@@ -5,26 +5,8 @@ import uuid
 
 import pytest
 
-from api.network.service import SERVICE
 from schema.network.port import PORT
 from tests.network.routed import Client, addresses, network, port, subnet
-from tests.serving import serving
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
-async def admin(served):
-    return Client(served, await served.token("admin"))
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
 
 
 @pytest.fixture

@@ -3,40 +3,13 @@
 import asyncio
 import uuid
 
-import pytest
-
-from api.network.service import SERVICE
 from bus import clock
 from bus.execute import Wish
 from handlers.network.port import PORTS
 from handlers.network.security_group import SECURITY_GROUPS, standing
 from schema.network.port_command import CreatePort, DeletePort
 from schema.network.security_group import ShareSecurityGroup
-from tests.network.routed import PROJECT, Client
-from tests.serving import serving
-
-OTHERS = "q" * 32
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
-async def admin(served):
-    return Client(served, await served.token("admin"))
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
-
-
-@pytest.fixture
-async def stranger(served):
-    return Client(served, await served.token("member", project=OTHERS))
+from tests.network.routed import OTHERS, PROJECT
 
 
 async def _make(client, **fields):

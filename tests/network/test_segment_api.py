@@ -2,29 +2,11 @@
 
 import pytest
 
-from api.network.service import SERVICE
 from bus.execute import Wish
 from handlers.network.host import NETWORK_HOSTS
 from schema.network.host import RegisterNetworkHost
 from schema.network.wiring import NetworkHostFacts
-from tests.network.routed import Client, port
-from tests.serving import serving
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
-async def admin(served):
-    return Client(served, await served.token("admin"))
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
+from tests.network.routed import port
 
 
 @pytest.fixture

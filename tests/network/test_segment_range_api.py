@@ -20,16 +20,6 @@ async def served(settings, fresh_database):
         yield it
 
 
-@pytest.fixture
-async def admin(served):
-    return Client(served, await served.token("admin"))
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
-
-
 async def made(client, **fields):
     body = {"network_segment_range": fields}
     return (await client("POST", RANGES, body, expect=201))["network_segment_range"]

@@ -5,29 +5,11 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-from api.network.service import SERVICE
 from handlers.network.addressing import eui64
 from schema.network.port import PORT
 from schema.network.quota import NETWORK_USAGE, usage_id
 from schema.network.subnet import SUBNET
 from tests.network.routed import PROJECT, Client, port
-from tests.serving import serving
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
-async def admin(served):
-    return Client(served, await served.token("admin"))
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
 
 
 @pytest.fixture

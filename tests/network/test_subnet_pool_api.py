@@ -4,34 +4,7 @@ import asyncio
 import ipaddress
 import uuid
 
-import pytest
-
-from api.network.service import SERVICE
-from tests.network.routed import Client
-from tests.serving import serving
-
-OTHER = "b" * 32
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
-async def admin(served):
-    return Client(served, await served.token("admin"))
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
-
-
-@pytest.fixture
-async def stranger(served):
-    return Client(served, await served.token("member", project=OTHER))
+from tests.network.routed import OTHERS
 
 
 async def _pool(who, *prefixes, expect=201, **fields):
@@ -206,9 +179,9 @@ async def test_a_pool_is_shared_no_farther_than_its_scope(member, stranger):
     scope = (await member("POST", "/address-scopes", {"address_scope": {"ip_version": 4}}, expect=201))["address_scope"]
     pool = await _pool(member, "10.0.0.0/24", address_scope_id=scope["id"])
     policy = {"object_type": "subnetpool", "object_id": pool["id"], "action": "access_as_shared"}
-    body = {"rbac_policy": {**policy, "target_tenant": OTHER}}
+    body = {"rbac_policy": {**policy, "target_tenant": OTHERS}}
     await member.refused("POST", "/rbac-policies", body, 400, "InvalidInput")
-    opened = {**policy, "object_type": "address_scope", "object_id": scope["id"], "target_tenant": OTHER}
+    opened = {**policy, "object_type": "address_scope", "object_id": scope["id"], "target_tenant": OTHERS}
     await member("POST", "/rbac-policies", {"rbac_policy": opened}, expect=201)
     await member("POST", "/rbac-policies", body, expect=201)
     body = {"address_scope": {"shared": False, "name": "mine"}}
@@ -223,7 +196,7 @@ async def test_shared_pools_and_scopes_are_seen_by_those_they_are_shared_with(me
         "object_type": "subnetpool",
         "object_id": pool["id"],
         "action": "access_as_shared",
-        "target_tenant": OTHER,
+        "target_tenant": OTHERS,
     }
     made = (await member("POST", "/rbac-policies", {"rbac_policy": policy}, expect=201))["rbac_policy"]
     assert (await stranger("GET", f"/subnetpools/{pool['id']}"))["subnetpool"]["shared"]

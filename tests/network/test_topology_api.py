@@ -4,28 +4,15 @@ import asyncio
 
 import pytest
 
-from api.network.service import SERVICE
 from schema.network.port import PORT
 from tests.network.routed import PROJECT, Client, port
-from tests.serving import serving
 
 MINE = f"/auto-allocated-topology/{PROJECT}"
 
 
 @pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
 async def admin(served):
     return Client(served, await served.token("admin", project="o" * 32))
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@
 import asyncio
 import uuid
 
-import pytest
-
-from api.network.service import SERVICE
 from bus import clock
 from bus.execute import Wish
 from handlers.network.network import NETWORKS
@@ -18,20 +15,8 @@ from schema.network.port_command import BindPort, ReportPortWired, UnbindPort
 from schema.network.quota import SetNetworkQuotaLimits
 from schema.network.trunk import TRUNK
 from tests.network.routed import PROJECT, Client, network, port
-from tests.serving import serving
 
 OTHER = "q" * 32
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
 
 
 async def _port(served, project=PROJECT):

@@ -4,23 +4,10 @@ import uuid
 
 import pytest
 
-from api.network.service import SERVICE
 from schema.network.vpn_connection import VPN_CONNECTION
 from tests.network.routed import Client, network, subnet
-from tests.serving import serving
 
 KEY = "not a very good key"
-
-
-@pytest.fixture
-async def served(settings, fresh_database):
-    async with serving(settings, fresh_database, [SERVICE]) as it:
-        yield it
-
-
-@pytest.fixture
-async def member(served):
-    return Client(served, await served.token("member"))
 
 
 @pytest.fixture
