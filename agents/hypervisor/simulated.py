@@ -1,6 +1,6 @@
 """A hypervisor that only pretends: domains are numbers in memory, so that one process can play a thousand hosts.
 
-Its domains may be kept in a file, as a real host's outlive its agent. What a test or a simulation wants to go wrong is
+Its domains may be kept in a store, as a real host's outlive its agent. What a test or a simulation wants to go wrong is
 said by `delay` and `failure`; what happens behind the agent's back, by `lose_power`, `crash` and `vanish`.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import Literal
 from weakref import WeakValueDictionary
 
@@ -43,33 +42,14 @@ from agents.hypervisor.plan import (
     Unrescue,
     Unresize,
 )
+from agents.hypervisor.simulated_store import Simulated, SimulatedStore
 from agents.hypervisor.wishes import has_agent
 from bus.config import Hardware
 from schema.compute.domain import Domain, HostFacts, ImageRef, Observed, PowerSeen
 from schema.compute.question import ConsoleKind, Diagnosis, DiskUse, Leftover, MoveMeasured, NicUse
 
-SAVE_SECONDS = 0.2
-"""Changes within this time are written together."""
 CONSOLE_BYTES = 16 * 1024
 """Kept of one console, at most."""
-
-
-class Simulated(msgspec.Struct, omit_defaults=True):
-    """One pretended domain."""
-
-    seen: Observed
-    name: str = ""
-    console: str = ""
-    vcpus: int = 1
-    ram_mb: int = 0
-    agent: bool = False
-    """Its image says that it has a guest agent."""
-    macs: dict[str, str] = {}
-    """Tap → MAC address."""
-    disk: str = ""
-    """Tells its root disk from any other."""
-    disk_before: str = ""
-    """The one that was kept."""
 
 
 _HOSTS: WeakValueDictionary[str, SimulatedDriver] = WeakValueDictionary()
@@ -79,7 +59,7 @@ _HOSTS: WeakValueDictionary[str, SimulatedDriver] = WeakValueDictionary()
 class SimulatedDriver:
     """`Driver` in memory. `delay(step)` seconds pass before a step is done; `failure(step)` says why it fails instead.
 
-    `state`: the file its domains are kept in; None: they end with the process.
+    `store`: where its domains are kept; None: they end with the process.
     """
 
     def __init__(
@@ -93,7 +73,7 @@ class SimulatedDriver:
         hardware: Hardware | None = None,
         delay: Callable[[Step], float] | None = None,
         failure: Callable[[Step], str | None] | None = None,
-        state: Path | None = None,
+        store: SimulatedStore | None = None,
     ) -> None:
         self.host = host
         self.domains: dict[str, Simulated] = {}
@@ -129,21 +109,19 @@ class SimulatedDriver:
             dedicated_cpus=dedicated(hardware.dedicated_cpus, cells),
             devices=pretended_devices(hardware),
         )
-        self._state = state
-        self._save_timer: asyncio.TimerHandle | None = None
+        self._store = store
         self._on_change: OnChange | None = None
         _HOSTS[host] = self
 
     async def start(self, on_change: OnChange, on_progress: OnProgress) -> None:
         self._on_change = on_change
-        if self._state and self._state.exists():
-            self.domains = msgspec.json.decode(self._state.read_bytes(), type=dict[str, Simulated])
+        if self._store:
+            self.domains = self._store.domains(self.host)
 
     async def close(self) -> None:
         self._on_change = None
-        if self._save_timer:
-            self._save_timer.cancel()
-            self._save()
+        if self._store:
+            self._store.save()
 
     def metrics(self) -> dict[str, float]:
         return self.measured
@@ -174,7 +152,7 @@ class SimulatedDriver:
         if isinstance(step, TakeSnapshot) and step.server_id in self.domains:
             await self._send_copy(step)
         self._do(step)
-        self._changed()
+        self._changed(step.server_id)
 
     async def _send_copy(self, step: TakeSnapshot) -> None:
         """A disk that is as empty as everything here."""
@@ -253,7 +231,7 @@ class SimulatedDriver:
 
     def comes(self, server_id: str) -> None:
         """Another host has sent it."""
-        self._changed()
+        self._changed(server_id)
         if self._on_change:
             self._on_change(server_id)
 
@@ -263,14 +241,14 @@ class SimulatedDriver:
     def vanish(self, server_id: str) -> None:
         """Somebody removed the domain and its disks."""
         self.domains.pop(server_id, None)
-        self._changed()
+        self._changed(server_id)
         if self._on_change:
             self._on_change(server_id)
 
     def _behind_our_back(self, server_id: str, power: PowerSeen) -> None:
         self._put(server_id, power=power)
         self._write(server_id, f"simulated: {power}")
-        self._changed()
+        self._changed(server_id)
         if self._on_change:
             self._on_change(server_id)
 
@@ -400,17 +378,9 @@ class SimulatedDriver:
         domain = self.domains[id]
         domain.console = f"{domain.console}{text}\n"[-CONSOLE_BYTES:]
 
-    def _changed(self) -> None:
-        if self._state and not self._save_timer:
-            self._save_timer = asyncio.get_running_loop().call_later(SAVE_SECONDS, self._save)
-
-    def _save(self) -> None:
-        assert self._state
-        self._save_timer = None
-        self._state.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._state.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode(self.domains))
-        fresh.replace(self._state)
+    def _changed(self, server_id: str) -> None:
+        if self._store:
+            self._store.changed(self.host, server_id)
 
 
 def _pretended(seen: Observed, domain: Domain, disk: str) -> Simulated:

@@ -13,6 +13,7 @@ from agents.hypervisor.agent import Agent
 from agents.hypervisor.boot_time import booted_at
 from agents.hypervisor.driver import Driver
 from agents.hypervisor.simulated import SimulatedDriver
+from agents.hypervisor.simulated_store import SimulatedStore
 from agents.link import BrokerLink
 from agents.network.agent import NetworkAgent
 from agents.network.driver import NetworkDriver
@@ -40,8 +41,9 @@ async def agents(settings: Settings, links: Links) -> list[tuple[str, Run]]:
     """(host, how to run its agent) for every host this machine plays."""
     await _ensure_hosts(settings)
     made: list[tuple[str, Run]] = []
+    store = SimulatedStore(settings.home / "simulated")
     for host in host_names(settings):
-        driver = await _driver(settings, host)
+        driver = await _driver(settings, host, store)
         agent = Agent(
             host,
             driver,
@@ -110,11 +112,9 @@ def _place(settings: Settings, host: str) -> HostPlace:
     return HostPlace(tag="0", fabric=settings.network.fabric, interfaces=settings.network.interfaces)
 
 
-async def _driver(settings: Settings, host: str) -> Driver:
+async def _driver(settings: Settings, host: str, store: SimulatedStore) -> Driver:
     if settings.hypervisor == "simulated":
-        folder = settings.home / "simulated"
-        folder.mkdir(parents=True, exist_ok=True)
-        return SimulatedDriver(host, state=folder / f"{host}.json", booted_at=booted_at(), hardware=settings.hardware)
+        return SimulatedDriver(host, store=store, booted_at=booted_at(), hardware=settings.hardware)
     from agents.hypervisor.libvirt_opening import open_driver
 
     return await open_driver(settings, host, _place(settings, host).namespace, host_names(settings).index(host))

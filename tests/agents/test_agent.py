@@ -5,7 +5,8 @@ import pytest
 from agents.hypervisor.agent import Agent
 from agents.hypervisor.deadline import Deadline, boot_id
 from agents.hypervisor.plan import Define, Reboot, Remake, Start, Stop
-from agents.hypervisor.simulated import Simulated, SimulatedDriver
+from agents.hypervisor.simulated import SimulatedDriver
+from agents.hypervisor.simulated_store import Simulated, SimulatedStore
 from agents.link import BrokerLink
 from bus import clock
 from schema.compute.domain import Domain, ImageRef, Lease, Observed, Reboots, Seed, encode
@@ -384,15 +385,14 @@ async def test_reports_that_did_not_get_through_are_made_again(control, driver):
 
 
 async def test_domains_outlive_the_agent_and_are_found_again(control, tmp_path):
-    state = tmp_path / "host-1.json"
-    await control.start_agent(SimulatedDriver("host-1", state=state))
+    await control.start_agent(SimulatedDriver("host-1", store=SimulatedStore(tmp_path)))
     await control.tell(domain(), domain("b", 4, "stopped"))
     await control.seen("a", "running")
     await control.seen("b", "stopped")
     await control.stop_agent()
     control.observed.clear()
     control.manifest = (domain(), domain("b", 4, "stopped"))
-    again = SimulatedDriver("host-1", state=state)
+    again = SimulatedDriver("host-1", store=SimulatedStore(tmp_path))
     await control.start_agent(again)
     assert (await control.seen("b", "stopped")).generation == 4
     await control.seen("a", "running")

@@ -12,7 +12,8 @@ from agents.hypervisor.agent import Agent
 from agents.hypervisor.deadline import MemoryDeadlines, boot_id, is_over
 from agents.hypervisor.driver import OnChange, OnProgress, StepFailed
 from agents.hypervisor.plan import Pause, Send, Step, TakeSnapshot
-from agents.hypervisor.simulated import Simulated, SimulatedDriver
+from agents.hypervisor.simulated import SimulatedDriver
+from agents.hypervisor.simulated_store import Simulated
 from agents.hypervisor.watchdog import GRACE_SECONDS, LOOK_SECONDS
 from agents.link import BrokerLink
 from bus import clock
