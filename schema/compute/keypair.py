@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from msgspec.structs import replace
 
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 
 
 class KeyType(StrEnum):
@@ -33,15 +33,17 @@ class Keypair(State):
         return self.parent_id
 
 
-class KeypairImported(Event):
-    """The key's owner brought it, or it was made for them and handed over (`generated`)."""
-
+class _NewKeypair(Said):
     name: str
     user_id: str
     key_type: KeyType
     public_key: str
     fingerprint: str
     generated: bool = False
+
+
+class KeypairImported(Event, _NewKeypair):
+    """The key's owner brought it, or it was made for them and handed over (`generated`)."""
 
 
 class KeypairDeleted(Event):
@@ -51,13 +53,8 @@ class KeypairDeleted(Event):
 KeypairEvent = KeypairImported | KeypairDeleted
 
 
-class ImportKeypair(Command):
-    name: str
-    user_id: str
-    key_type: KeyType
-    public_key: str
-    fingerprint: str
-    generated: bool = False
+class ImportKeypair(Command, _NewKeypair):
+    """Make it."""
 
 
 class DeleteKeypair(Command):

@@ -14,7 +14,7 @@ from enum import StrEnum
 from msgspec import field
 from msgspec.structs import replace
 
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Kind, Said, State
 
 
 class GroupPolicy(StrEnum):
@@ -41,13 +41,17 @@ class ServerGroup(State):
         return sum(it == host for id, it in self.members.items() if id != but)
 
 
-class ServerGroupCreated(Event):
+class _NewServerGroup(Said):
     name: str
     project_id: str
     user_id: str
     policy: GroupPolicy
     max_per_host: int = 1
     ruled: bool = False
+
+
+class ServerGroupCreated(Event, _NewServerGroup):
+    """It is there."""
 
 
 class ServerJoinedGroup(Event):
@@ -71,13 +75,8 @@ class ServerGroupDeleted(Event):
 ServerGroupEvent = ServerGroupCreated | ServerJoinedGroup | GroupMemberPlaced | ServerLeftGroup | ServerGroupDeleted
 
 
-class CreateServerGroup(Command):
-    name: str
-    project_id: str
-    user_id: str
-    policy: GroupPolicy
-    max_per_host: int = 1
-    ruled: bool = False
+class CreateServerGroup(Command, _NewServerGroup):
+    """Make it."""
 
 
 class JoinServerGroup(Command):

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
 from schema.changes import applied
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Kind, Said, State
 
 Interface = Literal["public", "internal", "admin"]
 
@@ -70,7 +70,7 @@ def evolve_region(region: Region, event: Any, at: datetime) -> Region:
 REGION = Kind("region", Region, RegionCreated | RegionUpdated | RegionDeleted, evolve_region, reborn=RegionCreated)
 
 
-class ServiceCreated(Event):
+class _NewService(Said):
     kind: str
     """The catalog's `type`: compute, identity."""
     name: str | None = None
@@ -79,12 +79,20 @@ class ServiceCreated(Event):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class ServiceUpdated(Event):
+class ServiceCreated(Event, _NewService):
+    """It is there."""
+
+
+class _ServiceChanges(Said):
     kind: str | UnsetType = UNSET
     name: str | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
     extra: dict[str, Any] | UnsetType = UNSET
+
+
+class ServiceUpdated(Event, _ServiceChanges):
+    """It is changed."""
 
 
 class ServiceDeleted(Event):
@@ -99,20 +107,12 @@ class Service(State):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class CreateService(Command):
-    kind: str
-    name: str | None = None
-    description: str | None = None
-    enabled: bool = True
-    extra: dict[str, Any] = field(default_factory=dict)
+class CreateService(Command, _NewService):
+    """Make it."""
 
 
-class UpdateService(Command):
-    kind: str | UnsetType = UNSET
-    name: str | UnsetType | None = UNSET
-    description: str | UnsetType | None = UNSET
-    enabled: bool | UnsetType = UNSET
-    extra: dict[str, Any] | UnsetType = UNSET
+class UpdateService(Command, _ServiceChanges):
+    """Change it."""
 
 
 class DeleteService(Command):
@@ -131,7 +131,7 @@ def evolve_service(service: Service, event: Any, at: datetime) -> Service:
 SERVICE = Kind("service", Service, ServiceCreated | ServiceUpdated | ServiceDeleted, evolve_service)
 
 
-class EndpointCreated(Event):
+class _NewEndpoint(Said):
     service_id: str
     interface: Interface
     url: str
@@ -140,13 +140,21 @@ class EndpointCreated(Event):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class EndpointUpdated(Event):
+class EndpointCreated(Event, _NewEndpoint):
+    """It is there."""
+
+
+class _EndpointChanges(Said):
     service_id: str | UnsetType = UNSET
     interface: Interface | UnsetType = UNSET
     url: str | UnsetType = UNSET
     region_id: str | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
     extra: dict[str, Any] | UnsetType = UNSET
+
+
+class EndpointUpdated(Event, _EndpointChanges):
+    """It is changed."""
 
 
 class EndpointDeleted(Event):
@@ -166,22 +174,12 @@ class Endpoint(State):
         return self.service_id
 
 
-class CreateEndpoint(Command):
-    service_id: str
-    interface: Interface
-    url: str
-    region_id: str | None = None
-    enabled: bool = True
-    extra: dict[str, Any] = field(default_factory=dict)
+class CreateEndpoint(Command, _NewEndpoint):
+    """Make it."""
 
 
-class UpdateEndpoint(Command):
-    service_id: str | UnsetType = UNSET
-    interface: Interface | UnsetType = UNSET
-    url: str | UnsetType = UNSET
-    region_id: str | UnsetType | None = UNSET
-    enabled: bool | UnsetType = UNSET
-    extra: dict[str, Any] | UnsetType = UNSET
+class UpdateEndpoint(Command, _EndpointChanges):
+    """Change it."""
 
 
 class DeleteEndpoint(Command):

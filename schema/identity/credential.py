@@ -7,10 +7,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 
 
-class ApplicationCredentialCreated(Event):
+class _NewApplicationCredential(Said):
     user_id: str
     project_id: str
     name: str
@@ -21,6 +21,10 @@ class ApplicationCredentialCreated(Event):
     unrestricted: bool = False
     """It may make and delete application credentials itself."""
     expires_at: datetime | None = None
+
+
+class ApplicationCredentialCreated(Event, _NewApplicationCredential):
+    """It is there."""
 
 
 class ApplicationCredentialDeleted(Event):
@@ -42,15 +46,8 @@ class ApplicationCredential(State):
         return self.user_id
 
 
-class CreateApplicationCredential(Command):
-    user_id: str
-    project_id: str
-    name: str
-    secret_id: str
-    roles: tuple[str, ...]
-    description: str | None = None
-    unrestricted: bool = False
-    expires_at: datetime | None = None
+class CreateApplicationCredential(Command, _NewApplicationCredential):
+    """Make it."""
 
 
 class DeleteApplicationCredential(Command):

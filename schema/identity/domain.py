@@ -9,10 +9,10 @@ from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
 from schema.changes import applied
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 
 
-class DomainCreated(Event):
+class _NewDomain(Said):
     name: str
     description: str = ""
     enabled: bool = True
@@ -21,13 +21,21 @@ class DomainCreated(Event):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class DomainUpdated(Event):
+class DomainCreated(Event, _NewDomain):
+    """It is there."""
+
+
+class _DomainChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
     options: dict[str, Any] | UnsetType = UNSET
     extra: dict[str, Any] | UnsetType = UNSET
+
+
+class DomainUpdated(Event, _DomainChanges):
+    """It is changed."""
 
 
 class DomainDeleted(Event):
@@ -43,22 +51,12 @@ class Domain(State):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class CreateDomain(Command):
-    name: str
-    description: str = ""
-    enabled: bool = True
-    tags: tuple[str, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
+class CreateDomain(Command, _NewDomain):
+    """Make it."""
 
 
-class UpdateDomain(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    enabled: bool | UnsetType = UNSET
-    tags: tuple[str, ...] | UnsetType = UNSET
-    options: dict[str, Any] | UnsetType = UNSET
-    extra: dict[str, Any] | UnsetType = UNSET
+class UpdateDomain(Command, _DomainChanges):
+    """Change it."""
 
 
 class DeleteDomain(Command):

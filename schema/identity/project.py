@@ -9,10 +9,10 @@ from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
 from schema.changes import applied
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 
 
-class ProjectCreated(Event):
+class _NewProject(Said):
     name: str
     domain_id: str
     ancestors: tuple[str, ...]
@@ -24,13 +24,21 @@ class ProjectCreated(Event):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class ProjectUpdated(Event):
+class ProjectCreated(Event, _NewProject):
+    """It is there."""
+
+
+class _ProjectChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     tags: tuple[str, ...] | UnsetType = UNSET
     options: dict[str, Any] | UnsetType = UNSET
     extra: dict[str, Any] | UnsetType = UNSET
+
+
+class ProjectUpdated(Event, _ProjectChanges):
+    """It is changed."""
 
 
 class ProjectDeleted(Event):
@@ -53,24 +61,12 @@ class Project(State):
         return self.ancestors[0] if self.ancestors else ""
 
 
-class CreateProject(Command):
-    name: str
-    domain_id: str
-    ancestors: tuple[str, ...]
-    description: str = ""
-    enabled: bool = True
-    tags: tuple[str, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
+class CreateProject(Command, _NewProject):
+    """Make it."""
 
 
-class UpdateProject(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    enabled: bool | UnsetType = UNSET
-    tags: tuple[str, ...] | UnsetType = UNSET
-    options: dict[str, Any] | UnsetType = UNSET
-    extra: dict[str, Any] | UnsetType = UNSET
+class UpdateProject(Command, _ProjectChanges):
+    """Change it."""
 
 
 class DeleteProject(Command):

@@ -9,10 +9,10 @@ from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
 from schema.changes import applied
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 
 
-class RoleCreated(Event):
+class _NewRole(Said):
     name: str
     domain_id: str | None = None
     """None: a role for all; else only for projects of that domain, and only to imply others."""
@@ -21,11 +21,19 @@ class RoleCreated(Event):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class RoleUpdated(Event):
+class RoleCreated(Event, _NewRole):
+    """It is there."""
+
+
+class _RoleChanges(Said):
     name: str | UnsetType = UNSET
     description: str | UnsetType | None = UNSET
     options: dict[str, Any] | UnsetType = UNSET
     extra: dict[str, Any] | UnsetType = UNSET
+
+
+class RoleUpdated(Event, _RoleChanges):
+    """It is changed."""
 
 
 class RoleImplied(Event):
@@ -51,19 +59,12 @@ class Role(State):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class CreateRole(Command):
-    name: str
-    domain_id: str | None = None
-    description: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
+class CreateRole(Command, _NewRole):
+    """Make it."""
 
 
-class UpdateRole(Command):
-    name: str | UnsetType = UNSET
-    description: str | UnsetType | None = UNSET
-    options: dict[str, Any] | UnsetType = UNSET
-    extra: dict[str, Any] | UnsetType = UNSET
+class UpdateRole(Command, _RoleChanges):
+    """Change it."""
 
 
 class ImplyRole(Command):

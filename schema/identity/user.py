@@ -9,10 +9,10 @@ from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
 from schema.changes import applied
-from schema.event import Command, Event, Key, Kind, State
+from schema.event import Command, Event, Key, Kind, Said, State
 
 
-class UserCreated(Event):
+class _NewUser(Said):
     name: str
     domain_id: str
     enabled: bool = True
@@ -23,12 +23,20 @@ class UserCreated(Event):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class UserUpdated(Event):
+class UserCreated(Event, _NewUser):
+    """It is there."""
+
+
+class _UserChanges(Said):
     name: str | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     default_project_id: str | UnsetType | None = UNSET
     options: dict[str, Any] | UnsetType = UNSET
     extra: dict[str, Any] | UnsetType = UNSET
+
+
+class UserUpdated(Event, _UserChanges):
+    """It is changed."""
 
 
 class UserPasswordSet(Event):
@@ -59,22 +67,12 @@ class User(State):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class CreateUser(Command):
-    name: str
-    domain_id: str
-    enabled: bool = True
-    default_project_id: str | None = None
-    password_id: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
+class CreateUser(Command, _NewUser):
+    """Make it."""
 
 
-class UpdateUser(Command):
-    name: str | UnsetType = UNSET
-    enabled: bool | UnsetType = UNSET
-    default_project_id: str | UnsetType | None = UNSET
-    options: dict[str, Any] | UnsetType = UNSET
-    extra: dict[str, Any] | UnsetType = UNSET
+class UpdateUser(Command, _UserChanges):
+    """Change it."""
 
 
 class SetPassword(Command):

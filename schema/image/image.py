@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
-from schema.event import Command, Event, Kind, State
+from schema.event import Command, Event, Kind, Said, State
 
 QUEUED, SAVING, ACTIVE, DEACTIVATED, DELETED = "queued", "saving", "active", "deactivated", "deleted"
 PUBLIC, COMMUNITY, SHARED, PRIVATE = "public", "community", "shared", "private"
@@ -74,7 +74,7 @@ class Image(State):
         return project_id == self.project_id or (self.visibility == SHARED and project_id in self.members)
 
 
-class ImageCreated(Event):
+class _NewImage(Said):
     name: str | None = None
     project_id: str = ""
     visibility: str = SHARED
@@ -86,6 +86,10 @@ class ImageCreated(Event):
     container_format: str | None = None
     properties: dict[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+
+
+class ImageCreated(Event, _NewImage):
+    """It is there."""
 
 
 class ImageUploadStarted(Event):
@@ -106,7 +110,7 @@ class ImageUploadAbandoned(Event):
     reason: str = ""
 
 
-class ImageUploaded(Event):
+class _ImageData(Said):
     upload_id: str
     size: int
     checksum: str
@@ -115,9 +119,11 @@ class ImageUploaded(Event):
     virtual_size: int = 0
 
 
-class ImageChanged(Event):
-    """What is not named stays as it was."""
+class ImageUploaded(Event, _ImageData):
+    """Its data is there."""
 
+
+class _ImageChanges(Said):
     name: str | None | UnsetType = UNSET
     project_id: str | UnsetType = UNSET
     visibility: str | UnsetType = UNSET
@@ -130,6 +136,10 @@ class ImageChanged(Event):
     tags: tuple[str, ...] | UnsetType = UNSET
     properties_set: dict[str, str] = field(default_factory=dict)
     properties_removed: tuple[str, ...] = ()
+
+
+class ImageChanged(Event, _ImageChanges):
+    """What is not named stays as it was."""
 
 
 class ImageTagged(Event):
@@ -185,18 +195,8 @@ ImageEvent = (
 )
 
 
-class CreateImage(Command):
-    name: str | None = None
-    project_id: str = ""
-    visibility: str = SHARED
-    protected: bool = False
-    hidden: bool = False
-    min_disk_gb: int = 0
-    min_ram_mb: int = 0
-    disk_format: str | None = None
-    container_format: str | None = None
-    properties: dict[str, str] = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
+class CreateImage(Command, _NewImage):
+    """Make it."""
 
 
 class StartImageUpload(Command):
@@ -214,30 +214,12 @@ class AbandonImageUpload(Command):
     reason: str = ""
 
 
-class FinishImageUpload(Command):
-    upload_id: str
-    size: int
-    checksum: str
-    hash_algorithm: str
-    hash_value: str
-    virtual_size: int = 0
+class FinishImageUpload(Command, _ImageData):
+    """Its data is there."""
 
 
-class ChangeImage(Command):
+class ChangeImage(Command, _ImageChanges):
     """What is not named stays as it is."""
-
-    name: str | None | UnsetType = UNSET
-    project_id: str | UnsetType = UNSET
-    visibility: str | UnsetType = UNSET
-    protected: bool | UnsetType = UNSET
-    hidden: bool | UnsetType = UNSET
-    min_disk_gb: int | UnsetType = UNSET
-    min_ram_mb: int | UnsetType = UNSET
-    disk_format: str | None | UnsetType = UNSET
-    container_format: str | None | UnsetType = UNSET
-    tags: tuple[str, ...] | UnsetType = UNSET
-    properties_set: dict[str, str] = field(default_factory=dict)
-    properties_removed: tuple[str, ...] = ()
 
 
 class TagImage(Command):
