@@ -35,6 +35,7 @@ from agents.hypervisor.plan import (
     plan,
 )
 from agents.hypervisor.relay import Relay
+from agents.hypervisor.watchdog import LOOK_SECONDS
 from agents.link import Link
 from agents.tenure import Tenure
 from bus import clock
@@ -214,6 +215,8 @@ class Agent:
     def _taken(self) -> None:
         for id in self._desired:
             self._enqueue(id)
+        # A watchdog that looked before the lease was there may freeze a guest yet, and nobody would tell.
+        asyncio.get_running_loop().call_later(2 * LOOK_SECONDS, self._wake_sweep.set)
 
     def _lapsed(self) -> None:
         self._forget_wishes()

@@ -11,11 +11,14 @@ import sys
 import uuid
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agents.hypervisor import watchdog
-from agents.hypervisor.deadline import Deadline, FileDeadlines, is_over, seconds_left
+from agents.hypervisor.deadline import Deadline, FileDeadlines, boot_id, is_over, seconds_left
+from agents.hypervisor.frozen import Frozen
 from agents.hypervisor.libvirt import LibvirtDriver
+from agents.hypervisor.remembered import NAMESPACE
 from bus import clock
 from schema.compute.domain import Domain, ImageRef, Seed
 
@@ -53,6 +56,72 @@ def test_a_watchdog_stands_until_it_is_killed(tmp_path):
         dog.kill()
         dog.wait()
     assert not watchdog.stands(tmp_path)
+
+
+@pytest.fixture
+def sleeper():
+    """Makes processes that pretend to be guests: their ids are on their command lines."""
+    made = []
+
+    def make(id):
+        made.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", id]))
+        return made[-1]
+
+    yield make
+    for process in made:
+        process.kill()
+        process.wait()
+
+
+def test_what_runs_is_frozen_and_thawed_or_ended(tmp_path, sleeper):
+    qemu, frozen = tmp_path / "qemu", Frozen(tmp_path)
+    qemu.mkdir()
+    ids = {what: str(uuid.uuid4()) for what in ("runs", "goes", "paused", "foreign", "elsewhere")}
+    processes = {what: sleeper(id) for what, id in ids.items()}
+    for what, id in ids.items():
+        status = "paused" if what == "paused" else "running"
+        cloud = "" if what == "foreign" else NAMESPACE
+        guests = tmp_path / ("others" if what == "elsewhere" else "guests")
+        text = f"<domstatus state='{status}' reason='x' pid='{processes[what].pid}'>{cloud} {guests}/{id}/disk"
+        (qemu / f"{id}.xml").write_text(text)
+
+    assert set(frozen.freeze(qemu, str(tmp_path / "guests"))) == {ids["runs"], ids["goes"]}
+    until(lambda: {what for what, it in processes.items() if state(it.pid) == "T"} == {"runs", "goes"})
+    assert frozen.freeze(qemu, str(tmp_path / "guests")) == []
+    assert frozen.holds(ids["runs"])
+    frozen.thaw(ids["runs"])
+    assert not frozen.holds(ids["runs"])
+    until(lambda: state(processes["runs"].pid) != "T")
+    frozen.end(ids["goes"])
+    assert processes["goes"].wait(10) == -signal.SIGKILL
+
+
+def test_a_process_that_only_has_the_number_of_another_is_left_alone(tmp_path, sleeper):
+    id = str(uuid.uuid4())
+    process = sleeper("another")
+    (tmp_path / "frozen").mkdir()
+    (tmp_path / "frozen" / id).write_text(f"{process.pid} 1")
+    Frozen(tmp_path).end(id)
+    assert process.poll() is None
+    assert not Frozen(tmp_path).holds(id)
+
+
+def test_a_promise_is_kept_before_its_time_where_nobody_will_be_there_then(tmp_path, sleeper):
+    id = str(uuid.uuid4())
+    process = sleeper(id)
+    folder = tmp_path / "hosts" / "host-1"
+    qemu = tmp_path / "qemu"
+    qemu.mkdir()
+    text = f"<domstatus state='running' reason='x' pid='{process.pid}'>{NAMESPACE} {folder}/guests/{id}/disk"
+    (qemu / f"{id}.xml").write_text(text)
+    kept = FileDeadlines(folder, processes=qemu, guests=folder / "guests")
+    soon = Deadline(boot=boot_id(), until=clock.boot_seconds() + 3600, fences=False)
+    kept.save(soon)
+    assert watchdog.fence(tmp_path) == {}
+    kept.save(msgspec.structs.replace(soon, fences=True))
+    assert watchdog.look(tmp_path) == {}
+    assert watchdog.fence(tmp_path) == {"host-1": [id]}
+    until(lambda: state(process.pid) == "T")
 
 
 @pytest.fixture
@@ -172,9 +241,12 @@ def states(libvirtd, *domains):
     """Of their processes: T is stopped."""
     found = set()
     for domain in domains:
-        pid = (libvirtd.folder / "run" / "qemu" / f"{domain.server_id}.pid").read_text()
-        found.add(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+        found.add(state(int((libvirtd.folder / "run" / "qemu" / f"{domain.server_id}.pid").read_text())))
     return found
+
+
+def state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def until(condition, seconds=10):
