@@ -108,8 +108,8 @@ async def show(call: Call) -> Reply:
     providers = await call.cloud.documents.get_many(PROVIDER, list(state.allocations))
     body: dict[str, Any] = {
         "allocations": {
-            id: {"generation": providers[id].state.generation, "resources": resources}
-            for id, resources in state.allocations.items()
+            id: {"generation": providers[id].state.generation, "resources": state.allocations[id]}
+            for id in state.order or sorted(state.allocations)
         }
     }
     if call.version >= (1, 12):

@@ -109,7 +109,7 @@ _RULES = (
 
 
 def body_refusal(message: str, body: bytes) -> str:
-    """The decoder's refusal of this body, the value and the broken rule named."""
+    """The decoder's refusal of this body, the value and the broken rule named. In one line: clients show the last."""
     at = _AT.search(message)
     what, of_key, path = (message[: at.start()], bool(at[1]), at[2]) if at else (message, False, "")
     for rule in _RULES:
@@ -120,14 +120,14 @@ def body_refusal(message: str, body: bytes) -> str:
         for where, value in _values(_decode(body), steps, "", keys=of_key):
             if rule.broken(value, match):
                 said = _said(rule, match, value, of_key=of_key)
-                return f"JSON does not validate: {said}{_place(steps)}\n\nOn instance{where}"
+                return f"JSON does not validate: {said}{_place(steps)}  On instance{where}"
         return f"JSON does not validate: {_said(rule, match, None, of_key=of_key)}{_place(steps)}"
     return f"JSON does not validate: {what}"
 
 
 def wrong_query(words: str, rule: str) -> Invalid:
     """The refusal of a query that breaks a rule of JSON schema."""
-    return Invalid(f"Invalid query string parameters: {words}\n\nFailed validating '{rule}' in schema")
+    return Invalid(f"Invalid query string parameters: {words}  Failed validating '{rule}' in schema")
 
 
 def _said(rule: _Rule, match: re.Match[str], value: Any, *, of_key: bool) -> str:
@@ -136,7 +136,7 @@ def _said(rule: _Rule, match: re.Match[str], value: Any, *, of_key: bool) -> str
         words, name = f"{shown} does not match any of the regexes: '{match[1]}'", "additionalProperties"
     else:
         words = rule.words(shown, match)
-    return f"{words}\n\nFailed validating '{name}' in schema"
+    return f"{words}  Failed validating '{name}' in schema"
 
 
 def _place(steps: list[tuple[str, str]]) -> str:

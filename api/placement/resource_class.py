@@ -104,7 +104,7 @@ def _check_name(name: str) -> None:
         said, rule = f"{shown} does not match '{_NAME}'", "pattern"
     else:
         return
-    raise Invalid(f"JSON does not validate: {said}\n\nFailed validating '{rule}' in schema")
+    raise Invalid(f"JSON does not validate: {said}  Failed validating '{rule}' in schema")
 
 
 def _view(call: Call, name: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def decide(consumer: Consumer, command: Command) -> list[ConsumerEvent]:
                     project_id=command.project_id,
                     user_id=command.user_id,
                     consumer_type=command.consumer_type,
+                    order=() if (named := tuple(command.allocations)) == tuple(sorted(named)) else named,
                 )
             ]
         case EndAllocations():

@@ -27,6 +27,8 @@ class Consumer(State):
     generation: int = 0
     allocations: dict[str, Resources] = field(default_factory=dict)
     """Provider id → what it holds there."""
+    order: tuple[str, ...] = ()
+    """The providers as they were named; left out where that is the order of their ids."""
 
 
 class ResourcesAllocated(Event):
@@ -36,6 +38,7 @@ class ResourcesAllocated(Event):
     project_id: str | None = None
     user_id: str | None = None
     consumer_type: str | None = None
+    order: tuple[str, ...] = ()
 
 
 class AllocationsEnded(Event):
@@ -80,6 +83,7 @@ def evolve(consumer: Consumer, event: ConsumerEvent, at: datetime) -> Consumer:
                 consumer_type=event.consumer_type,
                 generation=consumer.generation + 1 if alive else 1,
                 allocations=event.allocations,
+                order=event.order,
             )
         case AllocationsEnded():
             return Consumer(id=consumer.id, created_at=consumer.created_at, deleted_at=at)

@@ -40,6 +40,16 @@ async def test_what_is_allocated_shows_everywhere(placement, consumer):
     assert await placement.must(200, "GET", f"/allocations/{consumer}") == {"allocations": {}}
 
 
+async def test_providers_are_told_in_the_order_they_were_named_in(placement, consumer):
+    ids = [await placement.provider(name, HOST) for name in ("host-1", "host-2", "host-3")]
+    for generation, order in enumerate((sorted(ids), sorted(ids, reverse=True), [*sorted(ids)[1:], min(ids)])):
+        given = {id: {"VCPU": generation + 1} for id in order}
+        answer = await placement.allocate(consumer, given, consumer_generation=generation or None)
+        assert answer.status == 204
+        shown = await placement.must(200, "GET", f"/allocations/{consumer}")
+        assert list(shown["allocations"]) == order
+
+
 async def test_more_than_there_is_cannot_be_allocated(placement, consumer):
     id = await placement.provider("host-1", {"VCPU": {"total": 4, "max_unit": 2}, "MEMORY_MB": 4096})
     for resources in ({"VCPU": 3}, {"MEMORY_MB": 4097}, {"DISK_GB": 1}):

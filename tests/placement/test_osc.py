@@ -36,6 +36,7 @@ async def test_providers_classes_and_traits(osc):
     assert (await osc(f"resource provider set {numa} --name numa-1 --parent-provider {host}"))["name"] == "numa-1"
     assert (await osc(f"resource provider show {host} --allocations"))["allocations"] == {}
 
+    assert "does not match" in await osc.refused("resource class create iron")
     await osc("resource class create CUSTOM_IRON")
     await osc("resource class set CUSTOM_GOLD")
     assert (await osc("resource class show CUSTOM_GOLD"))["name"] == "CUSTOM_GOLD"
