@@ -144,6 +144,8 @@ class InstanceAction(msgspec.Struct):
     begun: Recorded
     name: str
     part: str
+    host: str | None
+    """The host it was for: the one that was chosen in its course, or else the server's when it began."""
     since: list[Recorded] = []
 
     @property
@@ -195,12 +197,16 @@ async def show(call: Call) -> dict[str, Any]:
 async def _actions(call: Call, server: Server) -> list[InstanceAction]:
     """Newest first."""
     actions: dict[str, InstanceAction] = {}
+    state = SERVER.unborn(server.id)
     for recorded in await _stream(call, server.id):
+        before, state = state, SERVER.fold(state, recorded.event, recorded.at)
         known = actions.get(recorded.correlation)
         if known is not None:
             known.since.append(recorded)
+            if isinstance(recorded.event, ServerPlaced | MovePlaced):
+                known.host = recorded.event.host
         elif recorded.correlation and (names := _named(recorded.event)):
-            actions[recorded.correlation] = InstanceAction(recorded, *names, [])
+            actions[recorded.correlation] = InstanceAction(recorded, *names, before.host)
     return list(reversed(actions.values()))
 
 
@@ -263,25 +269,19 @@ def _part(call: Call, server: Server, action: InstanceAction) -> dict[str, Any]:
     if admin or call.version < (2, 51):
         part["traceback"] = action.failure
     if call.version >= (2, 62):
-        host = _host(server, action)
-        part["hostId"] = host_id(server.project_id, host)
-        if admin:
-            part["host"] = host
+        part["hostId"] = host_id(server.project_id, action.host)
+        if admin and action.host is not None:
+            part["host"] = action.host
     if call.version >= (2, 84) and call.may(f"{RULE}:events:details"):
         part["details"] = action.failure
     return part
-
-
-def _host(server: Server, action: InstanceAction) -> str | None:
-    placed = [it.event.host for it in action.since if isinstance(it.event, ServerPlaced | MovePlaced)]
-    return placed[-1] if placed else server.host
 
 
 _PATH = "/servers/{id}/os-instance-actions"
 
 routes = [
     *listing(_PATH, index, f"{RULE}:list", NoQuery, until="2.57"),
-    *listing(_PATH, index, f"{RULE}:list", ActionsQuery, since="2.58", until="2.65"),
-    *listing(_PATH, index, f"{RULE}:list", BoundedQuery, since="2.66"),
+    *listing(_PATH, index, f"{RULE}:list", ActionsQuery, since="2.58", until="2.65", strict_since="2.58"),
+    *listing(_PATH, index, f"{RULE}:list", BoundedQuery, since="2.66", strict_since="2.58"),
     Get(f"{_PATH}/{{request_id}}", show, may=f"{RULE}:show"),
 ]

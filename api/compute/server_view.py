@@ -60,7 +60,7 @@ ON_THE_WAY: dict[Task, str] = {
 
 _encode = msgspec.json.Encoder().encode
 
-_WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "DELETED"})
+_WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"})
 _WITH_FAULT = frozenset({"ERROR", "DELETED"})
 
 

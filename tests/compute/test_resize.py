@@ -83,6 +83,7 @@ async def test_a_server_is_of_another_size_on_another_host_and_stays_when_that_i
     shown = await shire.becomes(admin, id, "VERIFY_RESIZE")
     assert (shown["flavor"]["vcpus"], shown["OS-EXT-SRV-ATTR:host"]) == (2, "h2")
     assert (shown["OS-EXT-STS:vm_state"], shown["OS-EXT-STS:task_state"]) == ("resized", None)
+    assert shown["progress"] == 0
     migration = await shire.migration(admin, id)
     assert (migration["status"], migration["migration_type"]) == ("finished", "resize")
     assert (migration["source_compute"], migration["dest_compute"]) == ("h1", "h2")

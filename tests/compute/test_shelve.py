@@ -180,6 +180,10 @@ async def test_a_server_is_shelved_and_comes_back_elsewhere(world):
     assert [it.id for it in await claims(world)] == [id]
     actions = (await client("GET", f"/servers/{id}/os-instance-actions"))["instanceActions"]
     assert [(it["action"], it["message"]) for it in actions] == [("unshelve", None), ("shelve", None), ("create", None)]
+    for action, host in zip(actions, (other, old, old), strict=True):
+        path = f"/servers/{id}/os-instance-actions/{action['request_id']}"
+        [part] = (await admin("GET", path))["instanceAction"]["events"]
+        assert part["host"] == host, "where it was then, not where it is now"
     await client("DELETE", f"/servers/{id}", expect=204)
     await world.gone(client, id)
     assert await world.steered.clean()
