@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.compute.hypervisor import provider_of
 from api.compute.times import written
+from api.compute.words import HostName, Key, Name, Uuid, Value, ZoneName
 from api.wire import Call, Delete, Get, Post, Put
 from bus import clock
 from bus.execute import AlreadyTaken, Wish
@@ -25,9 +26,6 @@ ATTEMPTS = 20
 IMAGES = 100
 """That may be asked for at once."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=255)]
-ZoneName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^:]*$")]
-
 
 class NewAggregate(Struct, forbid_unknown_fields=True):
     name: Name
@@ -39,7 +37,7 @@ class CreateBody(Struct, forbid_unknown_fields=True):
 
 
 class AggregateChange(Struct, forbid_unknown_fields=True):
-    name: Name | None = None
+    name: Name | UnsetType = UNSET
     availability_zone: ZoneName | None | UnsetType = UNSET
 
 
@@ -48,15 +46,15 @@ class UpdateBody(Struct, forbid_unknown_fields=True):
 
 
 class HostBody(Struct, forbid_unknown_fields=True):
-    host: Name
+    host: HostName
 
 
 class MetadataBody(Struct, forbid_unknown_fields=True):
-    metadata: dict[Annotated[str, Meta(min_length=1, max_length=255)], Annotated[str, Meta(max_length=255)] | None]
+    metadata: dict[Key, Value | None]
 
 
 class CachedImage(Struct, forbid_unknown_fields=True):
-    id: Annotated[str, Meta(min_length=1, max_length=255)]
+    id: Uuid
 
 
 class CacheBody(Struct, forbid_unknown_fields=True):
@@ -74,7 +72,6 @@ async def show(call: Call) -> dict[str, Any]:
 
 async def create(call: Call) -> dict[str, Any]:
     wanted: NewAggregate = call.body.aggregate
-    _check_name(wanted.name)
     command = CreateAggregate(uuid=clock.uuid4(), name=wanted.name, zone=wanted.availability_zone or "")
     number = await call.cloud.documents.count(AGGREGATE, gone=None)
     for _ in range(ATTEMPTS):
@@ -92,12 +89,11 @@ async def create(call: Call) -> dict[str, Any]:
 
 async def update(call: Call) -> dict[str, Any]:
     change: AggregateChange = call.body.aggregate
+    if change.name is UNSET and change.availability_zone is UNSET:
+        raise Invalid("Invalid input for field aggregate: it needs a name or an availability_zone")
     document = await _by_id(call)
     wishes: list[Wish] = []
-    if change.name is None and change.availability_zone is UNSET:
-        raise Invalid("Invalid input for field aggregate: it needs a name or an availability_zone")
-    if change.name is not None:
-        _check_name(change.name)
+    if change.name is not UNSET:
         wishes.append(Wish(HOST_AGGREGATES, document.id, RenameAggregate(name=change.name)))
     if change.availability_zone is not UNSET:
         wishes += _rezoned(call, document.state, {ZONE: change.availability_zone})
@@ -171,11 +167,6 @@ def _must_be_empty(call: Call, host: str) -> None:
     document = call.cloud.mirror(HOST).get(host)
     if document is not None and provider_of(call, document.state).claims:
         raise Conflict(f"The availability zone of host {host} cannot change: there are servers on it.")
-
-
-def _check_name(name: str) -> None:
-    if name != name.strip() or not name.isprintable():
-        raise Invalid("Invalid input for field aggregate.name: it must be printable and have no spaces at its ends")
 
 
 async def _by_id(call: Call) -> Document:

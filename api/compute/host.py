@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from api.compute.hypervisor import NotImplementedHere, provider_of
 from api.compute.page import listing
@@ -23,9 +23,12 @@ class Query(Struct, frozen=True):
     zone: str | None = None
 
 
+Switch = Literal["enable", "disable", "Enable", "Disable", "ENABLE", "DISABLE"]
+
+
 class HostChange(Struct, forbid_unknown_fields=True):
-    status: Literal["enable", "disable", "Enable", "Disable", "ENABLE", "DISABLE"] | None = None
-    maintenance_mode: Literal["enable", "disable", "Enable", "Disable", "ENABLE", "DISABLE"] | None = None
+    status: Switch | UnsetType = UNSET
+    maintenance_mode: Switch | UnsetType = UNSET
 
 
 async def index(call: Call) -> dict[str, Any]:
@@ -64,9 +67,9 @@ async def show(call: Call) -> dict[str, Any]:
 async def update(call: Call) -> dict[str, Any]:
     host = _named(call)
     change: HostChange = call.body
-    if change.maintenance_mode is not None:
+    if change.maintenance_mode is not UNSET:
         raise NotImplementedHere("The hypervisors have no maintenance mode: disable the host and migrate its servers.")
-    if change.status is None:
+    if change.status is UNSET:
         raise Invalid("Invalid input: it needs a status, enable or disable")
     enable = change.status.lower() == "enable"
     await call.execute(*switching(host, EnableHost() if enable else DisableHost()))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.compute.page import NoQuery, Paging, listing, page
 from api.wire import Call
@@ -34,7 +34,7 @@ class ListQuery(Paging, frozen=True):
 class PatternQuery(Paging, frozen=True):
     """Since 2.53."""
 
-    hypervisor_hostname_pattern: str | None = None
+    hypervisor_hostname_pattern: Annotated[str, Meta(min_length=1)] | None = None
     with_servers: bool = False
 
 
@@ -247,13 +247,13 @@ def _with_servers(call: Call, shown: dict[str, Any], documents: Sequence[Documen
 routes = [
     *listing("/os-hypervisors", index, f"{RULE}:list", until="2.32"),
     *listing("/os-hypervisors", index, f"{RULE}:list", ListQuery, since="2.33", until="2.52"),
-    *listing("/os-hypervisors", index, f"{RULE}:list", PatternQuery, since="2.53"),
+    *listing("/os-hypervisors", index, f"{RULE}:list", PatternQuery, since="2.53", strict_since="2.53"),
     *listing("/os-hypervisors/detail", detail, f"{RULE}:list-detail", until="2.32"),
     *listing("/os-hypervisors/detail", detail, f"{RULE}:list-detail", ListQuery, since="2.33", until="2.52"),
-    *listing("/os-hypervisors/detail", detail, f"{RULE}:list-detail", PatternQuery, since="2.53"),
+    *listing("/os-hypervisors/detail", detail, f"{RULE}:list-detail", PatternQuery, since="2.53", strict_since="2.53"),
     *listing("/os-hypervisors/statistics", statistics, f"{RULE}:statistics", until="2.87"),
     *listing("/os-hypervisors/{id}", show, f"{RULE}:show", NoQuery, until="2.52"),
-    *listing("/os-hypervisors/{id}", show, f"{RULE}:show", ShowQuery, since="2.53"),
+    *listing("/os-hypervisors/{id}", show, f"{RULE}:show", ShowQuery, since="2.53", strict_since="2.53"),
     *listing("/os-hypervisors/{id}/uptime", uptime, f"{RULE}:uptime", until="2.87"),
     *listing("/os-hypervisors/{pattern}/search", search, f"{RULE}:search", until="2.52"),
     *listing("/os-hypervisors/{pattern}/servers", servers, f"{RULE}:servers", until="2.52"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from api.compute import elsewhere
 from api.compute.elsewhere import BEFORE_PROXIES_WENT
 from api.compute.page import links, next_link, page_size
+from api.compute.words import Metadata
 from api.image.image import owned
 from api.wire import Call, Delete, Get, Post, Put
 from bus.execute import Wish
@@ -36,16 +37,13 @@ _FILTERS = {
     "minDisk": "min_disk",
 }
 
-Key = Annotated[str, Meta(min_length=1, max_length=255)]
-Value = Annotated[str, Meta(max_length=255)]
-
 
 class MetadataBody(Struct, forbid_unknown_fields=True):
-    metadata: dict[Key, Value]
+    metadata: Metadata
 
 
 class ItemBody(Struct, forbid_unknown_fields=True):
-    meta: dict[Key, Value]
+    meta: Metadata
 
 
 class TooMuchMetadata(Forbidden):

@@ -7,7 +7,7 @@ import re
 import zlib
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.compute.page import LENIENT_UNTIL, STRICT_SINCE, NoQuery, Paging, listing, next_link, page_size, strict
 from api.compute.times import written
@@ -32,27 +32,27 @@ _NAME_2_92 = re.compile(r"[a-zA-Z0-9 _\-@.]{1,255}")
 
 class NewKeypair(Struct, forbid_unknown_fields=True):
     name: Name
-    public_key: str | None = None
+    public_key: str | UnsetType = UNSET
 
 
 class NewKeypair2(Struct, forbid_unknown_fields=True):
     name: Name
-    public_key: str | None = None
+    public_key: str | UnsetType = UNSET
     type: KeyType = KeyType.SSH
 
 
 class NewKeypair10(Struct, forbid_unknown_fields=True):
     name: Name
-    public_key: str | None = None
+    public_key: str | UnsetType = UNSET
     type: KeyType = KeyType.SSH
-    user_id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    user_id: Annotated[str, Meta(max_length=255)] = ""
 
 
 class NewKeypair92(Struct, forbid_unknown_fields=True):
     name: Name
     public_key: str
     type: KeyType = KeyType.SSH
-    user_id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    user_id: Annotated[str, Meta(max_length=255)] = ""
 
 
 class Body(Struct, forbid_unknown_fields=True):
@@ -117,7 +117,7 @@ async def create(call: Call) -> Reply:
     _check_name(call, wanted.name)
     await _check_quota(call, user_id)
     private: dict[str, str] = {}
-    if wanted.public_key is None:
+    if wanted.public_key is UNSET:
         made = await asyncio.to_thread(make, key_type, user_id)
         public_key, print_, private = made.public_key, made.fingerprint, {"private_key": made.private_key}
     else:

@@ -236,8 +236,8 @@ _OF_SERVER = "/servers/{id}/migrations"
 
 routes = [
     *listing("/os-migrations", index, RULE, Filters, until="2.58"),
-    *listing("/os-migrations", index, RULE, PagedFilters, since="2.59", until="2.65"),
-    *listing("/os-migrations", index, RULE, BoundedFilters, since="2.66", until="2.79"),
+    *listing("/os-migrations", index, RULE, PagedFilters, since="2.59", until="2.65", strict_since="2.59"),
+    *listing("/os-migrations", index, RULE, BoundedFilters, since="2.66", until="2.79", strict_since="2.59"),
     *listing("/os-migrations", index, RULE, OwnedFilters, since="2.80"),
     *listing(_OF_SERVER, index_of_server, f"{SERVER_RULE}:index", NoQuery, since="2.23"),
     Delete(f"{_OF_SERVER}/{{migration_id}}", cancel, may=f"{SERVER_RULE}:delete", since="2.24", answers=202),
@@ -246,6 +246,7 @@ routes = [
         force_complete,
         may=f"{SERVER_RULE}:force_complete",
         action="force_complete",
+        body=type(None),
         since="2.22",
         answers=202,
     ),

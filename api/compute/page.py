@@ -32,15 +32,18 @@ class NoQuery(msgspec.Struct, frozen=True):
 
 
 def listing(path: str, handler: Handler, may: str, query: Any = NoQuery, **fields: Any) -> tuple[Route, ...]:
-    """The rows of a GET: one for the versions that pass over unknown parameters, one for those that refuse them."""
-    since = fields.pop("since", None)
+    """The rows of a GET: one for the versions that pass over unknown parameters, one for those that refuse them.
+
+    `strict_since`: the first of those, where it is not 2.75.
+    """
+    since, first = fields.pop("since", None), _minor(fields.pop("strict_since", STRICT_SINCE))
     rows = []
-    if since is None or _minor(since) < _minor(STRICT_SINCE):
+    if since is None or _minor(since) < first:
         until = fields.get("until")
-        last = until if until and _minor(until) < _minor(STRICT_SINCE) else LENIENT_UNTIL
+        last = until if until and _minor(until) < first else f"2.{first - 1}"
         rows.append(Get(path, handler, may=may, query=query, since=since, **fields | {"until": last}))
-        since = STRICT_SINCE
-    if fields.get("until") is None or _minor(fields["until"]) >= _minor(STRICT_SINCE):
+        since = f"2.{first}"
+    if fields.get("until") is None or _minor(fields["until"]) >= first:
         rows.append(Get(path, handler, may=may, query=strict(query), since=since, **fields))
     return tuple(rows)
 
@@ -87,11 +90,14 @@ def bookmark(call: Call, path: str) -> str:
 
 
 def regex(text: str) -> re.Pattern[str]:
-    """A regular expression somebody filters by. Raises Invalid."""
+    """A regular expression somebody filters by; an empty one is none. Raises Invalid."""
     try:
-        return re.compile(text[:255])
+        compiled = re.compile(text[:255]) if text else None
     except re.error:
-        raise Invalid(f"Invalid filter: {text[:255]!r} is no regular expression.") from None
+        compiled = None
+    if compiled is None:
+        raise Invalid(f"Invalid filter: {text[:255]!r} is no regular expression.")
+    return compiled
 
 
 def links(call: Call, path: str) -> list[dict[str, str]]:

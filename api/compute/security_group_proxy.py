@@ -28,7 +28,7 @@ Text = Annotated[str, Meta(max_length=255)]
 
 class GroupWords(Struct):
     name: Text
-    description: Text | None = None
+    description: Text
 
 
 class GroupBody(Struct):
@@ -123,7 +123,7 @@ def _words(call: Call) -> dict[str, str]:
     wanted: GroupWords = call.body.security_group
     if not wanted.name.strip():
         raise Invalid("Security group name cannot be empty.")
-    return {"name": wanted.name, "description": wanted.description or ""}
+    return {"name": wanted.name, "description": wanted.description}
 
 
 def _rule_words(words: RuleWords) -> dict[str, Any]:

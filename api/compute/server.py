@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from api.compute.server_view import View
+from api.compute.words import Description, Name, ZoneName
 from api.wire import Call, Delete, Get, Put
 from bus.execute import Wish
 from handlers.compute.quota import counting
@@ -21,10 +22,7 @@ from schema.refusal import Invalid, NotFound
 RULE = "os_compute_api:servers"
 OVERRIDES_LOCK = "os_compute_api:os-lock-server:unlock:unlock_override"
 
-Name = Annotated[str, Meta(min_length=1, max_length=255)]
-Description = Annotated[str, Meta(max_length=255)]
 DiskConfig = Literal["AUTO", "MANUAL"]
-Zone = Annotated[str, Meta(min_length=1, max_length=255)]
 
 HOSTNAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 FQDN = re.compile(r"(?=.{2,255}$)(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9-]{1,63})*")
@@ -34,8 +32,8 @@ FQDN_SINCE = (2, 94)
 class Change(Struct, forbid_unknown_fields=True):
     name: Name | UnsetType = UNSET
     disk_config: DiskConfig | UnsetType = field(default=UNSET, name="OS-DCF:diskConfig")
-    access_ipv4: str | UnsetType | None = field(default=UNSET, name="accessIPv4")
-    access_ipv6: str | UnsetType | None = field(default=UNSET, name="accessIPv6")
+    access_ipv4: str | UnsetType = field(default=UNSET, name="accessIPv4")
+    access_ipv6: str | UnsetType = field(default=UNSET, name="accessIPv6")
 
 
 class DescribedChange(Change, forbid_unknown_fields=True):
@@ -47,7 +45,7 @@ class NamedChange(DescribedChange, forbid_unknown_fields=True):
 
 
 class PinnedChange(NamedChange, forbid_unknown_fields=True):
-    pinned_availability_zone: Zone | UnsetType | None = UNSET
+    pinned_availability_zone: ZoneName | UnsetType | None = UNSET
 
 
 class ChangeBody(Struct, forbid_unknown_fields=True):
@@ -107,15 +105,6 @@ def by(call: Call) -> dict[str, Any]:
     return {"request_id": call.request_id, "overrides_lock": call.may(OVERRIDES_LOCK)}
 
 
-def checked_name(name: str) -> str:
-    """A server's name. Raises Invalid."""
-    if name != name.strip() or not name.isprintable():
-        raise Invalid(
-            f"Invalid input for field server.name: it must be printable and have no spaces at its ends, not {name!r}"
-        )
-    return name
-
-
 def checked_hostname(hostname: str, version: tuple[int, int]) -> str:
     """A hostname somebody chose. Raises Invalid."""
     form, what = (
@@ -126,9 +115,9 @@ def checked_hostname(hostname: str, version: tuple[int, int]) -> str:
     return hostname
 
 
-def checked_address(field: str, address: str | UnsetType | None, version: Literal[4, 6]) -> str:
+def checked_address(field: str, address: str | UnsetType, version: Literal[4, 6]) -> str:
     """An address somebody says a server has, in its shortest form; empty for none. Raises Invalid."""
-    if not address:
+    if address is UNSET:
         return ""
     try:
         known = ipaddress.ip_address(address)
@@ -143,7 +132,7 @@ def _changes(call: Call) -> ChangeServerDetails:
     wanted: Change = call.body.server
     fields: dict[str, Any] = by(call)
     if wanted.name is not UNSET:
-        fields["name"] = checked_name(wanted.name)
+        fields["name"] = wanted.name
     if wanted.disk_config is not UNSET:
         fields["disk_config"] = wanted.disk_config
     if wanted.access_ipv4 is not UNSET:

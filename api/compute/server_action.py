@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.compute.asking import ask
 from api.compute.server import OVERRIDES_LOCK, RULE, by, server_in_path
@@ -40,7 +40,7 @@ class Reboot(Struct, forbid_unknown_fields=True):
 
 
 class LockReason(Struct, forbid_unknown_fields=True):
-    locked_reason: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    locked_reason: Annotated[str, Meta(min_length=1, max_length=255)] | UnsetType = UNSET
 
 
 class State(Struct, forbid_unknown_fields=True):
@@ -63,7 +63,7 @@ async def reboot(call: Call) -> None:
 
 
 async def lock(call: Call) -> None:
-    reason = call.body.locked_reason if call.body is not None else None
+    reason = None if call.body is None or call.body.locked_reason is UNSET else call.body.locked_reason
     server = await server_in_path(call)
     owner = server.project_id == call.token.project_id and not call.token.is_admin
     await call.execute(Wish(SERVERS, server.id, LockServer(by="owner" if owner else "admin", reason=reason)))
@@ -141,7 +141,6 @@ routes = [
         console_output,
         "os_compute_api:os-console-output",
         body=Console,
-        optional_body=True,
         answers=200,
         lenient=True,
     ),

@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -14,12 +14,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from api.compute.page import links
 from api.compute.server import (
     RULE,
-    Description,
     DiskConfig,
-    Name,
     checked_address,
     checked_hostname,
-    checked_name,
 )
 from api.compute.server_group import group_limits
 from api.compute.server_hints import hints_of
@@ -33,7 +30,8 @@ from api.compute.server_plugging import (
     too_many_ports,
 )
 from api.compute.server_security_group import groups_asked
-from api.compute.server_source import flavor_asked, flavor_kept, image_asked, image_kept, public_keys
+from api.compute.server_source import Device, OldDevice, flavor_asked, flavor_kept, image_asked, image_kept, public_keys
+from api.compute.words import AdminPassword, Description, HostName, Metadata, Name, Tag
 from api.wire import Call, Post, Reply
 from api.wire.route import Version
 from bus import clock
@@ -61,15 +59,12 @@ USER_DATA_BYTES = 65_535
 GIB = 1024**3
 TAGS = 50
 
-Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9\-_:. ]{1,255}$")]
-Metadata = dict[Key, Annotated[str, Meta(max_length=255)]]
-Tag = Annotated[str, Meta(min_length=1, max_length=60, pattern=r"^[^,/]*$")]
 Count = Annotated[int, Meta(ge=1)]
 Ref = str | int
 
 
 class SecurityGroup(Struct, forbid_unknown_fields=True):
-    name: str
+    name: Name
 
 
 class NewServer(Struct, forbid_unknown_fields=True):
@@ -78,28 +73,28 @@ class NewServer(Struct, forbid_unknown_fields=True):
     name: Name
     flavorRef: Ref  # noqa: N815  the wire's own word
     imageRef: str = ""  # noqa: N815
-    adminPass: Annotated[str, Meta(max_length=255)] | None = None  # noqa: N815
+    adminPass: AdminPassword = ""  # noqa: N815
     metadata: Metadata = {}
-    networks: NetworksAsked = None
+    networks: NetworksAsked = UNSET
     disk_config: DiskConfig = field(default="MANUAL", name="OS-DCF:diskConfig")
-    accessIPv4: str | None = None  # noqa: N815
-    accessIPv6: str | None = None  # noqa: N815
-    availability_zone: Annotated[str, Meta(max_length=255)] | None = None
-    block_device_mapping: list[dict[str, Any]] = []
-    block_device_mapping_v2: list[dict[str, Any]] = []
-    config_drive: bool | Literal[""] | None = None
-    key_name: Name | None = None
-    min_count: Count | None = None
-    max_count: Count | None = None
+    accessIPv4: str | UnsetType = UNSET  # noqa: N815
+    accessIPv6: str | UnsetType = UNSET  # noqa: N815
+    availability_zone: Name = ""
+    block_device_mapping: list[OldDevice] = []
+    block_device_mapping_v2: list[Device] = []
+    config_drive: bool = False
+    key_name: Name = ""
+    min_count: Count = 1
+    max_count: Count | UnsetType = UNSET
     return_reservation_id: bool = False
     security_groups: list[SecurityGroup] = []
-    user_data: Annotated[str, Meta(max_length=USER_DATA_BYTES)] | None = None
+    user_data: Annotated[str, Meta(max_length=USER_DATA_BYTES)] = ""
     personality: list[dict[str, Any]] | UnsetType = UNSET
     description: Description | UnsetType | None = UNSET
     tags: Annotated[list[Tag], Meta(max_length=TAGS)] | UnsetType = UNSET
     trusted_image_certificates: list[str] | UnsetType | None = UNSET
-    host: Name | UnsetType = UNSET
-    hypervisor_hostname: Name | UnsetType = UNSET
+    host: HostName | UnsetType = UNSET
+    hypervisor_hostname: HostName | UnsetType = UNSET
     hostname: str | UnsetType = UNSET
 
 
@@ -137,7 +132,7 @@ async def create(call: Call) -> Reply:
         public_keys=await public_keys(call, wanted.key_name),
     )
     command = CreateServer(
-        name=checked_name(wanted.name),
+        name=wanted.name,
         project_id=project_id,
         order=_order(call, wanted),
         flavor=flavor_kept(flavor),
@@ -271,11 +266,11 @@ def _order(call: Call, wanted: NewServer) -> Order:
     return Order(
         user_id=call.token.user_id,
         reservation_id=f"r-{clock.hex_id()[:8]}",
-        key_name=wanted.key_name,
+        key_name=wanted.key_name or None,
         zone=zone,
         host=host,
         networks="none" if wanted.networks == "none" else "auto",
-        config_drive=bool(wanted.config_drive),
+        config_drive=wanted.config_drive,
         scheduler_hints=hints,
         group_id=hints.get("group", [None])[0],
         has_user_data=bool(wanted.user_data),
@@ -291,7 +286,7 @@ def _check_version(wanted: NewServer, version: Version) -> None:
     if unknown:
         names = ", ".join(f"'{name}'" for name in unknown)
         raise Invalid(f"Additional properties are not allowed in server ({names} was unexpected)")
-    if wanted.networks is None and version >= NETWORKS_REQUIRED_SINCE:
+    if wanted.networks is UNSET and version >= NETWORKS_REQUIRED_SINCE:
         raise Invalid("Invalid input in server: 'networks' is a required property")
     if isinstance(wanted.networks, str) and version < NETWORKS_REQUIRED_SINCE:
         raise Invalid(f"Invalid input for field server.networks: {wanted.networks!r} needs microversion 2.37")
@@ -308,8 +303,8 @@ def _check_unsupported(wanted: NewServer) -> None:
 
 
 def _counts(wanted: NewServer) -> tuple[int, int]:
-    minimum = wanted.min_count or 1
-    maximum = wanted.max_count or minimum
+    minimum = wanted.min_count
+    maximum = minimum if wanted.max_count is UNSET else wanted.max_count
     if minimum > maximum:
         raise Invalid(f"min_count ({minimum}) must be <= max_count ({maximum})")
     if maximum > SERVERS_AT_ONCE:
@@ -319,7 +314,7 @@ def _counts(wanted: NewServer) -> tuple[int, int]:
 
 def _destination(call: Call, wanted: NewServer) -> tuple[str | None, str | None]:
     """(zone, host) as asked for: `zone`, `zone:host`, `zone:host:node`, or by `host` and `hypervisor_hostname`."""
-    zone, _, forced = (wanted.availability_zone or "").partition(":")
+    zone, _, forced = wanted.availability_zone.partition(":")
     forced, _, node = forced.partition(":")
     names = {name for name in (forced, node) if name}
     if names:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from api.compute.asking import ask
 from api.compute.server import RULE, by, server_in_path
+from api.compute.words import AdminPassword
 from api.wire import Call, Post
 from bus.execute import Wish
 from handlers.compute.server import SERVERS, decide
@@ -21,7 +20,7 @@ ERRAND_SECONDS = 20.0
 
 
 class Password(Struct, forbid_unknown_fields=True):
-    adminPass: Annotated[str, Meta(max_length=255)]  # noqa: N815  the wire's own word
+    adminPass: AdminPassword  # noqa: N815  the wire's own word
 
 
 class NotImplementedThere(Refused):
@@ -82,6 +81,7 @@ routes = [
         trigger_crash_dump,
         may=f"{RULE}:trigger_crash_dump",
         action="trigger_crash_dump",
+        body=type(None),
         answers=202,
         since="2.17",
     ),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from api.compute.server import by, server_in_path
 from api.compute.server_action import PATH
+from api.compute.words import AdminPassword, HostName
 from api.wire import Call, Post, Route
 from bus import clock
 from bus.log import Secret
@@ -26,33 +27,24 @@ STOPPED_SINCE = (2, 95)
 """From here on what was evacuated does not run until somebody starts it."""
 PASSWORD_UNTIL = (2, 13)
 
-HostName = Annotated[str, Meta(min_length=1, max_length=255)]
-AdminPassword = Annotated[str, Meta(min_length=0, max_length=255)]
+
+class Evacuation(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Since 2.14."""
+
+    host: HostName = ""
+    adminPass: AdminPassword | UnsetType = UNSET  # noqa: N815  the wire's own word
 
 
-class Evacuation(Struct, forbid_unknown_fields=True):
-    host: HostName | None = None
-
-
-class ForcedEvacuation(Evacuation, forbid_unknown_fields=True):
+class ForcedEvacuation(Evacuation, forbid_unknown_fields=True, kw_only=True):
     """2.29 to 2.67."""
 
     force: bool = False
 
 
-class PasswordEvacuation(Struct, forbid_unknown_fields=True):
-    """2.14 to 2.28."""
-
-    host: HostName | None = None
-    adminPass: AdminPassword | None = None  # noqa: N815  the wire's own word
-
-
-class SharedEvacuation(Struct, forbid_unknown_fields=True, kw_only=True):
+class SharedEvacuation(Evacuation, forbid_unknown_fields=True, kw_only=True):
     """Before 2.14."""
 
     onSharedStorage: bool  # noqa: N815  the wire's own word
-    host: HostName | None = None
-    adminPass: AdminPassword | None = None  # noqa: N815  the wire's own word
 
 
 async def evacuate(call: Call) -> dict[str, str | None] | None:
@@ -60,14 +52,14 @@ async def evacuate(call: Call) -> dict[str, str | None] | None:
     server, wanted = await server_in_path(call), call.body
     if isinstance(wanted, SharedEvacuation):
         _check_storage(call, wanted)
-    target = wanted.host or ""
+    target = wanted.host
     forced = bool(getattr(wanted, "force", False))
     if forced and not target:
         raise Invalid("Can't force to a non-provided destination")
     _check_target(call, server, target)
     source = _source(call, server)
     kept = isinstance(wanted, SharedEvacuation) and wanted.onSharedStorage
-    asked = getattr(wanted, "adminPass", None) or ""
+    asked = wanted.adminPass or ""
     password = None if kept else asked or clock.password()
     secrets = await _secrets(call, server, asked, password) if password else ()
     running = call.version < STOPPED_SINCE and server.vm_state is not VmState.STOPPED
@@ -94,7 +86,7 @@ async def evacuate(call: Call) -> dict[str, str | None] | None:
 
 def _check_storage(call: Call, wanted: SharedEvacuation) -> None:
     """Who asks says whether its disks are there; it has to be so."""
-    if wanted.onSharedStorage and wanted.adminPass is not None:
+    if wanted.onSharedStorage and wanted.adminPass is not UNSET:
         raise Invalid("admin password can't be changed on existing disk")
     shared = call.cloud.settings.shared_storage is not None
     if wanted.onSharedStorage is not shared:
@@ -129,14 +121,14 @@ async def _secrets(call: Call, server: Server, asked: str, password: str) -> tup
 
 
 def _row(body: Any, **fields: Any) -> Route:
-    fields |= {"body": body, "optional_body": True, "lenient": True, "answers": 200}
+    fields |= {"body": body, "lenient": True, "answers": 200}
     route: Route = Post(PATH, evacuate, may=RULE, action="evacuate", **fields)
     return route
 
 
 routes = [
     _row(SharedEvacuation, until="2.13"),
-    _row(PasswordEvacuation, since="2.14", until="2.28"),
+    _row(Evacuation, since="2.14", until="2.28"),
     _row(ForcedEvacuation, since="2.29", until="2.67"),
     _row(Evacuation, since="2.68"),
 ]

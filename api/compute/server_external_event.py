@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from api.compute.words import Uuid
 from api.wire import Call, Post, Reply
 from schema.compute.server import SERVER
 from schema.refusal import Invalid
@@ -20,8 +21,6 @@ _SINCE = {
     "accelerator-request-bound": (2, 82),
     "volume-reimaged": (2, 93),
 }
-
-Uuid = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class ExternalEvent(Struct, forbid_unknown_fields=True):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.compute.page import listing
+from api.compute.words import Name
 from api.wire import Call, Delete, Get, Post
 from bus import clock
 from bus.documents import Where
@@ -22,22 +23,20 @@ PATH = "/os-server-groups"
 SOFT_SINCE = (2, 15)
 ONE_POLICY_SINCE = (2, 64)
 
-Name = Annotated[str, Meta(min_length=1, max_length=255)]
-
 
 class NewGroup(Struct, forbid_unknown_fields=True):
     name: Name
     policies: Annotated[list[GroupPolicy], Meta(min_length=1, max_length=1)]
 
 
-class Rules(Struct, forbid_unknown_fields=True):
-    max_server_per_host: Annotated[int, Meta(ge=1)] | None = None
+class Rules(Struct, frozen=True, forbid_unknown_fields=True):
+    max_server_per_host: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
 
 
 class NewGroup64(Struct, forbid_unknown_fields=True):
     name: Name
     policy: GroupPolicy
-    rules: Rules | None = None
+    rules: Rules = Rules()
 
 
 class Body(Struct, forbid_unknown_fields=True):
@@ -74,8 +73,8 @@ async def create(call: Call) -> dict[str, Any]:
     policy = wanted.policy if isinstance(wanted, NewGroup64) else wanted.policies[0]
     if policy.startswith("soft-") and call.version < SOFT_SINCE:
         raise Invalid(f"Invalid input for field server_group.policies: {policy} needs microversion 2.15")
-    most = wanted.rules.max_server_per_host if isinstance(wanted, NewGroup64) and wanted.rules else None
-    if most is not None and policy is not GroupPolicy.ANTI_AFFINITY:
+    most = wanted.rules.max_server_per_host if isinstance(wanted, NewGroup64) else UNSET
+    if most is not UNSET and policy is not GroupPolicy.ANTI_AFFINITY:
         raise Invalid("Only anti-affinity policy supports rules.")
     project_id = call.token.project_id
     if not project_id:
@@ -87,7 +86,7 @@ async def create(call: Call) -> dict[str, Any]:
         user_id=call.token.user_id,
         policy=policy,
         max_per_host=most or 1,
-        ruled=most is not None,
+        ruled=most is not UNSET,
     )
     [document] = await call.execute(Wish(SERVER_GROUPS, clock.uuid4(), command))
     return {"server_group": _view(call, document.state)}

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from api.compute.server import Name, by, checked_name, server_in_path
+from api.compute.server import by, server_in_path
 from api.compute.server_action import PATH
-from api.compute.server_create import Metadata
+from api.compute.words import Metadata, Name
 from api.wire import Call, Post, Reply
 from bus import clock
 from bus.execute import Wish
@@ -46,7 +46,7 @@ async def create_image(call: Call) -> Reply:
     server, wanted = await server_in_path(call), call.body
     await _check_metadata(call, server, wanted.metadata)
     command = SnapshotServer(image_id=clock.uuid4(), **by(call))
-    return _told(call, await _make(call, server, command, name=checked_name(wanted.name)))
+    return _told(call, await _make(call, server, command, name=wanted.name))
 
 
 async def create_backup(call: Call) -> Reply | None:
@@ -57,7 +57,7 @@ async def create_backup(call: Call) -> Reply | None:
     if not wanted.backup_type or len(wanted.backup_type) > 255:
         raise Invalid("Invalid input for field/attribute backup_type: it has 1 to 255 characters.")
     command = BackUpServer(image_id=clock.uuid4(), backup_type=wanted.backup_type, rotation=rotation, **by(call))
-    image_id = await _make(call, server, command, name=checked_name(wanted.name), backup_type=wanted.backup_type)
+    image_id = await _make(call, server, command, name=wanted.name, backup_type=wanted.backup_type)
     return _told(call, image_id) if rotation else None
 
 

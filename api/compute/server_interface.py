@@ -11,8 +11,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from api.compute.server import by, server_in_path
 from api.compute.server_plugging import (
     NetworkAmbiguous,
-    Tag,
-    Uuid,
     checked_ip,
     in_nova_s_words,
     network_card,
@@ -22,6 +20,7 @@ from api.compute.server_plugging import (
     ports_seen,
     repeated,
 )
+from api.compute.words import Tag, Uuid
 from api.wire import Call, Delete, Get, Post
 from bus import clock
 from bus.execute import Wish

@@ -10,13 +10,13 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import field
 
-from api.compute.page import Paging, listing, next_link, page_size, regex
+from api.compute.page import STRICT_SINCE, Paging, listing, next_link, page_size, regex
 from api.compute.server import RULE
 from api.compute.server_view import ON_THE_WAY, REBOOTING, ROOT_DEVICE, STATUS, View
 from api.compute.times import second_after
 from api.wire import Call
 from api.wire.query import boolean
-from api.wire.route import Version
+from api.wire.route import Version, parse_version
 from bus.documents import AnyOf, Sort, Where
 from schema.compute.server import SERVER
 from schema.compute.server_state import Server
@@ -25,6 +25,7 @@ from schema.refusal import Forbidden, Invalid, NotFound
 
 T = TypeVar("T")
 
+STRICT = parse_version(STRICT_SINCE)
 ALL_TENANTS = f"{RULE}:index:get_all_tenants"
 ALL_FILTERS = f"{RULE}:allow_all_filters"
 
@@ -45,7 +46,6 @@ class ServersQuery(Paging, frozen=True):
     power_state: str | None = None
     progress: str | None = None
     flavor: str | None = None
-    instance_type_id: str | None = None
     image: str | None = None
     image_ref: str | None = None
     host: str | None = None
@@ -81,10 +81,6 @@ class ServersQuery(Paging, frozen=True):
     ramdisk_id: str | None = None
     root_device_name: str | None = None
     auto_disk_config: str | None = None
-    disk_config: str | None = None
-    cell_name: str | None = None
-    default_ephemeral_device: str | None = None
-    default_swap_device: str | None = None
     block_device_mapping: str | None = None
     services: str | None = None
     metadata: str | None = None
@@ -123,6 +119,36 @@ _SINCE: dict[str, Version] = {
     "hostname": (2, 90),
 }
 """What members may filter by, and since when; the rest is for administrators. What may not be used is passed over."""
+
+_PATTERNS = (
+    "access_ip_v4",
+    "access_ip_v6",
+    "auto_disk_config",
+    "availability_zone",
+    "config_drive",
+    "description",
+    "display_description",
+    "display_name",
+    "flavor",
+    "hostname",
+    "ip",
+    "ip6",
+    "kernel_id",
+    "key_name",
+    "locked_by",
+    "name",
+    "node",
+    "not_tags",
+    "not_tags_any",
+    "power_state",
+    "progress",
+    "ramdisk_id",
+    "reservation_id",
+    "root_device_name",
+    "tags",
+    "tags_any",
+)
+"""What must be a regular expression, even where it is compared as it stands, or passed over."""
 
 _NONE = Where("id", "=", "")
 """A condition that nothing meets."""
@@ -185,7 +211,6 @@ _FILTERS: dict[str, _Conditions] = {
     "power_state": lambda value: [Where("power_state", "=", int(value))] if value.isdigit() else [_NONE],
     "progress": lambda value: [] if value == "0" else [_NONE],
     "flavor": _equal("flavor.id"),
-    "instance_type_id": _equal("flavor.id"),
     "image": _equal("image.id"),
     "image_ref": _equal("image.id"),
     "host": _equal("parent_id"),
@@ -215,10 +240,6 @@ _FILTERS: dict[str, _Conditions] = {
     "ramdisk_id": _always(""),
     "root_device_name": _always(ROOT_DEVICE),
     "auto_disk_config": _automatic,
-    "disk_config": _equal("disk_config"),
-    "cell_name": lambda value: [_NONE],
-    "default_ephemeral_device": lambda value: [_NONE],
-    "default_swap_device": lambda value: [_NONE],
 }
 
 _SORT_KEYS: dict[str, str] = {
@@ -253,6 +274,34 @@ _SORT_KEYS: dict[str, str] = {
     "uuid": "id",
     "vm_state": "vm_state",
 }
+_PASSED_OVER = frozenset(
+    {
+        "architecture",
+        "cell_name",
+        "cleaned",
+        "default_ephemeral_device",
+        "default_swap_device",
+        "deleted",
+        "deleted_at",
+        "disable_terminate",
+        "ephemeral_gb",
+        "ephemeral_key_uuid",
+        "id",
+        "key_data",
+        "launched_on",
+        "locked",
+        "memory_mb",
+        "os_type",
+        "reservation_id",
+        "root_gb",
+        "shutdown_terminate",
+        "user_data",
+        "vcpus",
+        "vm_mode",
+    }
+)
+"""Sort keys that were passed over until 2.75, and are refused since; `locked` sorts since 2.73."""
+LOCKED_SORTS_SINCE = (2, 73)
 _FOR_ADMINS = frozenset({"host", "node"})
 
 
@@ -315,7 +364,10 @@ def _has_address(server: Server, version: int, like: re.Pattern[str]) -> bool:
 
 
 def _where(call: Call, query: ServersQuery) -> list[Where | AnyOf] | None:
-    """The filters as conditions; None: they contradict each other."""
+    """The filters as conditions; None: they contradict each other. Raises Invalid."""
+    for name in _PATTERNS:
+        if (pattern := getattr(query, name)) is not None:
+            regex(pattern)
     where: list[Where | AnyOf] = []
     project_id = _project(call, query)
     if project_id is not None:
@@ -400,12 +452,14 @@ def _sort(call: Call, query: ServersQuery) -> list[Sort]:
             raise Invalid(f"Invalid input for sort_dir: {direction[:64]!r} is neither asc nor desc")
     sort: list[Sort] = []
     for nth, key in enumerate(keys):
+        if key in _PASSED_OVER and call.version < (LOCKED_SORTS_SINCE if key == "locked" else STRICT):
+            continue
         if key not in _SORT_KEYS:
             raise Invalid(f"Invalid input for sort_key: {key[:64]!r} is none of {', '.join(_SORT_KEYS)}")
         if key in _FOR_ADMINS and not call.token.is_admin:
             raise Forbidden(f"Only administrators can sort servers by {', '.join(sorted(_FOR_ADMINS))}")
         sort.append(Sort(_SORT_KEYS[key], directions[min(nth, len(directions) - 1)] == "desc"))
-    return [*sort, Sort("id", sort[-1].descending)]
+    return [*sort, Sort("id", sort[-1].descending if sort else True)]
 
 
 def _links(call: Call, ids: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from api.compute.server import by, server_in_path
-from api.compute.server_create import Metadata
+from api.compute.words import Metadata
 from api.wire import Call, Delete, Get, Post, Put
 from bus.execute import Wish
 from handlers.compute.quota import defaults, limits_in_force, quota_of

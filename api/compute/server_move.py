@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from api.compute.server import RULE, DiskConfig, by, server_in_path
 from api.compute.server_action import PATH
 from api.compute.server_source import check_fits, check_hardware, flavor_asked, flavor_kept
+from api.compute.words import HostName
 from api.wire import Call, Post
 from bus.execute import Wish
 from handlers.compute.departure import begin, departure
@@ -34,12 +35,10 @@ from schema.refusal import Invalid
 MIGRATE = "os_compute_api:os-migrate-server:migrate"
 MIGRATE_LIVE = "os_compute_api:os-migrate-server:migrate_live"
 
-HostName = Annotated[str, Meta(min_length=1, max_length=255)]
-
 
 class Resize(Struct, forbid_unknown_fields=True):
     flavorRef: Annotated[str, Meta(min_length=1)] | int  # noqa: N815  the wire's own word
-    disk_config: DiskConfig | None = field(default=None, name="OS-DCF:diskConfig")
+    disk_config: DiskConfig | UnsetType = field(default=UNSET, name="OS-DCF:diskConfig")
 
 
 class Migration(Struct, forbid_unknown_fields=True):
@@ -87,7 +86,7 @@ async def resize(call: Call) -> None:
         stays=call.cloud.settings.allow_resize_to_same_host,
     )
     also: tuple[Wish, ...] = ()
-    if call.body.disk_config:
+    if call.body.disk_config is not UNSET:
         also = (Wish(SERVERS, server.id, ChangeServerDetails(disk_config=call.body.disk_config, **by(call))),)
     await _begin(call, server, ResizeServer(move=move, **by(call)), also)
 

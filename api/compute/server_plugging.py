@@ -8,11 +8,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
+from api.compute.words import Tag, Uuid
 from api.wire import Call
 from api.wire.route import Version
 from bus.documents import AnyOf, Where
@@ -33,11 +34,6 @@ from schema.refusal import Conflict, Forbidden, Invalid, NotFound, OverQuota, Re
 ATTACH_EXTERNAL = "os_compute_api:servers:create:attach_external_network"
 EVERYBODY = "*"
 
-Uuid = Annotated[
-    str, Meta(pattern=r"^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$", min_length=32, max_length=36)
-]
-Tag = Annotated[str, Meta(min_length=1, max_length=60, pattern=r"^[^,/]*$")]
-
 
 class NetworkAsked(Struct, forbid_unknown_fields=True):
     """One entry of `networks`."""
@@ -48,7 +44,7 @@ class NetworkAsked(Struct, forbid_unknown_fields=True):
     tag: Tag | UnsetType = UNSET
 
 
-NetworksAsked = list[NetworkAsked] | Literal["auto", "none"] | None
+NetworksAsked = list[NetworkAsked] | Literal["auto", "none"] | UnsetType
 
 
 class NetworkAmbiguous(Conflict):

@@ -9,19 +9,17 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from api.compute.server import (
     RULE,
-    Description,
     DiskConfig,
-    Name,
     by,
     checked_address,
     checked_hostname,
-    checked_name,
     server_in_path,
 )
 from api.compute.server_action import PATH
-from api.compute.server_create import USER_DATA_BYTES, Metadata, checked_user_data
+from api.compute.server_create import USER_DATA_BYTES, checked_user_data
 from api.compute.server_source import check_fits, check_hardware, image_kept, image_named, public_keys
 from api.compute.server_view import View
+from api.compute.words import AdminPassword, Description, Metadata, Name, Uuid
 from api.wire import Call, Post, Reply
 from api.wire.route import Version
 from bus import clock
@@ -40,9 +38,9 @@ from schema.refusal import Invalid, OverQuota
 class Rebuilt(Struct, forbid_unknown_fields=True, kw_only=True):
     """Every field of any version; `_SINCE` and `_UNTIL` say which versions know it."""
 
-    imageRef: str  # noqa: N815  the wire's own word
+    imageRef: Uuid  # noqa: N815  the wire's own word
     name: Name | UnsetType = UNSET
-    adminPass: Annotated[str, Meta(max_length=255)] | UnsetType = UNSET  # noqa: N815
+    adminPass: AdminPassword | UnsetType = UNSET  # noqa: N815
     metadata: Metadata | UnsetType = UNSET
     preserve_ephemeral: bool = False
     disk_config: DiskConfig | UnsetType = field(default=UNSET, name="OS-DCF:diskConfig")
@@ -134,7 +132,7 @@ async def _boot(call: Call, server: Server, wanted: Rebuilt) -> Boot:
 def _details(call: Call, wanted: Rebuilt) -> ChangeServerDetails:
     fields: dict[str, Any] = by(call)
     if wanted.name is not UNSET:
-        fields["name"] = checked_name(wanted.name)
+        fields["name"] = wanted.name
     if wanted.disk_config is not UNSET:
         fields["disk_config"] = wanted.disk_config
     if wanted.accessIPv4 is not UNSET:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from api.compute.server import by, server_in_path
 from api.compute.server_action import PATH
 from api.compute.server_source import image_kept, image_named
+from api.compute.words import AdminPassword, Uuid
 from api.wire import Call, Post
 from bus import clock
 from bus.execute import Wish
@@ -18,8 +17,8 @@ from schema.refusal import Invalid
 
 
 class Rescue(Struct, forbid_unknown_fields=True):
-    adminPass: Annotated[str, Meta(max_length=255)] = ""  # noqa: N815  the wire's own word
-    rescue_image_ref: str = ""
+    adminPass: AdminPassword = ""  # noqa: N815  the wire's own word
+    rescue_image_ref: Uuid = ""
 
 
 async def rescue(call: Call) -> dict[str, str]:

@@ -6,14 +6,16 @@ from typing import Annotated, Any, NoReturn
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from api.compute.page import listing
 from api.compute.server import server_in_path
-from api.wire import Call, Delete, Get, Post
+from api.compute.words import Uuid
+from api.wire import Call, Delete, Post
 from schema.refusal import NotFound
 
 
 class NewShare(Struct, forbid_unknown_fields=True):
-    share_id: Annotated[str, Meta(min_length=36, max_length=36)]
-    tag: Annotated[str, Meta(min_length=1, max_length=255)] | UnsetType = UNSET
+    share_id: Uuid
+    tag: Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9-]*$")] | UnsetType = UNSET
 
 
 class ShareBody(Struct, forbid_unknown_fields=True):
@@ -40,8 +42,8 @@ _PATH = "/servers/{id}/shares"
 _ONE = f"{_PATH}/{{share}}"
 
 routes = [
-    Get(_PATH, index, may=f"{_RULE}:index", since="2.97"),
+    *listing(_PATH, index, f"{_RULE}:index", since="2.97"),
     Post(_PATH, attach, may=f"{_RULE}:create", body=ShareBody, answers=201, since="2.97"),
-    Get(_ONE, one, may=f"{_RULE}:show", since="2.97"),
+    *listing(_ONE, one, f"{_RULE}:show", since="2.97"),
     Delete(_ONE, one, may=f"{_RULE}:delete", answers=200, since="2.97"),
 ]

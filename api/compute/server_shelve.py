@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from api.compute.server import by, server_in_path
 from api.compute.server_action import PATH
+from api.compute.words import HostName, Name
 from api.wire import Call, Post, Route
 from bus import clock
 from bus.execute import Wish
@@ -22,20 +23,18 @@ from schema.refusal import Conflict, Invalid
 RULE = "os_compute_api:os-shelve"
 TO_HOST = f"{RULE}:unshelve_to_host"
 
-Zone = Annotated[str, Meta(min_length=1, max_length=255)]
-
 
 class ToZone(Struct, forbid_unknown_fields=True):
     """2.77 to 2.90."""
 
-    availability_zone: Zone
+    availability_zone: Name
 
 
 class ToZoneOrHost(Struct, forbid_unknown_fields=True):
     """Since 2.91. No zone: it stays where it was; null: it may come to any, now and later."""
 
-    availability_zone: str | UnsetType | None = UNSET
-    host: str | UnsetType = UNSET
+    availability_zone: Name | UnsetType | None = UNSET
+    host: HostName | UnsetType = UNSET
 
 
 async def shelve(call: Call) -> None:
@@ -92,7 +91,7 @@ def _check_target(call: Call, server: Server, zone: str | UnsetType | None, host
 
 
 def _unshelve(body: Any = None, **fields: Any) -> Route:
-    fields |= {"body": body, "optional_body": body is not None, "answers": 202}
+    fields |= {"body": body, "answers": 202}
     route: Route = Post(PATH, unshelve, may=f"{RULE}:unshelve", action="unshelve", **fields)
     return route
 
@@ -101,6 +100,6 @@ routes = [
     Post(PATH, shelve, may=f"{RULE}:shelve", action="shelve", answers=202),
     Post(PATH, offload, may=f"{RULE}:shelve_offload", action="shelveOffload", answers=202),
     _unshelve(until="2.76"),
-    _unshelve(ToZone, since="2.77", until="2.90"),
-    _unshelve(ToZoneOrHost, since="2.91"),
+    _unshelve(ToZone | None, since="2.77", until="2.90"),
+    _unshelve(ToZoneOrHost | None, since="2.91"),
 ]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from api.compute.words import Tag, Uuid
 from api.wire import Call
+from api.wire.route import Version
 from bus.documents import Where
 from handlers.compute import image_properties
 from handlers.compute.flavor import flavor_seen_by
@@ -19,8 +23,42 @@ from schema.image.image import ACTIVE, IMAGE, Image
 from schema.refusal import Invalid, NotFound
 
 GIB = 1024**3
+DEVICE_TAGS_FIRST = (2, 32)
+DEVICE_TAGS_AGAIN = (2, 42)
+VOLUME_TYPE_SINCE = (2, 67)
 
 _FOR_THE_HOST = re.compile(r"hw_|os_|img_|trait:")
+
+
+_Text = Annotated[str, Meta(max_length=255)]
+
+
+class OldDevice(Struct, forbid_unknown_fields=True, kw_only=True):
+    """One entry of `block_device_mapping`."""
+
+    virtual_name: _Text = ""
+    volume_id: Uuid = ""
+    snapshot_id: Uuid = ""
+    volume_size: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+    device_name: Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9._/-]*$")] | UnsetType = UNSET
+    delete_on_termination: bool = False
+    no_device: Any = None
+    connection_info: str = ""
+
+
+class Device(OldDevice, forbid_unknown_fields=True, kw_only=True):
+    """One entry of `block_device_mapping_v2`."""
+
+    source_type: Literal["volume", "image", "snapshot", "blank"] | UnsetType = UNSET
+    uuid: Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[a-zA-Z0-9._-]*$")] | UnsetType = UNSET
+    image_id: Uuid = ""
+    destination_type: Literal["local", "volume"] = "local"
+    guest_format: _Text = ""
+    device_type: _Text = ""
+    disk_bus: _Text = ""
+    boot_index: int | None = None
+    tag: Tag | UnsetType = UNSET
+    volume_type: _Text | UnsetType | None = UNSET
 
 
 async def flavor_asked(call: Call, reference: str) -> Flavor:
@@ -32,8 +70,9 @@ async def flavor_asked(call: Call, reference: str) -> Flavor:
         raise Invalid(f"Flavor {id} could not be found.") from None
 
 
-async def image_asked(call: Call, reference: str, devices: Sequence[dict[str, Any]], flavor: Flavor) -> Image:
+async def image_asked(call: Call, reference: str, devices: Sequence[Device], flavor: Flavor) -> Image:
     """The image to boot, by id or URL, or as a block device; it must fit the flavor. Raises Invalid."""
+    _check_known(devices, call.version)
     id = _booted_image(devices, reference.rstrip("/").rpartition("/")[2])
     if not id:
         raise Invalid("Invalid imageRef provided: a server boots from an image.")
@@ -58,7 +97,7 @@ async def image_named(call: Call, reference: str) -> Image:
 
 async def public_keys(call: Call, key_name: str | None) -> dict[str, str]:
     """The caller's keypair of that name, as the guest gets it. Raises Invalid."""
-    if key_name is None:
+    if not key_name:
         return {}
     where = [Where("parent_id", "=", call.token.user_id), Where("name", "=", key_name)]
     found = await call.cloud.documents.find(KEYPAIR, where=where, limit=1)
@@ -88,15 +127,26 @@ def image_kept(image: Image) -> ServerImage:
     return ServerImage(id=image.id, properties=properties, disk_format=image.disk_format or "")
 
 
-def _booted_image(devices: Sequence[dict[str, Any]], image_id: str) -> str:
+def _check_known(devices: Sequence[Device], version: Version) -> None:
+    """Refuse what this version does not say of a device. Tags were there, were forgotten, and came back."""
+    tagged = version == DEVICE_TAGS_FIRST or version >= DEVICE_TAGS_AGAIN
+    known = {"tag": tagged, "volume_type": version >= VOLUME_TYPE_SINCE}
+    for name, is_known in known.items():
+        if not is_known and any(getattr(device, name) is not UNSET for device in devices):
+            raise Invalid(
+                f"Additional properties are not allowed in server.block_device_mapping_v2 ('{name}' was unexpected)"
+            )
+
+
+def _booted_image(devices: Sequence[Device], image_id: str) -> str:
     """The image a block device mapping boots from: only one device is possible, the image on a local disk."""
     for device in devices:
-        local = device.get("source_type") == "image" and device.get("destination_type", "local") == "local"
-        if not local or device.get("boot_index") not in {0, "0"} or len(devices) > 1:
+        local = device.source_type == "image" and device.destination_type == "local"
+        if not local or device.boot_index != 0 or len(devices) > 1:
             raise Invalid("Volumes are not part of this cloud yet: the one block device is an image on a local disk.")
-        if image_id and device.get("uuid") != image_id:
+        if image_id and device.uuid != image_id:
             raise Invalid("Block Device Mapping is Invalid: imageRef and the boot device name different images.")
-        image_id = str(device.get("uuid") or "")
+        image_id = device.uuid or ""
     return image_id
 
 

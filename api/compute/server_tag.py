@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from api.compute.server import by, server_in_path
-from api.compute.server_create import TAGS, Tag
+from api.compute.server_create import TAGS
+from api.compute.words import Tag
 from api.wire import Call, Delete, Get, Put, Reply
 from bus.execute import Wish
 from handlers.compute.server import SERVERS

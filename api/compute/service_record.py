@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.compute.hypervisor import UUID, UUIDS, provider_of, shown_id, state_of
 from api.compute.page import listing
 from api.compute.times import written
+from api.compute.words import HostName
 from api.wire import Call, Delete, Put
 from bus.execute import Wish
 from handlers.compute.aggregate import HOST_AGGREGATES
@@ -24,7 +25,6 @@ RULE = "os_compute_api:os-services"
 BINARY = "nova-compute"
 
 Reason = Annotated[str, Meta(min_length=1, max_length=255)]
-HostName = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
 class Query(Struct, frozen=True):
@@ -33,25 +33,25 @@ class Query(Struct, frozen=True):
 
 
 class ServiceChange(Struct, forbid_unknown_fields=True):
-    status: Literal["enabled", "disabled"] | None = None
-    disabled_reason: Reason | None = None
-    forced_down: bool | None = None
+    status: Literal["enabled", "disabled"] | UnsetType = UNSET
+    disabled_reason: Reason | UnsetType = UNSET
+    forced_down: bool | UnsetType = UNSET
 
 
 class OldChange(Struct, forbid_unknown_fields=True):
     host: HostName
-    binary: HostName
+    binary: Reason
 
 
 class OldDisable(Struct, forbid_unknown_fields=True):
     host: HostName
-    binary: HostName
+    binary: Reason
     disabled_reason: Reason
 
 
 class OldForceDown(Struct, forbid_unknown_fields=True):
     host: HostName
-    binary: HostName
+    binary: Reason
     forced_down: bool
 
 
@@ -68,16 +68,16 @@ async def index(call: Call) -> dict[str, Any]:
 async def update(call: Call) -> dict[str, Any]:
     host = _by_id(call)
     change: ServiceChange = call.body
-    if change.status is None and change.forced_down is None:
+    if change.status is UNSET and change.forced_down is UNSET:
         raise Invalid("No updates were requested. Fields 'status' or 'forced_down' should be specified.")
-    if change.disabled_reason is not None and change.status != "disabled":
+    if change.disabled_reason is not UNSET and change.status != "disabled":
         raise Invalid("Specifying 'disabled_reason' requires that 'status' is 'disabled'.")
     commands: list[Command] = []
     if change.status == "enabled":
         commands.append(EnableHost())
     elif change.status == "disabled":
-        commands.append(DisableHost(reason=change.disabled_reason))
-    if change.forced_down is not None:
+        commands.append(DisableHost(reason=change.disabled_reason or None))
+    if change.forced_down is not UNSET:
         commands.append(ForceHostDown() if change.forced_down else EndForcedDown())
     return {"service": _view(call, await _changed(call, host, *commands))}
 

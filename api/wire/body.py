@@ -151,9 +151,20 @@ def _check_depth(body: bytes) -> None:
             raise Invalid(f"The request body is not acceptable: it is nested more than {DEEPEST} levels deep.")
 
 
-_AT = re.compile(r" - at `(key in )?\$?\.?(.*)`$", re.DOTALL)
+_shapes: dict[str, str] = {}
+"""Patterns, as the decoder's refusals quote them, and what they want in words."""
+
+
+def shape(pattern: str, words: str) -> str:
+    """A pattern for `Meta`, and what a person is told whose value does not have it."""
+    _shapes[repr(pattern)] = words
+    return pattern
+
+
+_AT = re.compile(r" - at (`key` in )?`\$?\.?(.*)`$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.+)`")
+_UNSHAPED = re.compile(r"Expected `str` matching regex (.+)", re.DOTALL)
 
 
 def explained(message: str) -> str:
@@ -167,6 +178,8 @@ def explained(message: str) -> str:
     if unknown := _UNKNOWN.match(what):
         return f"Additional properties are not allowed{inside} ('{unknown[1]}' was unexpected)"
     field = f"Invalid input for field {where}: " if where else "Invalid input: "
+    if (unshaped := _UNSHAPED.match(what)) and unshaped[1] in _shapes:
+        return field + _shapes[unshaped[1]]
     return field + what[:1].lower() + what[1:].replace("`", "'")
 
 

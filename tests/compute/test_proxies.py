@@ -135,7 +135,7 @@ async def test_security_groups_and_their_rules(world, member):
     await member("POST", "/os-security-group-rules", {"security_group_rule": other}, expect=404)
     await member("DELETE", f"/os-security-group-rules/{made['id']}", expect=202)
     await member("DELETE", f"/os-security-group-rules/{made['id']}", expect=404)
-    renamed = {"security_group": {"name": "new", "description": None}}
+    renamed = {"security_group": {"name": "new", "description": ""}}
     assert (await member("PUT", f"/os-security-groups/{group['id']}", renamed))["security_group"]["name"] == "new"
     for name in ("", "  ", "x" * 256):
         await member("POST", "/os-security-groups", {"security_group": {"name": name}}, expect=400)
