@@ -20,6 +20,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
+from bus import clock
 from bus.amqp_wire import AWAY, Wire, translated
 from bus.broker import OnQuestion
 
@@ -55,6 +56,8 @@ class AmqpHosts:
     def __init__(self, publishing: Wire, consuming: Wire) -> None:
         self.speaker: AbstractChannel | None = None
         self.reader: AbstractChannel | None = None
+        self.confirmed_at = 0.0
+        """When something that some host said was last confirmed."""
         self._publishing = publishing
         self._consuming = consuming
         self._links: list[AmqpLink] = []
@@ -180,6 +183,7 @@ class AmqpLink:
             raise ConnectionError("RabbitMQ is away")
         properties.user_id = self._publishing.user
         properties.app_id = self.host
+        said_at = clock.monotonic()
         with translated("reporting"):
             try:
                 await channel.basic_publish(
@@ -190,10 +194,12 @@ class AmqpLink:
                     mandatory=True,
                     timeout=REPORT_SECONDS,
                 )
+                self._hosts.confirmed_at = clock.monotonic()
             except PublishError:
                 raise ConnectionError("nobody hears reports yet: no control plane has used this RabbitMQ") from None
             except TimeoutError:
-                self._publishing.drop()
+                if self._hosts.confirmed_at < said_at:  # not of any host: it is the connection that is dead
+                    self._publishing.drop()
                 raise
 
 

@@ -193,6 +193,11 @@ def translated(doing: str) -> Iterator[None]:
             raise
         # aiormq hands its own cancellation on to whoever waits for a confirm
         raise ConnectionError(f"RabbitMQ is away ({doing})") from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        # what it tells whoever waits when it knows no reason
+        raise ConnectionError(f"RabbitMQ is away ({doing})") from error
 
 
 def _with_heartbeat(url: str) -> str:
