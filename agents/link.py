@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -15,6 +15,7 @@ from schema.compute.question import Answer, Ask, Unable, decode_ask
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 OnAsk = Callable[[Ask], Awaitable[Answer]]
 
 
@@ -36,21 +37,26 @@ class Link(Protocol):
     async def close(self) -> None: ...
 
 
+async def words(host: HostLink, decode: Callable[[bytes], T]) -> AsyncIterator[T]:
+    """What the control plane says, for ever; what is no word of that kind is dropped."""
+    while True:
+        message = await host.receive()
+        try:
+            word = decode(message)
+        except msgspec.DecodeError as error:
+            log.warning("a word that is none was dropped", error=str(error), size_bytes=len(message))
+            continue
+        yield word
+
+
 class BrokerLink:
     """`Link` over a broker's `HostLink`: JSON on the wire."""
 
     def __init__(self, host: HostLink) -> None:
         self._host = host
 
-    async def inbox(self) -> AsyncIterator[ToHost]:
-        while True:
-            message = await self._host.receive()
-            try:
-                word = decode_to_host(message)
-            except msgspec.DecodeError as error:
-                log.warning("a word that is none was dropped", error=str(error), size_bytes=len(message))
-                continue
-            yield word
+    def inbox(self) -> AsyncIterator[ToHost]:
+        return words(self._host, decode_to_host)
 
     async def report(self, message: Report) -> None:
         await self._host.report(encode(message))

@@ -22,6 +22,7 @@ from bus import archive
 from bus.chain import GENESIS, Row, link
 from bus.log import partition_of
 from bus.rebuild import (
+    DOCUMENT_COLUMNS,
     FETCH,
     ONE_PROCESS,
     Folded,
@@ -340,19 +341,8 @@ class _Comparison:
         self.wrong.setdefault(kind, finding)
 
 
-_COMPARED = (
-    "stream",
-    "kind",
-    "id",
-    "version",
-    "project_id",
-    "parent_id",
-    "name",
-    "created_at",
-    "updated_at",
-    "deadline",
-    "gone",
-)
+_COMPARED = DOCUMENT_COLUMNS[:-1]
+"""All but the state, which is compared as what it says."""
 
 
 def _same_json(stored: str, expected: str) -> bool:

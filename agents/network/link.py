@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-import msgspec
-import structlog
-
+from agents.link import words
 from bus.broker import HostLink
 from schema.network.wiring import FromNetworkHost, NetworkHeartbeat, ToNetworkHost, decode_to_host, encode
-
-log = structlog.get_logger()
 
 
 class NetworkLink(Protocol):
@@ -32,15 +28,8 @@ class BrokerNetworkLink:
     def __init__(self, host: HostLink) -> None:
         self._host = host
 
-    async def inbox(self) -> AsyncIterator[ToNetworkHost]:
-        while True:
-            message = await self._host.receive()
-            try:
-                word = decode_to_host(message)
-            except msgspec.DecodeError as error:
-                log.warning("a word that is none was dropped", error=str(error), size_bytes=len(message))
-                continue
-            yield word
+    def inbox(self) -> AsyncIterator[ToNetworkHost]:
+        return words(self._host, decode_to_host)
 
     async def report(self, message: FromNetworkHost) -> None:
         say = self._host.beat if isinstance(message, NetworkHeartbeat) else self._host.report

@@ -1,11 +1,8 @@
 """A day of an operator with openstacksdk, the server itself left aside: every call is the library's own."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import msgspec
-import openstack
 import pytest
 from openstack import exceptions
 
@@ -16,6 +13,7 @@ from handlers.compute.bootstrap import bootstrap as make_flavors
 from handlers.compute.lease import Hosts
 from handlers.identity.bootstrap import bootstrap
 from schema.compute.domain import Heartbeat, HostFacts
+from tests.sdk import Day, connected
 from tests.serving import Served, serving
 
 PASSWORD = "operator's own"
@@ -36,27 +34,9 @@ async def served(settings, fresh_database) -> AsyncIterator[Served]:
 
 
 @pytest.fixture
-async def day(served) -> AsyncIterator[Callable[[Callable[[Any], None]], Any]]:
-    """Runs a function of a connection in a thread, as the library blocks."""
-    connection = openstack.connect(
-        auth={
-            "auth_url": f"{served.url}/identity",
-            "username": "admin",
-            "password": PASSWORD,
-            "project_name": "admin",
-            "user_domain_id": "default",
-            "project_domain_id": "default",
-        },
-        region_name=served.cloud.settings.region,
-        load_yaml_config=False,
-        load_envvars=False,
-    )
-
-    async def run(work):
-        await asyncio.to_thread(work, connection)
-
-    yield run
-    await asyncio.to_thread(connection.close)
+async def day(served) -> AsyncIterator[Day]:
+    async with connected(served, PASSWORD) as day:
+        yield day
 
 
 async def test_flavors(day):

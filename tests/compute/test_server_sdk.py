@@ -1,11 +1,9 @@
 """A day's work with servers, by openstacksdk: every call is the library's own."""
 
-import asyncio
 import base64
 from datetime import timedelta
 
 import msgspec
-import openstack
 import pytest
 from openstack import exceptions
 
@@ -18,6 +16,7 @@ from handlers.identity.bootstrap import bootstrap
 from handlers.image.image import IMAGES
 from schema.image.image import CreateImage, FinishImageUpload, StartImageUpload
 from tests.compute.steering import Steered
+from tests.sdk import connected
 from tests.serving import serving
 
 PASSWORD = "operator's own"
@@ -47,25 +46,8 @@ async def day(settings, fresh_database):
                 FinishImageUpload(upload_id="u", size=9, checksum="c", hash_algorithm="sha512", hash_value="h"),
             ),
         )
-        connection = openstack.connect(
-            auth={
-                "auth_url": f"{served.url}/identity",
-                "username": "admin",
-                "password": PASSWORD,
-                "project_name": "admin",
-                "user_domain_id": "default",
-                "project_domain_id": "default",
-            },
-            region_name=settings.region,
-            load_yaml_config=False,
-            load_envvars=False,
-        )
-
-        async def run(work):
-            await asyncio.to_thread(work, connection)
-
-        yield run
-        await asyncio.to_thread(connection.close)
+        async with connected(served, PASSWORD) as run:
+            yield run
 
 
 async def test_a_day_with_a_server(day):

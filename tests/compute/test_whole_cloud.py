@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-import openstack
 import pytest
 
 from api.cli import roles
@@ -17,6 +16,7 @@ from projections import projections
 from schema.compute.host import HOST
 from schema.network.host import NETWORK_HOST
 from tests.network.wiring import until
+from tests.sdk import connect
 
 pytestmark = [
     pytest.mark.slow,
@@ -74,7 +74,7 @@ async def test_servers_live_in_networks(settings: Settings, fresh_database: str,
 
     try:
         await until(ready, seconds=SECONDS)
-        cloud = await asyncio.to_thread(_connected, settings)
+        cloud = await asyncio.to_thread(connect, settings.url, admin_password(settings.home), settings.region)
         await asyncio.to_thread(day, cloud)
         await asyncio.to_thread(cloud.close)
     finally:
@@ -82,19 +82,3 @@ async def test_servers_live_in_networks(settings: Settings, fresh_database: str,
         with suppress(asyncio.CancelledError):
             await serving
         await behind.close()
-
-
-def _connected(settings: Settings) -> Any:
-    return openstack.connect(
-        auth={
-            "auth_url": f"{settings.url}/identity",
-            "username": "admin",
-            "password": admin_password(settings.home),
-            "project_name": "admin",
-            "user_domain_id": "default",
-            "project_domain_id": "default",
-        },
-        region_name=settings.region,
-        load_yaml_config=False,
-        load_envvars=False,
-    )

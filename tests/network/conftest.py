@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 
+import msgspec
 import pytest
 
 from agents.network import namespace
 from agents.network.linux_bridge import LinuxBridge
+from api.identity.service import SERVICE as IDENTITY
 from api.network.service import SERVICE
 from bus.config import Settings
+from handlers.identity.bootstrap import Offered, bootstrap
+from tests.command import Command, commanding
 from tests.network.hosts import Fabric
 from tests.network.ovs_place import open_vswitches
 from tests.network.routed import OTHERS, Client
@@ -74,3 +78,18 @@ async def member(served: Served) -> Client:
 @pytest.fixture
 async def stranger(served: Served) -> Client:
     return Client(served, await served.token("member", project=OTHERS))
+
+
+PASSWORD = "correct horse battery staple"
+
+
+@pytest.fixture
+async def openstack(settings: Settings, fresh_database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Command]:
+    """The `openstack` command at such a cloud, as its administrator."""
+    monkeypatch.setattr("handlers.identity.passwords.COST", 4)
+    async with serving(settings, fresh_database, [IDENTITY, SERVICE]) as it:
+        it.cloud.settings = msgspec.structs.replace(settings, public_url=it.url)
+        offered = (Offered("identity", "keystone", "/identity"), Offered("network", "neutron", "/networking"))
+        await bootstrap(it.cloud, PASSWORD, offered=offered)
+        async with commanding(it, PASSWORD) as command:
+            yield command

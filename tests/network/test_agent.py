@@ -243,7 +243,7 @@ async def test_everything_told_late_does_not_undo_what_was_told_since(wired):
     await until(active(wired, "p1"))
     told = overheard(wired)
     await wired.telling.catch_up("h1", 0, missed=True)
-    [everything] = [word for _, word in told if word.full]
+    everything = next(word for _, word in told if word.full)
     await wired.port(2, "h1")
     await until(active(wired, "p2"))
     driver.had.clear()

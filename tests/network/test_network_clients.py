@@ -1,10 +1,8 @@
 """Networks and subnets through the clients people have: the `openstack` command and openstacksdk."""
 
-import asyncio
 import uuid
 
 import msgspec
-import openstack
 import pytest
 from openstack import exceptions
 
@@ -12,6 +10,7 @@ from api.identity.service import SERVICE as IDENTITY
 from api.network.service import SERVICE as NETWORK
 from handlers.identity.bootstrap import bootstrap
 from tests.command import commanding
+from tests.sdk import connected
 from tests.serving import serving
 
 PASSWORD = "operator's own"
@@ -29,26 +28,8 @@ async def served(settings, fresh_database):
 
 @pytest.fixture
 async def day(served):
-    """Runs a function of a connection in a thread, as the library blocks."""
-    connection = openstack.connect(
-        auth={
-            "auth_url": f"{served.url}/identity",
-            "username": "admin",
-            "password": PASSWORD,
-            "project_name": "admin",
-            "user_domain_id": "default",
-            "project_domain_id": "default",
-        },
-        region_name=served.cloud.settings.region,
-        load_yaml_config=False,
-        load_envvars=False,
-    )
-
-    async def run(work):
-        await asyncio.to_thread(work, connection)
-
-    yield run
-    await asyncio.to_thread(connection.close)
+    async with connected(served, PASSWORD) as day:
+        yield day
 
 
 @pytest.fixture

@@ -1,27 +1,8 @@
 """Security groups, address groups, RBAC policies and quotas through the `openstack` command."""
 
-import msgspec
 import pytest
 
-from api.identity.service import SERVICE as IDENTITY
-from api.network.service import SERVICE as NETWORK
-from handlers.identity.bootstrap import Offered, bootstrap
-from tests.command import commanding
-from tests.serving import serving
-
-PASSWORD = "correct horse battery staple"
 JSON = ("-f", "json")
-
-
-@pytest.fixture
-async def openstack(settings, fresh_database, monkeypatch):
-    monkeypatch.setattr("handlers.identity.passwords.COST", 4)
-    async with serving(settings, fresh_database, [IDENTITY, NETWORK]) as it:
-        it.cloud.settings = msgspec.structs.replace(settings, public_url=it.url)
-        offered = (Offered("identity", "keystone", "/identity"), Offered("network", "neutron", "/networking"))
-        await bootstrap(it.cloud, PASSWORD, offered=offered)
-        async with commanding(it, PASSWORD) as command:
-            yield command
 
 
 @pytest.mark.slow
