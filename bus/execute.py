@@ -3,7 +3,8 @@
 One loop per process decides and appends. It takes whatever commands are waiting, loads the streams they touch (one
 query, or none when they are remembered from a moment ago), decides them one after the other, each on the outcome of
 those before it, and appends all their events together. Two commands of one process on one stream therefore never
-conflict; with another process's they may, and then only the commands that touched the stale streams run again.
+conflict; with another process's they may, and then only the commands that touched the stale streams run again. While
+several are at one stream they take turns at it: else all but the quickest would decide for nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import contextvars
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 
 import structlog
 
@@ -43,6 +45,8 @@ BATCH = 256
 """Commands decided and appended together, at most."""
 REMEMBERED = 8192
 """Streams whose state is kept in memory between commands."""
+TURNS_SECONDS = 5.0
+"""How long processes take turns at a stream after one of them lost a race about it."""
 WAITING = 20_000
 """Commands waiting, at most; past that the process says it is overloaded instead of growing."""
 
@@ -57,6 +61,8 @@ class Executor:
         self._remembered: OrderedDict[str, Document] = OrderedDict()
         self._loading: set[str] = set()
         """What is being loaded, and was not seen to be overtaken meanwhile."""
+        self._fought_over: dict[str, float] = {}
+        """Stream → until when it is decided on in turn."""
         self._waiting: list[Pending] = []
         self._taken: list[Pending] = []
         self._wake = asyncio.Event()
@@ -150,20 +156,42 @@ class Executor:
         """Decide and append until every command of the round has its verdict."""
         round = await self._answer_repeated(round)
         while round:
-            attempt = Attempt(await self._load_for(round, fresh=fresh), trusted=fresh)
-            again = [pending for pending in round if not attempt.decide(pending)]
-            try:
-                await self._append(attempt)
-            except Stale as stale:
-                self.forget(stale.streams)
-                touched = attempt.touching(stale.streams)
-                clean = [pending for pending in attempt.granted if pending not in touched]
-                if clean:
-                    await self._settle(clean, fresh=True)
-                again += within_attempts(touched or attempt.granted)
-            except Taken as taken:
-                again += await self._answer_taken(attempt, taken)
+            fought_over = self._fought_over_by(round)
+            async with self.log.turn(fought_over) if fought_over else nullcontext():
+                self.forget(fought_over)
+                clean, again = await self._pass(round, fresh=fresh)
+            if clean:
+                await self._settle(clean, fresh=True)
             round, fresh = [pending for pending in again if not pending.result.done()], True
+
+    async def _pass(self, round: list[Pending], *, fresh: bool) -> tuple[list[Pending], list[Pending]]:
+        """Decide and append once. What lost no race but was in the same append, and what is to be decided anew."""
+        attempt = Attempt(await self._load_for(round, fresh=fresh), trusted=fresh)
+        again = [pending for pending in round if not attempt.decide(pending)]
+        clean: list[Pending] = []
+        try:
+            await self._append(attempt)
+        except Stale as stale:
+            self.forget(stale.streams)
+            self._fight_over(stale.streams)
+            touched = attempt.touching(stale.streams)
+            clean = [pending for pending in attempt.granted if pending not in touched]
+            again += within_attempts(touched or attempt.granted)
+        except Taken as taken:
+            again += await self._answer_taken(attempt, taken)
+        return clean, again
+
+    def _fight_over(self, streams: Iterable[str]) -> None:
+        """A race about these was lost. Whoever decides what others are at as well does so in turn, for a while."""
+        now = clock.monotonic()
+        self._fought_over = {stream: until for stream, until in self._fought_over.items() if until > now}
+        self._fought_over |= dict.fromkeys(streams, now + TURNS_SECONDS)
+
+    def _fought_over_by(self, round: list[Pending]) -> list[str]:
+        if not self._fought_over:
+            return []
+        now, wished = clock.monotonic(), {wish.stream for pending in round for wish in pending.wishes}
+        return sorted(stream for stream, until in self._fought_over.items() if until > now and stream in wished)
 
     async def _answer_repeated(self, round: list[Pending]) -> list[Pending]:
         """Commands whose idempotency key was spent get the answer of then; the rest are to be decided."""

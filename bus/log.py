@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -151,6 +152,9 @@ class Log(Protocol):
 
     async def append(self, append: Append) -> int:
         """Write it all or nothing; the position before the first event. Raises Stale, Taken."""
+
+    def turn(self, streams: Sequence[str]) -> AbstractAsyncContextManager[None]:
+        """While it lasts, nobody else has a turn at these streams. A courtesy: who takes none may append to them."""
 
     async def load(self, streams: Sequence[str]) -> dict[str, Document]:
         """The documents of those streams that exist."""

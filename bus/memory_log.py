@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 
 from bus.log import (
@@ -66,6 +67,9 @@ class MemoryLog:
             self.events.append(event)
             self.streams.setdefault(event.stream, []).append(event)
         return base
+
+    def turn(self, streams: Sequence[str]) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     async def load(self, streams: Sequence[str]) -> dict[str, Document]:
         return {stream: self.documents[stream] for stream in streams if stream in self.documents}

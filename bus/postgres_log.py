@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from schema.event import Key, decode, id_of, kind_named, kind_of
 
 LOG = "the log (PostgreSQL)"
 SQL = Path(__file__).parent / "sql"
+_TURNS = 0x6378
+"""The part of the advisory locks' key space that turns are taken in."""
+_TAKE_TURN = "SELECT pg_advisory_xact_lock($1, key) FROM unnest($2::integer[]) AS key"
 _INSTALL_LOCK = 0x63756D756C6F67  # "cumulog": one installer at a time
 
 _encode = msgspec.json.Encoder().encode
@@ -95,6 +100,16 @@ class PostgresLog:
                     raise Stale(change.stream for change in append.changes) from None
                 raise
             return base
+
+    @asynccontextmanager
+    async def turn(self, streams: Sequence[str]) -> AsyncIterator[None]:
+        """Whoever waits too long for it does without."""
+        keys = sorted({zlib.crc32(stream.encode()) - 2**31 for stream in streams})
+        with reaching(LOG):
+            async with self.pool.acquire() as connection, connection.transaction():
+                with suppress(asyncpg.LockNotAvailableError):
+                    await connection.execute(_TAKE_TURN, _TURNS, keys)
+                yield
 
     async def load(self, streams: Sequence[str]) -> dict[str, Document]:
         return {row[0]: document(row) for row in await self._fetch(_LOAD, streams)}

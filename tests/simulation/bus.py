@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -229,6 +230,12 @@ class DistantLog:
         # It is written. Whether its caller hears of that is another matter.
         await self._hop()
         return base
+
+    @asynccontextmanager
+    async def turn(self, streams: Sequence[str]) -> AsyncIterator[None]:
+        await self._hop()
+        async with self._log.turn(streams):
+            yield
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._log, name)
