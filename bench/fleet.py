@@ -4,8 +4,9 @@ A whole cloud as `up` starts it, with simulated hosts and a PostgreSQL of its ow
 port each are ordered at concurrency 16 over HTTP, in NETWORKS networks (0: without ports), until all are ACTIVE; more
 are made, up to TOTAL, by orders of many; then lists, why servers are where they are, every action, the evacuation of a
 whole host, and deletes. In the end nothing is under way, and neither `drift` nor `verify` finds anything. The load's
-own CPU is not counted; that of the simulated hosts is. Leases are long: what is not measured here is how soon a
-process notices a lost host that plays a thousand of them beside everything else.
+own CPU is not counted; that of the simulated hosts is. Leases are long, unless CUMULOG_LEASE_SECONDS and
+CUMULOG_NETWORK_LEASE_SECONDS say otherwise: what is not measured here is how soon a process notices a lost host that
+plays a thousand of them beside everything else. `rabbitmq`: each role is a process of its own, the agents' too.
 """
 
 import asyncio
@@ -304,8 +305,8 @@ def fleet(hosts: int, bus: str) -> Iterator[Cloud]:
         "CUMULOG_HOME": str(folder / "home"),
         "OS_CLIENT_CONFIG_FILE": str(folder / "clouds.yaml"),
         "CUMULOG_LOG_LEVEL": "warning",
-        "CUMULOG_LEASE_SECONDS": "60",
-        "CUMULOG_NETWORK_LEASE_SECONDS": "60",
+        "CUMULOG_LEASE_SECONDS": os.environ.get("CUMULOG_LEASE_SECONDS", "60"),
+        "CUMULOG_NETWORK_LEASE_SECONDS": os.environ.get("CUMULOG_NETWORK_LEASE_SECONDS", "60"),
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     asked = ("--listen", listen, "--hypervisor", "simulated", "--hosts", str(hosts), "--bus", bus)

@@ -103,7 +103,7 @@ def listing(resource: Resource) -> Handler:
             documents.reverse()
         views = await resource.view(call, documents)
         answer: dict[str, Any] = {resource.plural: [selected(call, view) for view in views]}
-        if page.limited:
+        if page.limited or len(documents) == page.limit:
             answer[f"{resource.plural}_links"] = _links(call, page, [document.id for document in documents])
         return answer
 
@@ -128,7 +128,7 @@ async def _written_page(call: Call, resource: Resource, where: Sequence[Conditio
     if page.reverse:
         rows.reverse()
     answer: dict[str, Any] = {resource.plural: msgspec.Raw(await resource.many(call, rows))}
-    if page.limited:
+    if page.limited or len(rows) == page.limit:
         answer[f"{resource.plural}_links"] = _links(call, page, [id for id, _ in rows])
     return msgspec.json.encode(answer)
 

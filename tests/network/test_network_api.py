@@ -6,13 +6,15 @@ import uuid
 import msgspec
 import pytest
 
+from api.network.service import SERVICE
 from bus.execute import Wish
 from handlers.network.host import NETWORK_HOSTS
 from schema.network.host import RegisterNetworkHost
 from schema.network.port import PORT
 from schema.network.subnet import SUBNET
 from schema.network.wiring import NetworkHostFacts
-from tests.network.routed import PROJECT, Client, port
+from tests.network.routed import PROJECT, Client, network, port
+from tests.serving import serving
 
 
 async def _make(client, **fields):
@@ -287,3 +289,21 @@ async def test_tags_revisions_and_pages(member):
     there = await member("GET", back["href"].partition("/networking/v2.0")[2])
     assert (beyond["networks"], [it["name"] for it in there["networks"]]) == ([], ["n4", "x"])
     assert await member("GET", f"{one}?fields=name") == {"network": {"name": "x"}}
+
+
+async def test_a_list_longer_than_the_longest_page_says_where_it_goes_on(settings, fresh_database):
+    async with serving(msgspec.structs.replace(settings, page_limit=3), fresh_database, [SERVICE]) as served:
+        member = Client(served, await served.token("member"))
+        network_id = await network(served.cloud)
+        for _ in range(7):
+            await member("POST", "/ports", {"port": {"network_id": network_id}}, expect=201)
+        for _ in range(3):
+            await member("POST", "/networks", {"network": {}}, expect=201)
+        for plural, count in (("ports", 7), ("networks", 4)):
+            found, path = [], f"/{plural}"
+            while path:
+                page = await member("GET", path)
+                found += [it["id"] for it in page[plural]]
+                ways = {it["rel"]: it["href"] for it in page.get(f"{plural}_links", [])}
+                path = ways.get("next", "").partition("/networking/v2.0")[2]
+            assert len(found) == len(set(found)) == count
