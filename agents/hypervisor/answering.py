@@ -110,7 +110,9 @@ class Answering:
                 return Done()
             case ListGuests():
                 guests = (await self._driver.observe()).values()
-                return GuestList(guests=tuple(guests), leftovers=tuple(await self._driver.leftovers())[:LEFTOVERS])
+                return GuestList(
+                    guests=tuple(guests), leftovers=tuple(await self._driver.leftovers(ask.hosts))[:LEFTOVERS]
+                )
             case ClearLeftovers():
-                await self._driver.clear(ask.names)
+                await self._driver.clear(ask.names, ask.hosts)
                 return Done()

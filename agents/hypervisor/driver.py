@@ -74,13 +74,14 @@ class Driver(Protocol):
     async def observe(self, server_ids: Collection[str] | None = None) -> dict[str, Observed]:
         """What is there, by server id: of these servers, or of all. A domain that is not Cumulog's is not there."""
 
-    async def leftovers(self) -> list[Leftover]:
+    async def leftovers(self, hosts: Collection[str] = ()) -> list[Leftover]:
         """Files that no guest here has a use for, and that nobody is making.
 
-        A guest's folder without a guest is none: `observe` has it as one that is absent.
+        A guest's folder without a guest is none: `observe` has it as one that is absent. `hosts`: all there are, if
+        storage that they share is to be looked at, too.
         """
 
-    async def clear(self, names: Collection[str]) -> None:
+    async def clear(self, names: Collection[str], hosts: Collection[str] = ()) -> None:
         """Remove the leftovers of these names; what is none by now stays."""
 
     async def act(self, step: Step) -> None:

@@ -161,13 +161,13 @@ class LibvirtDriver:
         look = functools.partial(libvirt_looking.look, guests=self._guests, ids=ids)
         return await self._taps.judge(await self._libvirt.call(look, "looking at domains"))
 
-    async def leftovers(self) -> list[Leftover]:
-        look = functools.partial(libvirt_leftovers.find, guests=self._guests)
+    async def leftovers(self, hosts: Collection[str] = ()) -> list[Leftover]:
+        look = functools.partial(libvirt_leftovers.find, guests=self._guests, hosts=hosts)
         found: list[Leftover] = await self._libvirt.call(look, "looking for files that are left over")
         return found
 
-    async def clear(self, names: Collection[str]) -> None:
-        clear = functools.partial(libvirt_leftovers.clear, guests=self._guests, names=names)
+    async def clear(self, names: Collection[str], hosts: Collection[str] = ()) -> None:
+        clear = functools.partial(libvirt_leftovers.clear, guests=self._guests, names=names, hosts=hosts)
         await self._libvirt.call(clear, "removing files that are left over")
 
     async def act(self, step: Step) -> None:

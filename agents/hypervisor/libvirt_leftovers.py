@@ -1,7 +1,7 @@
 """Files of a libvirt host that none of its guests has a use for: what somebody who died left half made or half removed.
 
     guests/<id>/{fresh, copy, *.new, rescue}   a part of a guest that is there, made for what it does not do now
-    guests/<id>                                on shared storage: a folder that no host holds
+    guests/<id>                                on shared storage: a folder that no host holds of those there are
     guests/<anything else>                     whoever put it there
     swtpm/<id>                                 what the TPM of a guest remembers that is not there
 
@@ -34,13 +34,14 @@ _HALF_MADE = frozenset({"fresh", "base.fresh", COPY})
 _OF_RESCUE = frozenset({"rescue", "base.rescue"})
 
 
-def find(connection: Any, guests: Guests) -> list[Leftover]:
-    return [leftover for _, leftover in _found(connection, guests)]
+def find(connection: Any, guests: Guests, hosts: Collection[str]) -> list[Leftover]:
+    """`hosts`: all there are, if this one is to look at what they share."""
+    return [leftover for _, leftover in _found(connection, guests, hosts)]
 
 
-def clear(connection: Any, guests: Guests, names: Collection[str]) -> None:
+def clear(connection: Any, guests: Guests, names: Collection[str], hosts: Collection[str]) -> None:
     """Remove those of these names that still are leftovers. What tells of no server stays for a person."""
-    for path, leftover in _found(connection, guests):
+    for path, leftover in _found(connection, guests, hosts):
         if leftover.name in names and leftover.server_id:
             log.info("removing what is left over", file=leftover.name, server=leftover.server_id)
             if path.is_dir():
@@ -49,24 +50,26 @@ def clear(connection: Any, guests: Guests, names: Collection[str]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _found(connection: Any, guests: Guests) -> Iterator[tuple[Path, Leftover]]:
+def _found(connection: Any, guests: Guests, hosts: Collection[str]) -> Iterator[tuple[Path, Leftover]]:
     domains = {domain.UUIDString(): domain for domain in connection.listAllDomains()}
     for path in _entries(guests.folder):
         if guests.holds(path.name) and path.name in domains:
             unused = _HALF_MADE if _rescued(domains[path.name]) else _HALF_MADE | _OF_RESCUE
             parts = [it for it in _entries(path) if it.name in unused or it.suffix == ".new"]
             yield from _old(parts, path.name, held=True)
-        elif not is_uuid(path.name):
+        elif not is_uuid(path.name) and (hosts or not guests.shared):
             yield from _old([path], "")
-        elif guests.shared and not any(path.glob(f"{HELD}.*")):
-            yield from _old([path], path.name)
+        elif guests.shared and hosts and not any((path / f"{HELD}.{host}").exists() for host in {guests.host, *hosts}):
+            yield from _old([path], path.name, shared=True)
     for path in _entries(guests.sockets.tpms):
         id = path.name.removesuffix(".new")
         if is_uuid(id) and id not in domains and not guests.holds(id):
             yield from _old([path], id)
 
 
-def _old(paths: Iterable[Path], server_id: str, *, held: bool = False) -> Iterator[tuple[Path, Leftover]]:
+def _old(
+    paths: Iterable[Path], server_id: str, *, held: bool = False, shared: bool = False
+) -> Iterator[tuple[Path, Leftover]]:
     """Those that nobody can be making any more."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # it has just gone
@@ -74,7 +77,7 @@ def _old(paths: Iterable[Path], server_id: str, *, held: bool = False) -> Iterat
             changed = max(max(it.st_mtime, it.st_ctime) for it in there)
             if changed < clock.now().timestamp() - YOUNG_SECONDS:
                 size = sum(it.st_blocks * BLOCK_BYTES for it in there)
-                yield path, Leftover(name=str(path), server_id=server_id, size_bytes=size, held=held)
+                yield path, Leftover(name=str(path), server_id=server_id, size_bytes=size, held=held, shared=shared)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -134,10 +134,10 @@ class SimulatedDriver:
             return {id: domain.seen for id, domain in self.domains.items()}
         return {id: self.domains[id].seen for id in server_ids if id in self.domains}
 
-    async def leftovers(self) -> list[Leftover]:
+    async def leftovers(self, hosts: Collection[str] = ()) -> list[Leftover]:
         return self.files
 
-    async def clear(self, names: Collection[str]) -> None:
+    async def clear(self, names: Collection[str], hosts: Collection[str] = ()) -> None:
         self.files = [it for it in self.files if it.name not in names]
 
     async def act(self, step: Step) -> None:

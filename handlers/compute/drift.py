@@ -100,14 +100,18 @@ def left_behind(host: Host, servers: Mapping[str, Server], files: Iterable[Lefto
     """Files of a host that are of no use there, as it says itself. One that could yet be of use is left out."""
     for it in files:
         its = servers.get(it.server_id)
-        living = its is not None and its.living
-        if its is not None and living and (its.task is not None or its.move is not None):
-            continue
-        if its is not None and living and not it.held and _its_own(its, host.id):
+        if its is not None and its.living and _of_use(its, host.id, it):
             continue
         megabytes = f"{it.size_bytes / 1e6:.1f} MB"
         whose = "which its guest has no use for" if it.held else "which is of no guest there"
         yield Drift(Kind.LEFTOVER_FILE, host.id, it.server_id, f"it has {it.name} ({megabytes}), {whose}", it.name)
+
+
+def _of_use(server: Server, host: str, file: Leftover) -> bool:
+    """Whether a file may be wanted yet: by what is under way, or by a guest that is missing where it should be."""
+    if server.task is not None or server.move is not None:
+        return True
+    return not file.held and (bool(server.host) if file.shared else _its_own(server, host))
 
 
 def _its_own(server: Server, host: str) -> bool:

@@ -66,7 +66,7 @@ async def _look(cloud: Cloud) -> Seen:
     named = [it.provider_id for it in hosts.values()]
     providers = {it.id: it.state for it in (await documents.get_many(PROVIDER, named)).values()}
     alive = [host for host in hosts.values() if host.living and host.alive]
-    held = await asyncio.gather(*(_held(cloud, host) for host in alive))
+    held = await asyncio.gather(*(_held(cloud, host, _sharing(cloud, hosts, host)) for host in alive))
     others = {id for it in providers.values() for id in it.claims}
     others |= {it.server_id for has in held if has for it in has.guests}
     others |= {it.server_id for has in held if has for it in has.leftovers}
@@ -81,9 +81,16 @@ async def _look(cloud: Cloud) -> Seen:
     return Seen(list(dict.fromkeys(found)), servers, hosts)
 
 
-async def _held(cloud: Cloud, host: Host) -> GuestList | None:
+def _sharing(cloud: Cloud, hosts: Mapping[str, Host], host: Host) -> tuple[str, ...]:
+    """All hosts, for the one that is to look at the storage they share: the first that is there."""
+    living = sorted(it.id for it in hosts.values() if it.living)
+    looks = min((id for id in living if hosts[id].alive), default="")
+    return tuple(living) if cloud.settings.shared_storage is not None and host.id == looks else ()
+
+
+async def _held(cloud: Cloud, host: Host, sharing: tuple[str, ...]) -> GuestList | None:
     """What the host holds now; None if it does not say."""
-    answer = await _asked(cloud, host.id, ListGuests())
+    answer = await _asked(cloud, host.id, ListGuests(hosts=sharing))
     return answer if isinstance(answer, GuestList) else None
 
 
@@ -136,7 +143,11 @@ class Healing:
         for host_id, servers in strangers.items():
             await self._telling.tell_absent(host_id, servers)
         for host_id, names in files.items():
-            await _asked(self._cloud, host_id, ClearLeftovers(names=tuple(names)))
+            await _asked(
+                self._cloud,
+                host_id,
+                ClearLeftovers(names=tuple(names), hosts=_sharing(self._cloud, seen.hosts, seen.hosts[host_id])),
+            )
 
     async def _renewed(self, server: Server) -> dict[str, Server]:
         """The server with its wish made anew, as a host takes the wish it has carried out for done; by id."""

@@ -58,13 +58,19 @@ class CrashGuest(Word, tag=True):
 
 
 class ListGuests(Word, tag=True):
-    """All it holds of Cumulog's, looked at now, and files that are of no guest. `GuestList`."""
+    """All it holds of Cumulog's, looked at now, and files that are of no guest. `GuestList`.
+
+    `hosts`: all there are, if it is to look at storage that they share, too: what none of them holds is left over.
+    """
+
+    hosts: tuple[str, ...] = ()
 
 
 class ClearLeftovers(Word, tag=True):
-    """Remove the files of these names, as far as they still are left over. `Done`."""
+    """Remove the files of these names, as far as they still are left over. `Done`. `hosts`: as in `ListGuests`."""
 
     names: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
 
 
 class CacheImages(Word, tag=True):
@@ -181,6 +187,8 @@ class Leftover(Word):
     size_bytes: Count = 0
     held: bool = False
     """The guest itself is there; it only has no use for this."""
+    shared: bool = False
+    """It lies on storage that other hosts see, too."""
 
 
 class GuestList(Word, tag=True):

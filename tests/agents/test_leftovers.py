@@ -69,3 +69,25 @@ async def test_a_guest_that_never_came_leaves_nothing_of_its_tpm(driver, libvirt
     made(path, folder=True)
     await driver.act(Remove(id))
     assert not path.exists()
+
+
+async def test_what_only_a_host_holds_that_is_no_more_is_left_over(libvirtd, hypervisor_folder, monkeypatch):
+    """On shared storage the last one to let go removes a guest's folder: one that never will must not keep it."""
+    monkeypatch.setattr(libvirt_leftovers, "YOUNG_SECONDS", -1.0)
+    shared = hypervisor_folder / "shared"
+    driver = LibvirtDriver("h1", libvirtd.uri, hypervisor_folder / "own", sockets=libvirtd.sockets, shared=shared)
+    await driver.start(lambda id: None, lambda id, words: None)
+    one, theirs, gone, nobodys = domain(), str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4())
+    await driver.act(Define(one))
+    for id, holder in ((theirs, "h2"), (gone, "h3"), (nobodys, "")):
+        made(shared / "guests" / id, folder=True)
+        if holder:
+            made(shared / "guests" / id / f"held.{holder}")
+    there = ("h1", "h2")
+    assert await driver.leftovers() == []  # another one looks
+    found = {it.server_id: it.name for it in await driver.leftovers(there)}
+    assert set(found) == {gone, nobodys}
+    await driver.clear(found.values(), there)
+    assert {it.name for it in (shared / "guests").iterdir()} == {one.server_id, theirs}
+    await driver.act(Remove(one.server_id))
+    await driver.close()

@@ -114,12 +114,33 @@ def test_a_file_of_a_server_that_is_gone_or_elsewhere_is_left_over():
     assert left(TPM, replace(SERVER, deleted_at=NOW, vm_state=VmState.DELETED)) == named
     assert left(TPM, replace(SERVER, parent_id="h2")) == named
     assert left(replace(TPM, server_id="")) == left(replace(TPM, server_id="s9")) == named
+    shared = replace(TPM, shared=True)
+    assert left(shared, replace(SERVER, parent_id="h2")) == []  # whoever that is: it may be its disk
+    assert left(shared, replace(SERVER, parent_id=None, vm_state=VmState.SHELVED_OFFLOADED)) == named
     assert left(TPM) == []  # its own: the guest is missing, and may want it when it is back
 
 
 def test_a_file_that_its_own_guest_has_no_use_for_is_left_over_unless_something_is_under_way():
     assert left(COPY) == [(Kind.LEFTOVER_FILE, COPY.name)]
     assert left(COPY, replace(SERVER, task=Task.IMAGE_SNAPSHOT)) == []
+
+
+async def test_one_host_looks_at_what_all_share(settings, fresh_database, tmp_path, monkeypatch):
+    settings = replace(settings, shared_storage=tmp_path)
+    async with networked(settings, fresh_database, (COMPUTE, LOG)) as world:
+        asked = {}
+        for name, driver in world.steered.drivers.items():
+            monkeypatch.setattr(driver, "leftovers", _noting(asked, name))
+        await settled_drift(world.cloud)
+        assert asked == {"h1": ("h1", "h2"), "h2": ()}
+
+
+def _noting(asked, name):
+    async def leftovers(hosts=()):
+        asked[name] = hosts
+        return []
+
+    return leftovers
 
 
 async def test_drift_is_told_to_administrators_only(settings, fresh_database):
