@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from api.network.filter import Filter
 from api.network.qos import policy_changed, policy_given
-from api.network.resource import Resource, common, project_of, resource_routes, to_change, viewed
+from api.network.resource import Resource, common, living, project_of, resource_routes, to_change, viewed
 from api.network.words import Body, LongText, Project, Text, Uuid, address
 from api.wire import Call
 from api.wire.call import denied
@@ -256,19 +256,12 @@ async def delete(call: Call) -> None:
 
 async def now(call: Call, id: str) -> FloatingIp:
     """A floating IP as it is now."""
-    document = (await call.cloud.executor.load([FLOATING_IP.stream(id)])).get(FLOATING_IP.stream(id))
-    if document is None or not document.state.living:
-        raise not_found(id)
-    floating: FloatingIp = document.state
-    return floating
+    return await living(call, FLOATING_IP, id, not_found)
 
 
 async def inner_port(call: Call, floating: FloatingIp, id: str) -> Port:
     """A port that this floating IP may lead to: of the same project. Raises NotFound, Invalid."""
-    document = (await call.cloud.executor.load([PORT.stream(id)])).get(PORT.stream(id))
-    if document is None or not document.state.living:
-        raise port_not_found(id)
-    port: Port = document.state
+    port = await living(call, PORT, id, port_not_found)
     if port.project_id != floating.project_id and not call.token.is_admin:
         networks = await call.cloud.documents.get_many(NETWORK, [port.network_id])
         seen = {port.project_id, *(it.state.project_id for it in networks.values())}

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from api.network.filter import Filter
 from api.network.network_body import CreateBody, NetworkChange, NewNetwork, SegmentBody, UpdateBody
 from api.network.qos import policy_changed, policy_of_new_network
-from api.network.resource import Resource, common, project_of, resource_routes, several, to_change, viewed
+from api.network.resource import Resource, common, living, project_of, resource_routes, several, to_change, viewed
 from api.network.tag import tags_of
 from api.network.words import bad, dns_domain, refuse_read_only
 from api.network.zone import refuse_hints, zones
@@ -266,11 +266,7 @@ def can_carry(call: Call) -> Carriers:
 
 async def _now(call: Call, id: str) -> Network:
     """A network as it is now."""
-    document = (await call.cloud.executor.load([NETWORK.stream(id)])).get(NETWORK.stream(id))
-    if document is None or not document.state.living:
-        raise not_found(id)
-    network: Network = document.state
-    return network
+    return await living(call, NETWORK, id, not_found)
 
 
 def _command(call: Call, body: NewNetwork, of: Carriers) -> CreateNetwork:

@@ -25,7 +25,16 @@ from api.network.port_body import (
 )
 from api.network.port_view import many, view
 from api.network.qos import policy_changed, policy_given
-from api.network.resource import Resource, found, project_of, refuse_other_revision, resource_routes, to_change, viewed
+from api.network.resource import (
+    Resource,
+    found,
+    living,
+    project_of,
+    refuse_other_revision,
+    resource_routes,
+    to_change,
+    viewed,
+)
 from api.network.words import bad, missing
 from api.wire import Call, Put
 from api.wire.call import denied
@@ -203,11 +212,7 @@ async def delete(call: Call) -> None:
 
 async def now(call: Call, id: str) -> Port:
     """A port as it is now. Raises NotFound."""
-    document = (await call.cloud.executor.load([PORT.stream(id)])).get(PORT.stream(id))
-    if document is None or not document.state.living:
-        raise not_found(id)
-    port: Port = document.state
-    return port
+    return await living(call, PORT, id, not_found)
 
 
 async def refuse_in_use(call: Call, port: Port) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from api.network.filter import Filter
-from api.network.resource import Resource, project_of, resource_routes, several, to_change, viewed
+from api.network.resource import Resource, living, project_of, resource_routes, several, to_change, viewed
 from api.network.words import Body, Project, Text, Uuid, bad
 from api.wire import Call
 from api.wire.call import denied
@@ -193,11 +193,7 @@ async def _thing(call: Call, object_type: str, id: str) -> Any:
 
 async def _stored(call: Call, object_type: str, id: str) -> Any:
     sharable = SHARABLE[object_type]
-    stream = sharable.kind.stream(id)
-    document = (await call.cloud.executor.load([stream])).get(stream)
-    if document is None or not document.state.living:
-        raise sharable.missing(id)
-    return document.state
+    return await living(call, sharable.kind, id, sharable.missing)
 
 
 async def _now(call: Call, id: str) -> Document:

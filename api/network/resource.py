@@ -10,7 +10,7 @@ is not there for them (404); what they see and may not do is forbidden (403).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ from bus.log import Document
 from schema.event import Kind, State
 from schema.refusal import Invalid, NotFound, Refused
 
+S = TypeVar("S", bound=State)
 View = Callable[[Call, Sequence[Document]], Awaitable[list[dict[str, Any]]]]
 
 
@@ -160,6 +161,16 @@ async def found(call: Call, resource: Resource, id: str) -> Document:
     if not documents:
         raise resource.missing(id)
     return documents[0]
+
+
+async def living(call: Call, kind: Kind[S], id: str, missing: Callable[[str], NotFound]) -> S:
+    """A thing as it is now, whoever asks for it. Raises NotFound as `missing` words it."""
+    stream = kind.stream(id)
+    document = (await call.cloud.executor.load([stream])).get(stream)
+    if document is None or not document.state.living:
+        raise missing(id)
+    state: S = document.state
+    return state
 
 
 async def to_change(call: Call, resource: Resource, id: str, rule: str = "") -> Document:

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from api.network.filter import Filter
 from api.network.qos import policy_changed, policy_given
-from api.network.resource import Resource, common, project_of, resource_routes, to_change, viewed
+from api.network.resource import Resource, common, living, project_of, resource_routes, to_change, viewed
 from api.network.words import Body, LongText, Project, Text, Uuid, address, bad, cidr
 from api.wire import Call, Put
 from api.wire.call import denied
@@ -344,19 +344,12 @@ def _routes(bodies: Sequence[RouteBody]) -> tuple[HostRoute, ...]:
 
 async def _now(call: Call, id: str) -> Router:
     """A router as it is now."""
-    document = (await call.cloud.executor.load([ROUTER.stream(id)])).get(ROUTER.stream(id))
-    if document is None or not document.state.living:
-        raise not_found(id)
-    router: Router = document.state
-    return router
+    return await living(call, ROUTER, id, not_found)
 
 
 async def _subnet(call: Call, id: str) -> Subnet:
     """A subnet the caller may join a router to: of their own, or of a network shared with them."""
-    document = (await call.cloud.executor.load([SUBNET.stream(id)])).get(SUBNET.stream(id))
-    if document is None or not document.state.living:
-        raise subnet_not_found(id)
-    subnet: Subnet = document.state
+    subnet = await living(call, SUBNET, id, subnet_not_found)
     mine = call.token.project_id or ""
     if not call.token.is_admin and subnet.project_id != mine:
         network = (await call.cloud.documents.get_many(NETWORK, [subnet.network_id])).get(subnet.network_id)
@@ -373,11 +366,7 @@ async def _own_port(call: Call, id: str) -> Port:
 
 
 async def _port(call: Call, id: str) -> Port:
-    document = (await call.cloud.executor.load([PORT.stream(id)])).get(PORT.stream(id))
-    if document is None or not document.state.living:
-        raise port_not_found(id)
-    port: Port = document.state
-    return port
+    return await living(call, PORT, id, port_not_found)
 
 
 async def _answer(call: Call, document: Document) -> dict[str, Any]:

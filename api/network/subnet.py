@@ -8,7 +8,17 @@ from typing import Any
 from msgspec import UNSET
 
 from api.network.filter import Filter, changed_since
-from api.network.resource import Resource, common, project_of, resource_routes, several, to_change, viewed, written
+from api.network.resource import (
+    Resource,
+    common,
+    living,
+    project_of,
+    resource_routes,
+    several,
+    to_change,
+    viewed,
+    written,
+)
 from api.network.subnet_body import (
     CreateBody,
     NewSubnet,
@@ -289,11 +299,7 @@ def _command(call: Call, body: NewSubnet, of: Allotted) -> CreateSubnet:
 
 async def _now(call: Call, id: str) -> Subnet:
     """A subnet as it is now."""
-    document = (await call.cloud.executor.load([SUBNET.stream(id)])).get(SUBNET.stream(id))
-    if document is None or not document.state.living:
-        raise not_found(id)
-    subnet: Subnet = document.state
-    return subnet
+    return await living(call, SUBNET, id, not_found)
 
 
 def _network_known(call: Call, id: str) -> Network | None:

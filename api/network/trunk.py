@@ -14,6 +14,7 @@ from api.network.resource import (
     common,
     found,
     listing,
+    living,
     project_of,
     resource_routes,
     to_change,
@@ -247,11 +248,7 @@ async def _inherited(call: Call, port: Port) -> int:
 
 async def _now(call: Call, id: str) -> Trunk:
     """A trunk as it is now."""
-    document = (await call.cloud.executor.load([TRUNK.stream(id)])).get(TRUNK.stream(id))
-    if document is None or not document.state.living:
-        raise not_found(id)
-    trunk: Trunk = document.state
-    return trunk
+    return await living(call, TRUNK, id, not_found)
 
 
 async def _answer(call: Call, document: Document) -> dict[str, Any]:
