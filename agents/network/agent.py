@@ -258,13 +258,14 @@ class NetworkAgent:
         for key, text in faults.items():
             if self._faults.get(key) != text:
                 log.warning("a piece of the network is not in place", host=self.host, piece=key, fault=text)
+        as_ever = not faults and not self._faults
         self._faults = faults
         if faults:
             self._later("faults", self._back_off(), lambda: self._touch(self._faults))
         else:
             self._backoff_seconds = FIRST_BACKOFF_SECONDS
         routers = dict(await self._driver.routers()) if world.routers else {}
-        self._note(world, routers)
+        self._note(world, routers, touched if as_ever else None)
 
     def _back_off(self) -> float:
         seconds = self._backoff_seconds
@@ -284,20 +285,30 @@ class NetworkAgent:
 
     # What it tells
 
-    def _note(self, world: World, routers: dict[str, RouterSeen]) -> None:
-        """Tell what differs from what was told, and now and then all of it."""
+    def _note(self, world: World, routers: dict[str, RouterSeen], touched: frozenset[str] | None) -> None:
+        """Tell what differs from what was told, and now and then all of it.
+
+        `touched`: the only keys whose ports may have changed; None: any may, as where something has a fault. A host
+        of many ports hears of every member of their groups.
+        """
         if clock.monotonic() - self._repeated_at >= REPEAT_SECONDS:
             self._repeated_at = clock.monotonic()
             self._reported.clear()
-        words: dict[str, Seen] = {f"port/{id}": self._port(port) for id, port in world.ports.items()}
+            touched = None
+        words: dict[str, Seen] = {}
+        for id in world.ports if touched is None else _ports_among(touched):
+            if id in world.ports:
+                words[f"port/{id}"] = self._port(world.ports[id])
         for id, router in world.routers.items():
             words[f"router/{id}"] = self._router(router, routers.get(id))
-        for key in self._reported.keys() - words.keys():
+        gone = (self._reported.keys() if touched is None else self._reported.keys() & touched) - words.keys()
+        for key in gone:
             self._outbox.drop(key)
+            del self._reported[key]
         for key, word in words.items():
             if self._reported.get(key) != word:
                 self._outbox.put(key, word)
-        self._reported = words
+                self._reported[key] = word
 
     def _port(self, port: WiredPort) -> PortSeen:
         causes = (f"port/{port.id}", f"network/{port.network_id}", *(f"group/{id}" for id in port.group_ids))
@@ -335,3 +346,7 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
     except TimeoutError:
         return
+
+
+def _ports_among(keys: Iterable[str]) -> list[str]:
+    return [id for what, _, id in (key.partition("/") for key in keys) if what == "port"]
