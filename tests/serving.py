@@ -21,6 +21,7 @@ from handlers.identity.tokens import tokens
 
 ROLES = {
     "admin": ("admin", "manager", "member", "reader"),
+    "manager": ("manager", "member", "reader"),
     "member": ("member", "reader"),
     "reader": ("reader",),
     "service": ("service",),

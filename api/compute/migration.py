@@ -1,4 +1,4 @@
-"""Migrations: every move of a server, under way or over, for administrators."""
+"""Migrations: every move of a server, under way or over, for administrators; its project's for a manager."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class OwnedFilters(BoundedFilters, frozen=True):
 
 
 async def index(call: Call) -> dict[str, Any]:
-    """Newest first, those that are over included."""
+    """Newest first, those that are over included. Whoever does not ask for their own project's asks for all."""
+    if getattr(call.params, "project_id", None) != call.token.project_id:
+        call.must(f"{RULE}:all_projects")
     where = _conditions(call.params)
     if not isinstance(call.params, PagedFilters):
         found = await call.cloud.documents.find(MIGRATION, where=where, sort=NEWEST_FIRST, limit=None)
@@ -178,11 +180,7 @@ def _view(call: Call, document: Document) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "id": migration.number,
         "instance_uuid": migration.server_id,
-        "source_compute": migration.source_host,
-        "source_node": migration.source_host,
-        "dest_compute": migration.dest_host or None,
-        "dest_host": None,
-        "dest_node": migration.dest_host or None,
+        **_hosts(migration, shown=call.may(f"{RULE}:host")),
         "status": migration.status,
         "old_instance_type_id": _number(migration.old_flavor),
         "new_instance_type_id": _number(migration.new_flavor),
@@ -205,11 +203,7 @@ def _progress(call: Call, document: Document, measured: MoveMeasured | None) -> 
     shown: dict[str, Any] = {
         "id": migration.number,
         "server_uuid": migration.server_id,
-        "source_compute": migration.source_host,
-        "source_node": migration.source_host,
-        "dest_compute": migration.dest_host or None,
-        "dest_host": None,
-        "dest_node": migration.dest_host or None,
+        **_hosts(migration, shown=call.may(f"{SERVER_RULE}:index:host")),
         "status": migration.status,
         "memory_total_bytes": measured.memory_total if measured else None,
         "memory_processed_bytes": measured.memory_processed if measured else None,
@@ -225,6 +219,18 @@ def _progress(call: Call, document: Document, measured: MoveMeasured | None) -> 
     if call.version >= (2, 80):
         shown |= {"user_id": migration.user_id, "project_id": migration.project_id}
     return shown
+
+
+def _hosts(migration: Migration, *, shown: bool) -> dict[str, str | None]:
+    """Where from and where to, for those who may know of hosts."""
+    source, destination = (migration.source_host, migration.dest_host or None) if shown else (None, None)
+    return {
+        "source_compute": source,
+        "source_node": source,
+        "dest_compute": destination,
+        "dest_host": None,
+        "dest_node": destination,
+    }
 
 
 def _number(flavor_id: str) -> int | None:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from api.wire.policy import ADMIN, ADMIN_OR_MEMBER, ADMIN_OR_READER, Check, any_of, everybody, owner
+from api.wire.policy import (
+    ADMIN,
+    ADMIN_OR_MANAGER,
+    ADMIN_OR_MEMBER,
+    ADMIN_OR_READER,
+    SERVICE,
+    Check,
+    any_of,
+    everybody,
+    owner,
+)
 
 OWN_OR_ADMIN = any_of(ADMIN, owner)
+SERVICE_OR_ADMIN = any_of(ADMIN, SERVICE)
 
 POLICY: dict[str, Check | str] = {
     "os_compute_api:servers:index": ADMIN_OR_READER,
@@ -39,8 +50,10 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:servers:resize": ADMIN_OR_MEMBER,
     "os_compute_api:servers:confirm_resize": ADMIN_OR_MEMBER,
     "os_compute_api:servers:revert_resize": ADMIN_OR_MEMBER,
-    "os_compute_api:os-migrate-server:migrate": ADMIN,
-    "os_compute_api:os-migrate-server:migrate_live": ADMIN,
+    "os_compute_api:os-migrate-server:migrate": ADMIN_OR_MANAGER,
+    "os_compute_api:os-migrate-server:migrate:host": ADMIN,
+    "os_compute_api:os-migrate-server:migrate_live": ADMIN_OR_MANAGER,
+    "os_compute_api:os-migrate-server:migrate_live:host": ADMIN,
     "os_compute_api:os-evacuate": ADMIN,
     "os_compute_api:servers:create_image": ADMIN_OR_MEMBER,
     "os_compute_api:os-create-backup": ADMIN_OR_MEMBER,
@@ -51,11 +64,14 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:os-admin-actions:reset_network": everybody,
     "os_compute_api:os-rescue": ADMIN_OR_MEMBER,
     "os_compute_api:os-unrescue": ADMIN_OR_MEMBER,
-    "os_compute_api:os-migrations:index": ADMIN,
-    "os_compute_api:servers:migrations:index": ADMIN,
+    "os_compute_api:os-migrations:index": ADMIN_OR_MANAGER,
+    "os_compute_api:os-migrations:index:all_projects": ADMIN,
+    "os_compute_api:os-migrations:index:host": ADMIN,
+    "os_compute_api:servers:migrations:index": ADMIN_OR_MANAGER,
+    "os_compute_api:servers:migrations:index:host": ADMIN,
     "os_compute_api:servers:migrations:show": ADMIN,
-    "os_compute_api:servers:migrations:delete": ADMIN,
-    "os_compute_api:servers:migrations:force_complete": ADMIN,
+    "os_compute_api:servers:migrations:delete": ADMIN_OR_MANAGER,
+    "os_compute_api:servers:migrations:force_complete": ADMIN_OR_MANAGER,
     "os_compute_api:os-admin-password": ADMIN_OR_MEMBER,
     "os_compute_api:os-server-password:show": ADMIN_OR_READER,
     "os_compute_api:os-server-password:clear": ADMIN_OR_MEMBER,
@@ -96,7 +112,7 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:os-multinic:remove": ADMIN_OR_MEMBER,
     "os_compute_api:os-floating-ips:add": ADMIN_OR_MEMBER,
     "os_compute_api:os-floating-ips:remove": ADMIN_OR_MEMBER,
-    "os_compute_api:os-server-external-events:create": ADMIN,
+    "os_compute_api:os-server-external-events:create": SERVICE_OR_ADMIN,
     "os_compute_api:os-security-groups:list": ADMIN_OR_READER,
     "os_compute_api:os-security-groups:add": ADMIN_OR_MEMBER,
     "os_compute_api:os-security-groups:remove": ADMIN_OR_MEMBER,
@@ -147,8 +163,8 @@ POLICY: dict[str, Check | str] = {
     "os_compute_api:os-volumes:snapshots:show": ADMIN_OR_READER,
     "os_compute_api:os-volumes:snapshots:create": ADMIN_OR_MEMBER,
     "os_compute_api:os-volumes:snapshots:delete": ADMIN_OR_MEMBER,
-    "os_compute_api:os-assisted-volume-snapshots:create": ADMIN,
-    "os_compute_api:os-assisted-volume-snapshots:delete": ADMIN,
+    "os_compute_api:os-assisted-volume-snapshots:create": SERVICE_OR_ADMIN,
+    "os_compute_api:os-assisted-volume-snapshots:delete": SERVICE_OR_ADMIN,
     "os_compute_api:removed": everybody,
     "os_compute_api:extensions": everybody,
     "os_compute_api:flavors": everybody,

@@ -93,7 +93,7 @@ async def resize(call: Call) -> None:
 
 async def migrate(call: Call) -> None:
     server = await server_in_path(call)
-    host = _host_asked(call, server, call.body.host if isinstance(call.body, Migration) else None)
+    host = _host_asked(call, server, call.body.host if isinstance(call.body, Migration) else None, MIGRATE)
     move = await departure(call.cloud, server, MigrationType.MIGRATION, host=host)
     await _begin(call, server, MigrateServer(move=move, **by(call)))
 
@@ -120,7 +120,7 @@ async def migrate_live(call: Call) -> None:
     forced = bool(getattr(wanted, "force", False))
     if forced and not wanted.host:
         raise Invalid("Can't force to a non-provided destination")
-    host = _host_asked(call, server, wanted.host)
+    host = _host_asked(call, server, wanted.host, MIGRATE_LIVE)
     move = await departure(call.cloud, server, MigrationType.LIVE, host=host, forced=forced)
     await _begin(call, server, LiveMigrateServer(move=move, **by(call)))
 
@@ -148,9 +148,11 @@ async def _begin(call: Call, server: Server, action: MoveServer, also: tuple[Wis
     )
 
 
-def _host_asked(call: Call, server: Server, host: str | None) -> str:
+def _host_asked(call: Call, server: Server, host: str | None, rule: str) -> str:
+    """A host that is named is known, which takes more than the rule of the move itself."""
     if not host:
         return ""
+    call.must(f"{rule}:host", project_id=server.project_id, user_id=server.order.user_id)
     if host == server.host:
         raise Invalid("The target host can't be the same one.")
     if call.cloud.mirror(HOST).get(host) is None:

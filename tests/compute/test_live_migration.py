@@ -12,6 +12,7 @@ from schema.compute.flavor import CreateFlavor
 from schema.placement.consumer import CONSUMER
 from tests.compute.networked import networked
 from tests.compute.test_resize import shire  # noqa: F401  a fixture
+from tests.compute.world import OTHER, PROJECT
 
 
 async def live(cloud, admin, id, host=None, **fields):
@@ -210,3 +211,29 @@ async def test_its_ports_go_with_it(settings, fresh_database):
         await member("DELETE", f"/servers/{id}", expect=204)
         await it.gone(member, id)
         assert await it.nothing_left()
+
+
+async def test_a_projects_manager_moves_its_servers_and_learns_of_no_host(shire):  # noqa: F811
+    manager, admin = await shire.client("manager"), await shire.client("admin")
+    id = (await shire.boot(manager))["id"]
+    await shire.steered.host("h2")
+    anywhere = {"host": None, "block_migration": "auto"}
+    await shire.act(manager, id, "os-migrateLive", anywhere | {"host": "h2"}, expect=403)
+    await shire.act(manager, id, "migrate", {"host": "h2"}, expect=403)
+    stranger = await shire.client("manager", project=OTHER)
+    await shire.act(stranger, id, "os-migrateLive", anywhere, expect=404)
+    await shire.act(await shire.client(), id, "os-migrateLive", anywhere, expect=403)
+    shire.steered.drivers["h1"].delay = lambda step: 30.0 if isinstance(step, Send) else 0.0
+    await shire.act(manager, id, "os-migrateLive", anywhere)
+    await shire.reaches(admin, id, "running")
+    [seen] = (await manager("GET", f"/servers/{id}/migrations"))["migrations"]
+    assert (seen["status"], seen["source_compute"], seen["dest_compute"]) == ("running", None, None)
+    await manager("GET", f"/servers/{id}/migrations/{seen['id']}", expect=403)
+    await manager("DELETE", f"/servers/{id}/migrations/{seen['id']}", expect=202)
+    await shire.becomes(manager, id, "ACTIVE")
+    await manager("GET", "/os-migrations", expect=403)
+    await manager("GET", f"/os-migrations?project_id={OTHER}", expect=403)
+    [its] = (await manager("GET", f"/os-migrations?project_id={PROJECT}"))["migrations"]
+    assert (its["instance_uuid"], its["source_compute"], its["dest_node"]) == (id, None, None)
+    [whole] = (await admin("GET", "/os-migrations"))["migrations"]
+    assert (whole["source_compute"], whole["dest_compute"]) == ("h1", "h2")

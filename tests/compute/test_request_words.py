@@ -144,6 +144,14 @@ async def test_an_evacuation_may_carry_a_password_in_every_version(world):
         assert "still in use" in answer["badRequest"]["message"]
 
 
+async def test_other_services_say_what_happened_to_servers(world):
+    member, service = await world.client(), await world.client("service")
+    id = (await world.boot(member))["id"]
+    told = {"events": [{"name": "network-changed", "server_uuid": id}]}
+    assert (await service("POST", "/os-server-external-events", told))["events"][0]["code"] == 200
+    await member("POST", "/os-server-external-events", told, expect=403)
+
+
 async def test_unshelving_may_be_said_without_a_word(world):
     member = await world.client()
     id = (await world.boot(member))["id"]
