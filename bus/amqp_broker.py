@@ -30,7 +30,7 @@ from pamqp.commands import Basic
 
 from bus import clock
 from bus.amqp_host import BEAT, EXPIRES_MS, HOSTS, QUESTION, REPORT, REPORTS, AmqpHosts, AmqpLink, sender
-from bus.amqp_wire import AWAY, Wire, translated
+from bus.amqp_wire import AWAY, Wire, publish, translated
 from bus.broker import LISTENERS, Dealer, Delivery, OnReport
 from bus.lanes import Lanes
 from bus.log import PARTITIONS, Batch, decode_batch, encode_batch
@@ -49,6 +49,8 @@ MESSAGE_BYTES = 512 * 1024
 WINDOW = 50
 """Messages on their way to the broker, unconfirmed, at most."""
 CONFIRM_SECONDS = 10.0
+SMALL_BYTES = 4096
+"""A word to a host that is longer waits until the connection has taken it: so many may not pile up here."""
 PREFETCH = 64
 """Messages on their way to one consumer, at most."""
 ACK_EVERY = 32
@@ -139,8 +141,13 @@ class AmqpBroker:
         properties = Basic.Properties(expiration=EXPIRES_MS)
         try:
             with translated("telling"):
-                await channel.basic_publish(
-                    message, routing_key=HOSTS + host, properties=properties, timeout=CONFIRM_SECONDS
+                await publish(
+                    channel,
+                    message,
+                    wait=len(message) > SMALL_BYTES,
+                    routing_key=HOSTS + host,
+                    properties=properties,
+                    timeout=CONFIRM_SECONDS,
                 )
         except ConnectionError as error:
             log.debug("word lost", host=host, error=str(error))
@@ -316,7 +323,8 @@ class AmqpBroker:
         properties = Basic.Properties(delivery_mode=1)
         with translated("publishing"):
             try:
-                await channel.basic_publish(
+                await publish(
+                    channel,
                     body,
                     exchange=EVENTS,
                     routing_key=key,
@@ -336,8 +344,13 @@ class AmqpBroker:
             raise ConnectionError("RabbitMQ is away")
         with translated("speaking"):
             try:
-                await channel.basic_publish(
-                    message, routing_key=queue, properties=properties, mandatory=True, timeout=CONFIRM_SECONDS
+                await publish(
+                    channel,
+                    message,
+                    routing_key=queue,
+                    properties=properties,
+                    mandatory=True,
+                    timeout=CONFIRM_SECONDS,
                 )
             except PublishError:
                 raise ConnectionError(f"there is no queue {queue}: no agent was there lately") from None

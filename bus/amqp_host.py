@@ -21,7 +21,7 @@ from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 
 from bus import clock
-from bus.amqp_wire import AWAY, Wire, translated
+from bus.amqp_wire import AWAY, Wire, publish, translated
 from bus.broker import OnQuestion
 
 log = structlog.get_logger()
@@ -186,7 +186,8 @@ class AmqpLink:
         said_at = clock.monotonic()
         with translated("reporting"):
             try:
-                await channel.basic_publish(
+                await publish(
+                    channel,
                     message,
                     exchange=REPORTS,
                     routing_key=key,

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiormq
@@ -178,6 +178,15 @@ async def _close(connection: AbstractConnection) -> None:
     with contextlib.suppress(*AWAY):
         async with asyncio.timeout(CLOSE_SECONDS):
             await connection.close(ConnectionError("the connection to RabbitMQ was dropped"))
+
+
+async def publish(channel: AbstractChannel, body: bytes, *, wait: bool = False, **how: Any) -> None:
+    """Hand a message to the connection, and wait for its confirmation where the channel has them.
+
+    `wait`: also until it is on its way, and before any other of this channel is, which takes two rounds of the event
+    loop: a process that plays a thousand hosts has no time for that.
+    """
+    await cast("aiormq.Channel", channel).basic_publish(body, wait=wait, **how)
 
 
 @contextlib.contextmanager
