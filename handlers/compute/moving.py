@@ -212,6 +212,8 @@ def heard(
         case Phase.PREPARING if host == move.target_host:
             if observed.fault is not None:
                 return failing_move(server, failed_at(server, observed.fault))
+            if observed.power != "absent":  # of a build it was late with: nothing can have been sent to it yet
+                return failing_move(server, failed_at(server, f"Host {host} holds something of it already."))
             return preparing(server) if observed.awaiting else ()
         case Phase.PREPARING | Phase.LEAVING if move.live:
             return _heard_live(server, move, host, observed)

@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from handlers.compute.moving import arriving, beginning, failed_at, failing_move
+from handlers.compute.moving import arriving, beginning, failed_at, failing_move, heard
 from handlers.compute.server import SERVERS
+from schema.compute.domain import Observed
 from schema.compute.migration import BeginMigration, MigrationType
 from schema.compute.move import (
     Move,
@@ -26,6 +27,7 @@ from schema.compute.server_command import (
     MigrateServer,
     ObserveServer,
     PlaceMove,
+    PrepareMove,
     ResetServerState,
 )
 from schema.compute.server_event import ActionFailed
@@ -146,3 +148,17 @@ def test_every_outcome_gives_back_what_it_must():
     last = after(asked, *(there, MoveFailed(host="h2", message="no disk", again=True)) * 2, there)
     back = failing_move(last, failed_at(last, "no disk"))
     assert commands(back, TakeOver) == [TakeOver(consumer_id=state.id, of="m-1")]
+
+
+@pytest.mark.parametrize(
+    "seen,outcome",
+    [
+        ({"power": "running"}, [FailMove]),  # a build it was late with
+        ({"awaiting": True}, [PrepareMove]),
+        ({"sent": True}, []),  # what it left when it went from there is let go of first
+    ],
+)
+def test_nothing_has_come_before_it_was_sent(seen, outcome):
+    state = after(MoveRequested(move=replace(MOVE, type=MigrationType.LIVE)), there)
+    wishes = heard(state, "h2", Observed(server_id=state.id, generation=state.generation, **seen), [])
+    assert [type(it.command) for it in wishes if it.aggregate is SERVERS] == outcome

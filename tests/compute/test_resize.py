@@ -62,7 +62,7 @@ class Shire(World):
 @pytest.fixture
 async def shire(settings, fresh_database):
     steering = []
-    settings = msgspec.structs.replace(settings, lease_seconds=1.0, allow_resize_to_same_host=False)
+    settings = msgspec.structs.replace(settings, lease_seconds=1.0, fence_seconds=0.0, allow_resize_to_same_host=False)
     prepare = lambda cloud: steering.append(Steered(cloud))  # noqa: E731
     async with serving(settings, fresh_database, [SERVICE], prepare) as served, steering[0] as steered:
         it = Shire(served, steered)

@@ -29,7 +29,7 @@ from handlers.compute.snapshot_image import brought, making
 from handlers.image.image import IMAGES
 from handlers.network.addressing import Picks, with_addresses
 from handlers.network.quota import NETWORK_QUOTAS
-from schema.compute.move import MoveFailed, MovePlaced
+from schema.compute.move import MoveFailed, MoveFinished, MovePlaced, MoveRequested
 from schema.compute.quota import DEFAULTS, SetQuotaLimits
 from schema.compute.server_command import (
     Action,
@@ -210,12 +210,20 @@ class World:
 
     def _given_up(self, server_id: str) -> set[str]:
         hosts: set[str] = set()
+        live = False
+        going = ""  # to where it comes while it runs; what is there before it has come is not it
         for it in self.log.streams[f"server/{server_id}"]:
             match it.event:
                 case BuildFailed() | MoveFailed():
                     hosts.add(it.event.host)
+                case MoveRequested():
+                    live = it.event.move.live
+                case MovePlaced() if live:
+                    going = it.event.host
                 case ServerPlaced() | MovePlaced():
                     hosts.discard(it.event.host)
+                case MoveFinished():
+                    hosts.discard(going)
         return hosts
 
     # What happens in it
