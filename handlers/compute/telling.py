@@ -90,17 +90,28 @@ class Telling:
     async def tell_everything(self, host: str) -> None:
         """The manifest: whatever else that host holds of Cumulog's goes."""
         position = await self._cloud.log.head()
-        documents = await self._cloud.documents.find(SERVER, where=[Where("parent_id", "=", host)], sort=(), limit=None)
-        servers = [document.state for document in documents]
-        there = [AnyOf([[Where("source_host", "=", host)], [Where("dest_host", "=", host)]])]
-        open_ones: list[Condition] = [*there, Where("status", "not in", sorted(OVER))]
-        moves = await self._cloud.documents.find(MIGRATION, where=open_ones, sort=(), limit=None)
-        guests = await self._cloud.executor.load([SERVER.stream(it.state.server_id) for it in moves]) if moves else {}
-        moved = [it.state for it in guests.values() if it.state.living and it.state.move]
+        servers, moved = await self._held_by(host)
         ways = await passages(self._cloud, [it for it in [*servers, *moved] if it.move])
         domains, _ = await self._domains(servers, ways)
         others = [second for where, second in await self._elsewhere(moved, ways) if where == host]
         await self._say(host, [*domains.values(), *others], position, full=True)
+
+    async def _held_by(self, host: str) -> tuple[list[Server], list[Server]]:
+        """Its own servers, and those that are on their way from it or to it.
+
+        They are looked for one after the other, and move meanwhile: one that was in neither place, as it changed it in
+        between, would be removed from a host that has its only disk. So its own are looked for before and after.
+        """
+        find, own = self._cloud.documents.find, [Where("parent_id", "=", host)]
+        before = await find(SERVER, where=own, sort=(), limit=None)
+        there = [AnyOf([[Where("source_host", "=", host)], [Where("dest_host", "=", host)]])]
+        open_ones: list[Condition] = [*there, Where("status", "not in", sorted(OVER))]
+        moves = await find(MIGRATION, where=open_ones, sort=(), limit=None)
+        guests = await self._cloud.executor.load([SERVER.stream(it.state.server_id) for it in moves]) if moves else {}
+        after = await find(SERVER, where=own, sort=(), limit=None)
+        newest = {it.stream: it for it in sorted((*before, *guests.values(), *after), key=lambda it: it.version)}
+        servers = [it.state for it in newest.values() if it.state.living]
+        return [it for it in servers if it.host == host], [it for it in servers if it.move]
 
     async def _say(self, name: str, domains: Sequence[Domain], position: int, *, full: bool = False) -> None:
         host = self.host(name)
