@@ -24,7 +24,7 @@ OVERRIDES_LOCK = "os_compute_api:os-lock-server:unlock:unlock_override"
 
 DiskConfig = Literal["AUTO", "MANUAL"]
 
-HOSTNAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
+HOSTNAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{0,61}[a-zA-Z0-9]")
 FQDN = re.compile(r"(?=.{2,255}$)(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9-]{1,63})*")
 FQDN_SINCE = (2, 94)
 
@@ -108,7 +108,7 @@ def by(call: Call) -> dict[str, Any]:
 def checked_hostname(hostname: str, version: tuple[int, int]) -> str:
     """A hostname somebody chose. Raises Invalid."""
     form, what = (
-        (FQDN, "a domain name") if version >= FQDN_SINCE else (HOSTNAME, "letters, digits and dashes, 63 at most")
+        (FQDN, "a domain name") if version >= FQDN_SINCE else (HOSTNAME, "letters, digits and dashes, 2 to 63 of them")
     )
     if not form.fullmatch(hostname):
         raise Invalid(f"Invalid input for field server.hostname: it must be {what}, not {hostname[:255]!r}")

@@ -138,7 +138,7 @@ async def create(call: Call) -> Reply:
         flavor=flavor_kept(flavor),
         image=image_kept(image),
         description=wanted.description or None,
-        hostname=checked_hostname(wanted.hostname, call.version) if wanted.hostname else "",
+        hostname="" if wanted.hostname is UNSET else checked_hostname(wanted.hostname, call.version),
         access_ipv4=checked_address("accessIPv4", wanted.accessIPv4, 4),
         access_ipv6=checked_address("accessIPv6", wanted.accessIPv6, 6),
         disk_config=wanted.disk_config,

@@ -30,6 +30,10 @@ class ChangeBody(Struct):
     attachment: dict[str, Any] = field(name="volumeAttachment")
 
 
+class AttachmentsQuery(Paging, frozen=True):
+    offset: Annotated[int, Meta(ge=0)] = 0
+
+
 _SINCE = {"tag": (2, 49), "delete_on_termination": (2, 79)}
 
 
@@ -58,7 +62,7 @@ _PATH = "/servers/{id}/os-volume_attachments"
 _ONE = f"{_PATH}/{{volume}}"
 
 routes = [
-    *listing(_PATH, attachments, f"{_RULE}:index", Paging),
+    *listing(_PATH, attachments, f"{_RULE}:index", AttachmentsQuery),
     Post(_PATH, attach, may=f"{_RULE}:create", body=AttachBody, answers=200, until="2.100"),
     Post(_PATH, attach, may=f"{_RULE}:create", body=AttachBody, answers=202, since="2.101"),
     Get(_ONE, attachment, may=f"{_RULE}:show"),

@@ -120,6 +120,13 @@ async def test_refusals_tell_what_a_value_must_be(world):
         assert words in answer["badRequest"]["message"]
 
 
+@pytest.mark.parametrize("hostname", ["", "x", "-web", "web-", "we_b", "w" * 64])
+async def test_a_hostname_is_one(world, hostname):
+    member = await world.client(version="2.90")
+    answer = await member("POST", "/servers", {"server": wanted(hostname=hostname)}, expect=400)
+    assert "server.hostname: it must be letters, digits and dashes" in answer["badRequest"]["message"]
+
+
 async def test_queries_are_strict_from_the_version_that_made_them_so(world):
     admin = await world.client("admin")
     id = (await world.boot(admin))["id"]
@@ -132,6 +139,9 @@ async def test_queries_are_strict_from_the_version_that_made_them_so(world):
         await admin("GET", f"{path}?surprise=1", version=f"2.{since - 1}")
         await admin("GET", f"{path}?surprise=1", version=f"2.{since}", expect=400)
     await admin("GET", f"/servers/{id}/shares?surprise=1", version="2.97", expect=400)
+    attached = f"/servers/{id}/os-volume_attachments"
+    assert (await admin("GET", f"{attached}?limit=1&offset=1"))["volumeAttachments"] == []
+    await admin("GET", f"{attached}?offset=-1", expect=400)
 
 
 async def test_an_evacuation_may_carry_a_password_in_every_version(world):
