@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from schema.compute.domain import Seed
+from schema.compute.server_parts import GuestFile
 
 OPENSTACK_VERSIONS = (
     "2012-08-10",
@@ -46,10 +47,13 @@ Tree = Mapping[str, "Tree | str"]
 """Folders and texts, by name. A folder's `_name` is what stands for it in a listing."""
 
 
-def openstack(server_id: str, seed: Seed) -> dict[str, bytes]:
-    """Path below `openstack/` → content: `<version>/<file>`."""
+def openstack(server_id: str, seed: Seed, *, files: bool = False) -> dict[str, bytes]:
+    """Path below `openstack/` → content: `<version>/<file>`. `files`: where those for the guest are is told, too."""
+    told = metadata(server_id, seed)
+    if files and seed.files:
+        told["files"] = [{"path": it.path, "content_path": place} for place, it in _placed(seed)]
     texts = {
-        "meta_data.json": ("2012-08-10", json.dumps(metadata(server_id, seed)).encode()),
+        "meta_data.json": ("2012-08-10", json.dumps(told).encode()),
         "vendor_data.json": ("2013-10-17", b"{}"),
         "network_data.json": ("2015-10-15", json.dumps(_network(seed)).encode()),
         "vendor_data2.json": ("2016-10-06", b"{}"),
@@ -122,7 +126,8 @@ def user_data(seed: Seed) -> bytes:
 
 def drive(server_id: str, seed: Seed) -> dict[str, bytes]:
     """Path on a config drive → content."""
-    files = {f"openstack/{path}": content for path, content in openstack(server_id, seed).items()}
+    files = {f"openstack/{path}": content for path, content in openstack(server_id, seed, files=True).items()}
+    files |= {f"openstack{place}": base64.b64decode(it.contents) for place, it in _placed(seed)}
     files["ec2/latest/meta-data.json"] = json.dumps(ec2(server_id, seed)).encode()
     if seed.user_data:
         files["ec2/latest/user-data"] = user_data(seed)
@@ -186,6 +191,11 @@ def _listed(name: str, it: Tree | str) -> str:
         return name
     shown = it.get("_name")
     return shown if isinstance(shown, str) else f"{name}/"
+
+
+def _placed(seed: Seed) -> list[tuple[str, GuestFile]]:
+    """Where files for the guest stand below `openstack`."""
+    return [(f"/content/{number:04}", it) for number, it in enumerate(seed.files)]
 
 
 def _network(seed: Seed) -> Mapping[str, Any]:

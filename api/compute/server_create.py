@@ -18,6 +18,7 @@ from api.compute.server import (
     checked_address,
     checked_hostname,
 )
+from api.compute.server_files import KNOWN_UNTIL, FileAsked, files_asked
 from api.compute.server_group import group_limits
 from api.compute.server_hints import hints_of
 from api.compute.server_plugging import (
@@ -89,7 +90,7 @@ class NewServer(Struct, forbid_unknown_fields=True):
     return_reservation_id: bool = False
     security_groups: list[SecurityGroup] = []
     user_data: Annotated[str, Meta(max_length=USER_DATA_BYTES)] = ""
-    personality: list[dict[str, Any]] | UnsetType = UNSET
+    personality: list[FileAsked] | UnsetType = UNSET
     description: Description | UnsetType | None = UNSET
     tags: Annotated[list[Tag], Meta(max_length=TAGS)] | UnsetType = UNSET
     trusted_image_certificates: list[str] | UnsetType | None = UNSET
@@ -112,7 +113,7 @@ _SINCE: dict[str, Version] = {
     "hypervisor_hostname": (2, 74),
     "hostname": (2, 90),
 }
-_UNTIL: dict[str, Version] = {"personality": (2, 56)}
+_UNTIL: dict[str, Version] = {"personality": KNOWN_UNTIL}
 NETWORKS_REQUIRED_SINCE = (2, 37)
 
 
@@ -130,6 +131,7 @@ async def create(call: Call) -> Reply:
         admin_password=wanted.adminPass or clock.password(),
         user_data=checked_user_data(wanted.user_data),
         public_keys=await public_keys(call, wanted.key_name),
+        files=await files_asked(call, project_id, wanted.personality or ()),
     )
     command = CreateServer(
         name=wanted.name,
@@ -270,7 +272,7 @@ def _order(call: Call, wanted: NewServer) -> Order:
         zone=zone,
         host=host,
         networks="none" if wanted.networks == "none" else "auto",
-        config_drive=wanted.config_drive,
+        config_drive=wanted.config_drive or bool(wanted.personality),  # files come on it
         scheduler_hints=hints,
         group_id=hints.get("group", [None])[0],
         has_user_data=bool(wanted.user_data),
@@ -294,8 +296,6 @@ def _check_version(wanted: NewServer, version: Version) -> None:
 
 def _check_unsupported(wanted: NewServer) -> None:
     """What is understood, and cannot be had here."""
-    if wanted.personality:
-        raise Invalid("personality is not supported: files cannot be injected; use user_data instead.")
     if wanted.trusted_image_certificates:
         raise Invalid("trusted_image_certificates are not supported: images are not checked against certificates.")
     if wanted.block_device_mapping:

@@ -17,6 +17,7 @@ from api.compute.server import (
 )
 from api.compute.server_action import PATH
 from api.compute.server_create import USER_DATA_BYTES, checked_user_data
+from api.compute.server_files import KNOWN_UNTIL, FileAsked, files_asked
 from api.compute.server_source import check_fits, check_hardware, image_kept, image_named, public_keys
 from api.compute.server_view import View
 from api.compute.words import AdminPassword, Description, Metadata, Name, Uuid
@@ -46,7 +47,7 @@ class Rebuilt(Struct, forbid_unknown_fields=True, kw_only=True):
     disk_config: DiskConfig | UnsetType = field(default=UNSET, name="OS-DCF:diskConfig")
     accessIPv4: str | UnsetType = UNSET  # noqa: N815
     accessIPv6: str | UnsetType = UNSET  # noqa: N815
-    personality: list[dict[str, Any]] | UnsetType = UNSET
+    personality: list[FileAsked] | UnsetType = UNSET
     description: Description | UnsetType | None = UNSET
     key_name: Name | UnsetType | None = UNSET
     user_data: Annotated[str, Meta(max_length=USER_DATA_BYTES)] | UnsetType | None = UNSET
@@ -61,7 +62,7 @@ _SINCE: dict[str, Version] = {
     "trusted_image_certificates": (2, 63),
     "hostname": (2, 90),
 }
-_UNTIL: dict[str, Version] = {"personality": (2, 56)}
+_UNTIL: dict[str, Version] = {"personality": KNOWN_UNTIL}
 
 
 async def rebuild(call: Call) -> Reply:
@@ -102,8 +103,6 @@ def _check_known(wanted: Rebuilt, version: Version) -> None:
     if unknown:
         names = ", ".join(f"'{name}'" for name in unknown)
         raise Invalid(f"Additional properties are not allowed in rebuild ({names} was unexpected)")
-    if wanted.personality:
-        raise Invalid("personality is not supported: files cannot be injected; use user_data instead.")
     if wanted.trusted_image_certificates:
         raise Invalid("trusted_image_certificates are not supported: images are not checked against certificates.")
 
@@ -121,7 +120,12 @@ async def _boot(call: Call, server: Server, wanted: Rebuilt) -> Boot:
     id = server.order.secret_id
     opened = await call.cloud.vault.open_many([id]) if id else {}
     boot = msgspec.json.decode(opened[id], type=Boot) if id in opened else Boot()
-    fields: dict[str, Any] = {"admin_password": wanted.adminPass or clock.password()}
+    if wanted.personality and not server.order.config_drive:
+        raise Invalid("personality comes on a config drive, and this server was ordered without one.")
+    fields: dict[str, Any] = {
+        "admin_password": wanted.adminPass or clock.password(),
+        "files": await files_asked(call, server.project_id, wanted.personality or ()),
+    }
     if wanted.user_data is not UNSET:
         fields["user_data"] = checked_user_data(wanted.user_data)
     if wanted.key_name is not UNSET:

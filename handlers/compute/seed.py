@@ -41,6 +41,7 @@ def seed(server: Server, boot: Boot, subnets: Mapping[str, Subnet] | None = None
         user_data=boot.user_data,
         public_keys=boot.public_keys,
         admin_password=boot.admin_password,
+        files=boot.files,
         network_data=network_data(server.nics, subnets or {}),
         devices=devices(server.nics),
         project_id=server.project_id,

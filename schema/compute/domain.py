@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, cast, dataclass_transform
 import msgspec
 from msgspec import Meta, field
 
+from schema.compute.server_parts import GuestFile
 from schema.compute.task import Power
 from schema.compute.topology import HostCell, HostDevice, Topology
 
@@ -65,6 +66,8 @@ class Seed(Secret):
     public_keys: dict[str, str] = field(default_factory=dict)
     """Name of the keypair → one line of OpenSSH."""
     admin_password: str = ""
+    files: tuple[GuestFile, ...] = ()
+    """Told on the config drive only."""
     network_data: dict[str, Any] = field(default_factory=dict)
     """As OpenStack's network_data.json: links, networks, services."""
     devices: list[dict[str, Any]] = field(default_factory=list)

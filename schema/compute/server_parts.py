@@ -63,6 +63,14 @@ class Order(_Part):
     """How long each of them may take."""
 
 
+class GuestFile(_Part):
+    """A file for a guest to put where it belongs at its first boot."""
+
+    path: str
+    contents: str
+    """Base64."""
+
+
 class Boot(_Part):
     """What only the guest itself may learn. Kept in the vault, never in an event."""
 
@@ -71,6 +79,7 @@ class Boot(_Part):
     """Base64, as the API took it."""
     public_keys: dict[str, str] = field(default_factory=dict)
     """Name of the keypair → one line of OpenSSH."""
+    files: tuple[GuestFile, ...] = ()
 
 
 class Rebuild(_Part):

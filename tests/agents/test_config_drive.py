@@ -3,9 +3,12 @@ import io
 import json
 
 import pycdlib
+from msgspec.structs import replace
 
 from agents.hypervisor.config_drive import contents, write
+from agents.instance_documents import answer
 from schema.compute.domain import Domain, Seed
+from schema.compute.server_parts import GuestFile
 
 SEED = Seed(
     hostname="web-1",
@@ -29,6 +32,15 @@ def test_a_guest_is_told_who_it_is():
 
 def test_user_data_comes_as_the_bytes_it_was():
     assert contents(DOMAIN)["openstack/latest/user_data"] == b"#!/bin/sh\n\xff"
+
+
+def test_files_for_the_guest_stand_beside_what_tells_where_they_belong():
+    given = (("/etc/motd", b"hello\n"), ("srv/x.bin", bytes(range(256))))
+    files = tuple(GuestFile(path=path, contents=base64.b64encode(what).decode()) for path, what in given)
+    drive = contents(replace(DOMAIN, seed=replace(SEED, files=files)))
+    told = json.loads(drive["openstack/latest/meta_data.json"])["files"]
+    assert [(it["path"], drive[f"openstack{it['content_path']}"]) for it in told] == list(given)
+    assert "files" not in json.loads(answer("id-1", replace(SEED, files=files), "openstack/latest/meta_data.json"))
 
 
 def test_no_user_data_no_file():

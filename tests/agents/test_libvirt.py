@@ -16,11 +16,13 @@ from agents.hypervisor import console as console_module
 from agents.hypervisor.libvirt import LibvirtDriver
 from agents.hypervisor.libvirt_housekeeping import trim
 from schema.compute.domain import Domain, ImageRef, Reboots, Seed
+from schema.compute.server_parts import GuestFile
 
 from .control import Control
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
+FILES = (GuestFile(path="/srv/deep/note", contents=base64.b64encode(b"brought along").decode()),)
 BOOT_SECONDS = 120
 """Enough for a machine that is busy with other tests; alone it is eight."""
 
@@ -53,7 +55,7 @@ def order(image):
 
     def make(script, **more):
         id = str(uuid.uuid4())
-        seed = Seed(hostname="web-1", user_data=base64.b64encode(script.encode()).decode())
+        seed = Seed(hostname="web-1", user_data=base64.b64encode(script.encode()).decode(), files=FILES)
         generation = 0
 
         def wish(power="running", **changes):
@@ -84,13 +86,13 @@ def domain_of(libvirtd, id):
 
 async def test_a_guest_lives_its_whole_life(control, driver, order, libvirtd, hypervisor_folder, monkeypatch):
     await control.start_agent(driver())
-    id, wish = order("#!/bin/sh\necho my name is $(hostname) and I have run\nexit 7\n")
+    id, wish = order("#!/bin/sh\necho my name is $(hostname), $(cat /srv/deep/note) and I have run\nexit 7\n")
     other, wish_other = order("#!/bin/sh\necho bye\npoweroff\n")
     await control.tell(wish(), wish_other())
     assert (await control.seen(id, "running", 60)).fault is None
 
     text = await says(control, id, "login:")
-    assert "my name is web-1 and I have run" in text
+    assert "my name is web-1, brought along and I have run" in text
     assert "user-data finished, exit 7" in text
     assert (await control.console(id, 1)).strip().endswith("login:")
 
