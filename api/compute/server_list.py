@@ -459,7 +459,8 @@ def _sort(call: Call, query: ServersQuery) -> list[Sort]:
         if key in _FOR_ADMINS and not call.token.is_admin:
             raise Forbidden(f"Only administrators can sort servers by {', '.join(sorted(_FOR_ADMINS))}")
         sort.append(Sort(_SORT_KEYS[key], directions[min(nth, len(directions) - 1)] == "desc"))
-    return [*sort, Sort("id", sort[-1].descending if sort else True)]
+    sort = sort or [Sort(_SORT_KEYS["created_at"], descending=True)]
+    return [*sort, Sort("id", sort[-1].descending)]
 
 
 def _links(call: Call, ids: Sequence[str]) -> dict[str, Any]:

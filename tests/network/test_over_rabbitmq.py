@@ -6,7 +6,7 @@ from agents.network.agent import NetworkAgent
 from agents.network.link import BrokerNetworkLink
 from agents.network.simulated import SimulatedNetwork
 from bus.amqp_broker import AmqpBroker
-from bus.amqp_host import AmqpHosts
+from bus.amqp_host import AmqpAgents
 from schema.network.port import PORT
 from schema.network.wiring import link_name
 from tests.network.wiring import until, wiring
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.live
 async def test_a_port_becomes_active_over_rabbitmq(settings, fresh_database, rabbitmq):
     broker = AmqpBroker(rabbitmq, "network-test")
     await broker.start()
-    hosts = AmqpHosts(rabbitmq)
+    hosts = AmqpAgents(rabbitmq)
     await hosts.start()
     try:
         async with wiring(settings, fresh_database, broker=broker) as wired:
