@@ -2,17 +2,26 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import guest
+from tests.agents.control import Control
 
 
 @pytest.fixture(scope="session")
 def guest_image() -> Path:
     return guest.guest_image()
+
+
+@pytest.fixture
+async def control() -> AsyncIterator[Control]:
+    """The control plane of one host."""
+    control = Control()
+    yield control
+    await control.close()
 
 
 @pytest.fixture(scope="module")

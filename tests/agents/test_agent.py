@@ -11,8 +11,6 @@ from agents.link import BrokerLink
 from bus import clock
 from schema.compute.domain import Domain, ImageRef, Lease, Observed, Reboots, Seed, encode
 
-from .control import Control
-
 
 def domain(id="a", generation=1, power="running", **more):
     return Domain(server_id=id, name=f"name-{id}", generation=generation, power=power, **more)
@@ -22,13 +20,6 @@ async def until_true(condition):
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-async def control():
-    control = Control()
-    yield control
-    await control.close()
 
 
 @pytest.fixture

@@ -18,20 +18,11 @@ from agents.hypervisor.libvirt_housekeeping import trim
 from schema.compute.domain import Domain, ImageRef, Reboots, Seed
 from schema.compute.server_parts import GuestFile
 
-from .control import Control
-
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 FILES = (GuestFile(path="/srv/deep/note", contents=base64.b64encode(b"brought along").decode()),)
 BOOT_SECONDS = 120
 """Enough for a machine that is busy with other tests; alone it is eight."""
-
-
-@pytest.fixture
-async def control():
-    control = Control()
-    yield control
-    await control.close()
 
 
 @pytest.fixture

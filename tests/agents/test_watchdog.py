@@ -22,8 +22,6 @@ from agents.hypervisor.remembered import NAMESPACE
 from bus import clock
 from schema.compute.domain import Domain, ImageRef, Seed
 
-from .control import Control
-
 ROOT = Path(__file__).parents[2]
 LEASE_SECONDS = 3.0
 COUNTS = "#!/bin/sh\n(i=0; while sleep 0.2; do i=$((i+1)); echo tick $i; done) > /dev/console 2>&1 &\n"
@@ -122,13 +120,6 @@ def test_a_promise_is_kept_before_its_time_where_nobody_will_be_there_then(tmp_p
     assert watchdog.look(tmp_path) == {}
     assert watchdog.fence(tmp_path) == {"host-1": [id]}
     until(lambda: state(process.pid) == "T")
-
-
-@pytest.fixture
-async def control():
-    control = Control()
-    yield control
-    await control.close()
 
 
 @pytest.fixture

@@ -164,8 +164,9 @@ class Pings:
     sent: int = 0
     missing: list[int] = field(default_factory=list)
 
-    def all_answered(self) -> bool:
-        """Those behind the last answer may be on their way."""
+    def all_answered(self, at_least: int) -> bool:
+        """Those behind the last answer, which came after all was over, may be on their way."""
+        assert self.sent >= at_least, f"only {self.sent} pings were sent"
         return not self.missing
 
 

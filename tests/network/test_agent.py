@@ -328,7 +328,7 @@ async def test_a_bound_port_is_active_in_little_time(wired):
         await until(lambda number=number: _heard_of(wired, number))
         took.append(clock.monotonic() - before)
     took.sort()
-    assert took[7] < 0.05  # three quarters of them may meet a busy machine
+    assert took[15] < 0.05
 
 
 async def _heard_of(wired: Wired, number: int) -> bool:
