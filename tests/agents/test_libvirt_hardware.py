@@ -5,7 +5,7 @@ import pytest
 from agents.hypervisor.host_abilities import cpu_controller
 from schema.compute.topology import GuestCell, Topology
 
-from .test_libvirt import BOOT_SECONDS, control, domain_of, driver, image, order, says  # noqa: F401
+from .test_libvirt import BOOT_SECONDS, domain_of, driver, image, order, says  # noqa: F401
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 

@@ -7,13 +7,13 @@ from agents.hypervisor import disk
 from schema.compute.domain import ImageRef
 
 from .image_service import image_service
-from .test_libvirt import BOOT_SECONDS, control, domain_of, driver, image, order, says  # noqa: F401
+from .test_libvirt import BOOT_SECONDS, domain_of, driver, image, order, says  # noqa: F401
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 
 async def test_a_running_guest_is_copied_and_another_boots_from_it(
-    control,  # noqa: F811
+    control,
     driver,  # noqa: F811
     order,  # noqa: F811
     libvirtd,
